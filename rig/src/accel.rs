@@ -1,0 +1,239 @@
+//! What runs a guest's instructions: KVM if it works, TCG if not.
+//!
+//! A `/dev/kvm` that opens and answers proves nothing: there are hosts where it
+//! even runs a tiny guest and then hangs every kernel, without a word. So under
+//! `auto` this very kernel is booted under KVM first, with a short deadline,
+//! and the verdict is remembered, with its reason, for this boot of the host.
+
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::abi::Arch;
+use crate::cache::Cache;
+use crate::{error, say};
+
+/// How long a kernel may take to say that it is ready, before KVM is given up.
+/// A working one takes less than a second; a nested one a few.
+pub const PROBE_LIMIT: Duration = Duration::from_secs(10);
+
+/// KVM's only API version; the kernel's documentation says to refuse others.
+const KVM_API_VERSION: i32 = 12;
+
+mod ioctl {
+    // KVM_GET_API_VERSION of linux/kvm.h.
+    nix::ioctl_none!(kvm_get_api_version, 0xAE, 0x00);
+}
+
+/// A QEMU accelerator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// The host's processor.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// What the user asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Wish {
+    /// KVM if it boots this kernel, TCG otherwise.
+    Auto,
+    /// KVM, or an error.
+    Kvm,
+    /// TCG.
+    Tcg,
+}
+
+/// What was taken, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The accelerator.
+    pub used: Accel,
+    /// One line.
+    pub reason: String,
+}
+
+/// A verdict on KVM that holds as long as everything it depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Verdict {
+    /// The boot of the host, its kernel, QEMU, and the guest's kernel.
+    holds_for: String,
+    works: bool,
+    reason: String,
+}
+
+impl Accel {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg",
+        }
+    }
+}
+
+/// Chooses the accelerator for guests of one architecture. `boot` boots this
+/// kernel under KVM until it is ready, or says why not; it is only called when
+/// nothing cheaper decides.
+///
+/// # Errors
+/// KVM was asked for and does not work; or the run was interrupted.
+pub fn choose(
+    wish: Wish,
+    cache: &Cache,
+    arch: Arch,
+    holds_for: &str,
+    boot: impl FnOnce() -> Result<()>,
+) -> Result<Choice> {
+    if wish == Wish::Tcg {
+        return Ok(Choice { used: Accel::Tcg, reason: "asked for".to_string() });
+    }
+    let verdict = match device_trouble(Path::new("/dev/kvm")) {
+        Some(reason) => Verdict { holds_for: holds_for.to_string(), works: false, reason },
+        None => try_kernel(cache, arch, holds_for, boot)?,
+    };
+    match (wish, verdict.works) {
+        (_, true) => Ok(Choice { used: Accel::Kvm, reason: verdict.reason }),
+        (Wish::Kvm, false) => {
+            bail!("KVM was asked for and does not work for {arch} guests: {}", verdict.reason)
+        }
+        (_, false) => {
+            Ok(Choice { used: Accel::Tcg, reason: format!("no KVM: {}", verdict.reason) })
+        }
+    }
+}
+
+/// The remembered verdict, or a new one.
+fn try_kernel(
+    cache: &Cache,
+    arch: Arch,
+    holds_for: &str,
+    boot: impl FnOnce() -> Result<()>,
+) -> Result<Verdict> {
+    let name = format!("kvm-{arch}.json");
+    if let Some(verdict) = cache.recall::<Verdict>(&name)
+        && verdict.holds_for == holds_for
+    {
+        return Ok(verdict);
+    }
+    say::detail(&format!(
+        "{arch}: trying this kernel under KVM, {} s at most",
+        PROBE_LIMIT.as_secs()
+    ));
+    let start = Instant::now();
+    let (works, reason) = match boot() {
+        Ok(()) => {
+            (true, format!("this kernel was ready after {:.1} s", start.elapsed().as_secs_f64()))
+        }
+        Err(err) if err.is::<error::Interrupted>() => return Err(err),
+        Err(err) => (
+            false,
+            format!("/dev/kvm opens and answers, but this kernel does not boot under it ({err:#})"),
+        ),
+    };
+    let outcome = if works { "KVM works" } else { "no KVM, so TCG" };
+    say::status(&format!("{arch} guests: {outcome}: {reason}"));
+    let verdict = Verdict { holds_for: holds_for.to_string(), works, reason };
+    cache.remember(&name, &verdict)?;
+    Ok(verdict)
+}
+
+/// What a verdict depends on, beside the architecture.
+pub fn holds_for(qemu: &str, kernel_sha256: &str) -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_string();
+    format!(
+        "host boot {}, host kernel {}, QEMU {qemu}, guest kernel {kernel_sha256}",
+        read("/proc/sys/kernel/random/boot_id"),
+        read("/proc/sys/kernel/osrelease")
+    )
+}
+
+/// Why KVM's device cannot be used, if that can be told without a guest.
+pub fn device_trouble(device: &Path) -> Option<String> {
+    let name = device.display();
+    let file = match OpenOptions::new().read(true).write(true).open(device) {
+        Ok(file) => file,
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            return Some(format!("there is no {name}"));
+        }
+        Err(err) if err.kind() == ErrorKind::PermissionDenied => {
+            return Some(format!(
+                "{name} may not be opened by this user; a udev rule KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0666\" allows it"
+            ));
+        }
+        Err(err) => return Some(format!("{name} does not open: {err}")),
+    };
+    use std::os::fd::AsRawFd;
+    // SAFETY: this request takes no argument and changes nothing.
+    match unsafe { ioctl::kvm_get_api_version(file.as_raw_fd()) } {
+        Ok(KVM_API_VERSION) => None,
+        Ok(version) => Some(format!("{name} speaks version {version}, not {KVM_API_VERSION}")),
+        Err(err) => Some(format!("{name} does not answer: {err}")),
+    }
+}
+
+/// The rate of the host's time stamp counter in kHz, which is the guest's own
+/// under TCG. Measured for a moment against the monotonic clock.
+pub fn tsc_khz() -> u64 {
+    const MOMENT: Duration = Duration::from_millis(20);
+    // SAFETY: every x86_64 processor has the instruction.
+    let now = || unsafe { std::arch::x86_64::_rdtsc() };
+    let (start, ticks) = (Instant::now(), now());
+    std::thread::sleep(MOMENT);
+    let (elapsed, ticks) = (start.elapsed(), now().wrapping_sub(ticks));
+    (ticks as f64 / elapsed.as_secs_f64() / 1000.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::at(root.path()).unwrap();
+        (root, cache)
+    }
+
+    #[test]
+    fn a_verdict_is_remembered_until_what_it_depends_on_changes() {
+        let (_root, cache) = cache();
+        let hang = || Err(anyhow!("no word within 10 s"));
+        let first = try_kernel(&cache, Arch::X86_64, "boot 1", hang).unwrap();
+        assert!(!first.works && first.reason.contains("no word within 10 s"), "{first:?}");
+        let again = try_kernel(&cache, Arch::X86_64, "boot 1", || panic!("tried again")).unwrap();
+        assert_eq!(first, again);
+        let other = try_kernel(&cache, Arch::I386, "boot 1", || Ok(())).unwrap();
+        assert!(other.works, "each architecture has its own");
+        assert!(try_kernel(&cache, Arch::X86_64, "boot 2", || Ok(())).unwrap().works);
+    }
+
+    #[test]
+    fn an_interrupted_try_is_no_verdict() {
+        let (_root, cache) = cache();
+        let interrupt = || Err(error::Interrupted.into());
+        let err = try_kernel(&cache, Arch::X86_64, "boot 1", interrupt).unwrap_err();
+        assert_eq!(error::status(&err), error::INTERRUPTED);
+        assert!(try_kernel(&cache, Arch::X86_64, "boot 1", || Ok(())).unwrap().works);
+    }
+
+    #[test]
+    fn a_missing_or_failing_device_says_so() {
+        let trouble = |path: &str| device_trouble(Path::new(path)).unwrap();
+        assert!(trouble("/nonexistent/kvm").contains("there is no"));
+        assert!(trouble("/dev/null").contains("does not answer"));
+    }
+
+    #[test]
+    fn the_counter_runs() {
+        assert!(tsc_khz() > 100_000, "no x86_64 processor is slower than 100 MHz");
+    }
+}

@@ -1,0 +1,70 @@
+//! The subcommands, a file each, but for `exec`.
+
+pub mod build;
+pub mod clean;
+pub mod doctor;
+pub mod list;
+pub mod run;
+
+use anyhow::{Context, Result};
+
+use crate::abi::Abi;
+use crate::artifact::Workshop;
+use crate::cache::Cache;
+use crate::cli::GuestOptions;
+use crate::kernel::{self, Builder};
+use crate::lab::Lab;
+use crate::project::Project;
+use crate::usage;
+
+/// The kernels that these options ask for.
+///
+/// # Errors
+/// An unknown kernel or flavour; no place for the cache.
+pub fn kernels(options: &GuestOptions) -> Result<Builder> {
+    let project = Project::find()?;
+    let known = kernel::find(&project, &options.kernel)?;
+    let fragment = project.kernel_config().join(format!("flavour-{}.config", options.flavour));
+    if options.flavour.contains('/') || !fragment.is_file() {
+        return Err(usage!(
+            "no flavour \"{}\": there is no {}",
+            options.flavour,
+            fragment.display()
+        ));
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Builder {
+        cache: Cache::open()?,
+        known,
+        source: options.kernel_source.clone(),
+        source_sha256: options.kernel_sha256.clone(),
+        flavour: options.flavour.clone(),
+        jobs: options.jobs.map_or(processors, |jobs| jobs as usize),
+        project,
+    })
+}
+
+/// A workshop and a lab as these options ask for.
+///
+/// # Errors
+/// See [`kernels`].
+pub fn prepare(options: &GuestOptions) -> Result<(Workshop, Lab)> {
+    let kernels = kernels(options)?;
+    let program = std::env::current_exe().context("this program does not know where it is")?;
+    let lab = Lab::new(program, kernels.cache.clone(), options.accel);
+    Ok((Workshop::new(kernels), lab))
+}
+
+/// The ABIs that these options ask for; all of them if none is named.
+pub fn abis(options: &GuestOptions) -> Vec<Abi> {
+    if options.abi.is_empty() {
+        return Abi::ALL.to_vec();
+    }
+    let mut abis = Vec::new();
+    for &abi in &options.abi {
+        if !abis.contains(&abi) {
+            abis.push(abi);
+        }
+    }
+    abis
+}

@@ -1,0 +1,36 @@
+//! `clean`: remove what was built and reported.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::cache::Cache;
+use crate::project::Project;
+use crate::{error, say};
+
+/// Removes results and guest programs, and the cache if asked to.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn clean(cache: bool) -> Result<u8> {
+    let target = Project::find()?.target();
+    remove(&target.join("rig"))?;
+    remove(&target.join("userspace"))?;
+    if cache {
+        remove(Cache::open()?.root())?;
+    }
+    Ok(error::OK)
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Ok(()) => say::status(&format!("removed {}", folder.display())),
+        Err(err) if err.kind() == ErrorKind::NotFound => {}
+        Err(err) => {
+            return Err(err).with_context(|| format!("cannot remove {}", folder.display()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! `doctor`: would a run work here, and if not, why?
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use super::{kernels, prepare};
+use crate::abi::{Abi, Arch};
+use crate::cli::DoctorOptions;
+use crate::process::{capture, find};
+use crate::{accel, error, qemu, report, toolchain};
+
+/// What building kernels and modules takes, beside QEMU and Rust.
+const TOOLS: [&str; 11] =
+    ["gcc", "ld", "make", "bison", "flex", "bc", "tar", "xz", "apt-get", "dpkg-deb", "cargo"];
+/// Kernel source, two kernels and the programs take about 2.5 GiB.
+const DISK_MIN_BYTES: u64 = 4 << 30;
+/// The largest default guest takes 5 GiB of address space and touches under 2.
+const MEMORY_MIN_BYTES: u64 = 3 << 30;
+
+/// One thing that a run needs.
+#[derive(Debug, Serialize)]
+struct Check {
+    what: String,
+    ok: bool,
+    /// What was found, or what is wrong.
+    finding: String,
+}
+
+/// Looks at everything a run needs and prints what it found; the exit status is
+/// 0 only if a run would work.
+///
+/// # Errors
+/// Usage errors only: what is missing is a finding.
+pub fn doctor(options: &DoctorOptions) -> Result<u8> {
+    let mut checks: Vec<Check> = TOOLS.iter().map(|tool| check(tool, version(tool))).collect();
+    for arch in Arch::ALL {
+        checks.push(check(qemu::program(arch), qemu::version(arch)));
+    }
+    for arch in Arch::ALL {
+        let choice = toolchain::choose(arch).map(|choice| choice.reason);
+        checks.push(check(&format!("guest programs for {arch}"), choice));
+    }
+    let builder = kernels(&options.guest)?;
+    checks.push(check(
+        "kernel source",
+        match &builder.source {
+            Some(path) => Ok(path.display().to_string()),
+            None if builder.known.source.is_file() => {
+                Ok(builder.known.source.display().to_string())
+            }
+            None => Err(anyhow::anyhow!("install {}", builder.known.package)),
+        },
+    ));
+    checks.push(check("memory", memory()));
+    checks.push(check("disk", disk(builder.cache.root())));
+    for arch in Arch::ALL {
+        checks.push(check(&format!("accelerator for {arch} guests"), accelerator(options, arch)));
+    }
+
+    let well = checks.iter().all(|check| check.ok);
+    if options.json {
+        let document = serde_json::json!({ "ok": well, "checks": checks });
+        println!("{}", serde_json::to_string_pretty(&document)?);
+    } else {
+        for Check { what, ok, finding } in &checks {
+            println!("{} {what:<32} {finding}", if *ok { "ok     " } else { "MISSING" });
+        }
+        println!("{}", if well { "A run would work." } else { "A run would not work." });
+    }
+    Ok(if well { error::OK } else { error::RIG })
+}
+
+fn check(what: &str, found: Result<String>) -> Check {
+    let (ok, finding) = match found {
+        Ok(finding) => (true, finding),
+        Err(err) => (false, format!("{err:#}")),
+    };
+    Check { what: what.to_string(), ok, finding }
+}
+
+fn version(tool: &str) -> Result<String> {
+    let Some(path) = find(tool) else {
+        bail!("not found; `cargo xtask rig --yes` installs what is missing");
+    };
+    let mut command = std::process::Command::new(&path);
+    command.arg("--version");
+    let text = capture(command, Duration::from_secs(20))?;
+    Ok(text.lines().next().unwrap_or_default().to_string())
+}
+
+fn memory() -> Result<String> {
+    let bytes = report::host().memory_bytes;
+    if bytes < MEMORY_MIN_BYTES {
+        bail!("{} MiB; the largest guest needs {}", bytes >> 20, MEMORY_MIN_BYTES >> 20);
+    }
+    Ok(format!("{} MiB", bytes >> 20))
+}
+
+fn disk(path: &std::path::Path) -> Result<String> {
+    let stat = nix::sys::statvfs::statvfs(path)?;
+    let bytes = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+    if bytes < DISK_MIN_BYTES {
+        bail!(
+            "{} MiB free at {}; {} are needed",
+            bytes >> 20,
+            path.display(),
+            DISK_MIN_BYTES >> 20
+        );
+    }
+    Ok(format!("{} MiB free at {}", bytes >> 20, path.display()))
+}
+
+/// The verdict on KVM; this boots a kernel if one is built and none was tried.
+fn accelerator(options: &DoctorOptions, arch: Arch) -> Result<String> {
+    if let Some(trouble) = accel::device_trouble(std::path::Path::new("/dev/kvm")) {
+        return Ok(format!("tcg: no KVM: {trouble}"));
+    }
+    let (mut workshop, mut lab) = prepare(&options.guest)?;
+    if kernels(&options.guest)?.built(arch)?.is_none() {
+        return Ok("not known yet: /dev/kvm opens, but only booting a kernel under it tells, and none is built".into());
+    }
+    let abi = Abi::ALL.into_iter().find(|abi| abi.kernel() == arch && abi.program() == arch);
+    let built = workshop.build(abi.unwrap_or(Abi::X86_64), &[])?;
+    let choice = lab.accel(&built)?;
+    Ok(format!("{}: {}", choice.used.name(), choice.reason))
+}

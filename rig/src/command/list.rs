@@ -1,0 +1,70 @@
+//! `list`: what there is.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::kernels;
+use crate::abi::{Abi, Arch};
+use crate::cli::{GuestOptions, ListOptions};
+use crate::error;
+use crate::experiment;
+use crate::kernel;
+
+/// Prints experiments and kernels.
+///
+/// # Errors
+/// The kernels' data cannot be read.
+pub fn list(options: &ListOptions) -> Result<u8> {
+    let mut kernel_rows = Vec::new();
+    let builder = kernels(&GuestOptions::default())?;
+    for known in kernel::known(&builder.project)? {
+        let builder = kernel::Builder { known: known.clone(), ..builder.clone() };
+        for arch in Arch::ALL {
+            let built = builder.built(arch).ok().flatten();
+            kernel_rows.push(json!({
+                "version": known.version,
+                "arch": arch,
+                "flavour": builder.flavour,
+                "source": known.source,
+                "built": built.is_some(),
+                "release": built.map(|kernel| kernel.version),
+            }));
+        }
+    }
+    let experiments: Vec<_> = experiment::ALL
+        .iter()
+        .map(|experiment| {
+            let parameters: Vec<_> = experiment
+                .parameters()
+                .iter()
+                .map(|(name, meaning)| json!({"name": name, "meaning": meaning}))
+                .collect();
+            json!({
+                "name": experiment.name(),
+                "shows": experiment.shows(),
+                "abis": Abi::ALL,
+                "parameters": parameters,
+            })
+        })
+        .collect();
+
+    if options.json {
+        let document = json!({ "experiments": experiments, "kernels": kernel_rows });
+        println!("{}", serde_json::to_string_pretty(&document)?);
+        return Ok(error::OK);
+    }
+    println!("Experiments (on i386, ia32 and x86_64):");
+    for experiment in experiment::ALL {
+        println!("  {:<10} {}", experiment.name(), experiment.shows());
+        for (name, meaning) in experiment.parameters() {
+            println!("  {:<10} --set {name}: {meaning}", "");
+        }
+    }
+    println!("Kernels:");
+    for row in kernel_rows {
+        let text = |key: &str| row[key].as_str().unwrap_or("-").to_string();
+        let built = if row["built"] == true { "built" } else { "not built" };
+        println!("  {:<6} {:<8} {:<10} {built}", text("version"), text("arch"), text("flavour"));
+    }
+    Ok(error::OK)
+}

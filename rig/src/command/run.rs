@@ -1,0 +1,69 @@
+//! `run`, and the main job.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{abis, prepare};
+use crate::cli::RunOptions;
+use crate::experiment::{self, Ask};
+use crate::report::{self, terminal};
+use crate::run::{self, Run};
+use crate::say;
+
+/// Runs the experiments of these names, or all; gives back the exit status.
+///
+/// # Errors
+/// See the steps in [`crate::run`].
+pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
+    let experiments = experiment::find(names)?;
+    let set: BTreeMap<_, _> = options.set.iter().cloned().collect();
+    experiment::check_parameters(&experiments, &set)?;
+    let guest = &options.guest;
+    let ask = Ask {
+        abis: abis(guest),
+        kernel: guest.kernel.clone(),
+        stacks: options.stack.clone(),
+        sysctls: guest.sysctl.clone(),
+        rlimits: guest.rlimit.clone(),
+        user: guest.user,
+        set,
+        cpus: guest.cpus,
+        memory_bytes: guest.memory,
+        timeout: guest.timeout,
+    };
+    let planned = run::plan(&experiments, &ask, options.repeat)?;
+
+    let (workshop, lab) = prepare(guest)?;
+    let results = match &options.out {
+        Some(dir) => dir.clone(),
+        None => workshop.project.target().join("rig"),
+    };
+    let mut run = Run::begin(workshop, lab, &guest.flavour, &results)?;
+    say::status(&format!("{} trials; results in {}", planned.len(), run.dir.display()));
+    run.build(&planned)?;
+    let ended = run::all(&mut run, &planned);
+    // Whatever ended it: what was found until then is worth a report.
+    let dir = run.dir.clone();
+    let (report, sections) = run.finish(&experiments)?;
+
+    let to_stdout = options.json.as_deref() == Some(Path::new("-"));
+    let mut stdout = std::io::stdout().lock();
+    if to_stdout {
+        serde_json::to_writer_pretty(&mut stdout, &report)?;
+        writeln!(stdout)?;
+    } else {
+        for section in &sections {
+            writeln!(stdout, "{}", terminal::section(section))?;
+        }
+        writeln!(stdout, "{}", dir.join("report.md").display())?;
+    }
+    stdout.flush().context("cannot write to standard output")?;
+    if let Some(path) = options.json.as_deref().filter(|_| !to_stdout) {
+        report::write_whole(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+    }
+    ended?;
+    Ok(run::status(&report))
+}

@@ -1,0 +1,122 @@
+//! `exec`: one command in a guest, as if it ran here.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use nlrig_guest::protocol::{Exit, Job};
+
+use crate::abi::Abi;
+use crate::cli::GuestOptions;
+use crate::command;
+use crate::guest::{Guest, Limits, Loss};
+use crate::lab::Needs;
+use crate::share::{Access, Folder};
+use crate::{error, say, usage};
+
+/// A command that says nothing for long is not hung.
+const LIMIT: Duration = Duration::from_secs(60 * 60);
+const MEMORY_BYTES: u64 = 512 << 20;
+/// Where the guest sees the current directory.
+const CWD_IN_GUEST: &str = "/run/nlrig/cwd";
+/// How much of a lost guest's console is shown.
+const TAIL_LINES: usize = 15;
+
+/// Options of `exec`.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// What the guest is like.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+    /// Let the command write to the current directory
+    #[arg(long)]
+    pub writable: bool,
+    /// The command and its arguments, after `--`
+    #[arg(value_name = "CMD", required = true, last = true)]
+    pub command: Vec<String>,
+}
+
+/// Runs the command and gives back its exit status.
+///
+/// # Errors
+/// More than one ABI; the guest could not be built, or was lost.
+pub fn exec(options: &Options) -> Result<u8> {
+    let abi = match options.guest.abi[..] {
+        [] => Abi::X86_64,
+        [abi] => abi,
+        _ => return Err(usage!("exec runs one command in one guest: give one --abi")),
+    };
+    let cwd = std::env::current_dir().context("the current directory is gone")?;
+    let (access, mode) =
+        if options.writable { (Access::ReadWrite, "rw") } else { (Access::ReadOnly, "ro") };
+    let (mut workshop, mut lab) = command::prepare(&options.guest)?;
+    let mount = format!("cwd {CWD_IN_GUEST} virtiofs {mode},nosuid,nodev");
+    let built = workshop.build(abi, &[mount])?;
+
+    let dir = tempfile::Builder::new().prefix("nlrig-exec-").tempdir()?;
+    let needs = Needs {
+        cpus: options.guest.cpus.unwrap_or(2),
+        memory_bytes: options.guest.memory.unwrap_or(MEMORY_BYTES),
+        folders: vec![Folder { tag: "cwd".to_string(), path: cwd, access }],
+    };
+    let job = Job {
+        argv: options.command.clone(),
+        cwd: Some(CWD_IN_GUEST.to_string()),
+        user: options.guest.user,
+        sysctls: options.guest.sysctl.clone(),
+        rlimits: options.guest.rlimit.clone(),
+        ..Job::default()
+    };
+    let limit = options.guest.timeout.unwrap_or(LIMIT);
+    let exit = lab.boot(&built, needs, dir.path()).and_then(|guest| run(guest, &job, limit));
+    match exit {
+        Ok(exit) => Ok(status(exit)),
+        Err(err) => {
+            if err.is::<Loss>() {
+                show_console(dir.path());
+            }
+            Err(err)
+        }
+    }
+}
+
+fn run(mut guest: Guest, job: &Job, limit: Duration) -> Result<Exit> {
+    guest.forward_streams();
+    let exit = guest.run(job, Limits { silence: limit, total: limit }, |_| Ok(()))?;
+    guest.end()?;
+    Ok(exit)
+}
+
+/// The status a shell would give.
+fn status(exit: Exit) -> u8 {
+    match exit {
+        Exit::Code(code) => code as u8,
+        Exit::Signal(signal) => 128_u8.wrapping_add(signal as u8),
+        Exit::NotStarted { reason, code } => {
+            say::error(&reason);
+            u8::try_from(code).unwrap_or(error::RIG)
+        }
+    }
+}
+
+fn show_console(dir: &Path) {
+    let Ok(console) = std::fs::read(dir.join("console")) else { return };
+    let console = String::from_utf8_lossy(&console);
+    let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();
+    for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
+        say::status(&format!("guest: {line}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_a_shells() {
+        assert_eq!(status(Exit::Code(42)), 42);
+        assert_eq!(status(Exit::Signal(9)), 137);
+        assert_eq!(status(Exit::NotStarted { reason: "x: not found".into(), code: 127 }), 127);
+    }
+}

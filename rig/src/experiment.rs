@@ -1,0 +1,214 @@
+//! Experiments: what is claimed, tried, predicted and judged.
+//!
+//! An experiment is one file below this one and one line in [`ALL`]. It knows
+//! neither QEMU nor shares: it plans [`Trial`]s, each a job for a guest, and
+//! judges what is [`Observed`] of them.
+
+mod smoke;
+mod threads;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use nlrig_guest::protocol::{Exit, Job, Rlimit};
+use serde_json::{Map, Value};
+
+use crate::abi::Abi;
+use crate::guest::Limits;
+use crate::report::{Section, TrialReport, Verdict};
+use crate::usage;
+
+/// Every experiment, in the order in which a run without names runs them.
+pub const ALL: &[&dyn Experiment] = &[&smoke::Smoke, &threads::Threads];
+
+/// One experiment.
+pub trait Experiment: Sync {
+    /// What the user calls it.
+    fn name(&self) -> &'static str;
+
+    /// What it shows, in one sentence.
+    fn shows(&self) -> &'static str;
+
+    /// The parameters it takes as `--set key=value`, each with its meaning.
+    fn parameters(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// The trials that answer what was asked.
+    ///
+    /// # Errors
+    /// A usage error: a parameter that does not fit.
+    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>>;
+
+    /// Looks at the first objects that a trial reports, one at a time, until a
+    /// prediction can be made of one. What comes later it does not get to see.
+    ///
+    /// # Errors
+    /// The object is not what the workload should report.
+    fn predict(&self, _trial: &Trial, _data: &Value) -> Result<Option<Map<String, Value>>> {
+        Ok(None)
+    }
+
+    /// Says what came of a trial whose machine did all it was asked.
+    fn judge(&self, trial: &Trial, observed: &Observed) -> Judgement;
+
+    /// Tables of all of this experiment's trials, with words.
+    fn sections(&self, trials: &[&TrialReport]) -> Vec<Section>;
+}
+
+/// What the user asked of an experiment.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Kinds of programs.
+    pub abis: Vec<Abi>,
+    /// The kernel, as the user calls it.
+    pub kernel: String,
+    /// Thread stack sizes in bytes; the experiment's own if empty.
+    pub stacks: Vec<u64>,
+    /// Kernel parameters for the guest.
+    pub sysctls: Vec<(String, String)>,
+    /// Limits for the program.
+    pub rlimits: Vec<Rlimit>,
+    /// The user the program runs as.
+    pub user: Option<u32>,
+    /// The experiment's own parameters.
+    pub set: BTreeMap<String, String>,
+    /// Processors of the guest; the experiment's own if absent.
+    pub cpus: Option<u32>,
+    /// Memory of the guest; the experiment's own if absent.
+    pub memory_bytes: Option<u64>,
+    /// How long a program may take in all; the experiment's own if absent.
+    pub timeout: Option<Duration>,
+}
+
+/// One trial: a job for a guest of its own.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Unique among the trials of a run.
+    pub name: String,
+    /// What kind of program it runs.
+    pub abi: Abi,
+    /// What distinguishes it from the experiment's other trials.
+    pub params: Map<String, Value>,
+    /// The program.
+    pub job: Job,
+    /// Processors of the guest.
+    pub cpus: u32,
+    /// Memory of the guest.
+    pub memory_bytes: u64,
+    /// How long the program may take.
+    pub limits: Limits,
+    /// What others have published.
+    pub published: Vec<Value>,
+}
+
+/// What was seen of a trial.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// What the program reported, in its order.
+    pub data: Vec<Value>,
+    /// How it ended.
+    pub exit: Exit,
+    /// What was predicted before.
+    pub predicted: Option<Map<String, Value>>,
+    /// From the start of QEMU until the guest was ready.
+    pub boot: Duration,
+    /// From the start of QEMU to its end.
+    pub total: Duration,
+}
+
+/// What an experiment makes of a trial.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Why; nothing for a pass.
+    pub reason: Option<String>,
+    /// What was measured.
+    pub measured: Option<Map<String, Value>>,
+}
+
+impl Judgement {
+    /// As expected.
+    pub fn pass(measured: Option<Map<String, Value>>) -> Judgement {
+        Judgement { verdict: Verdict::Pass, reason: None, measured }
+    }
+
+    /// Not as expected, and why.
+    pub fn fail(measured: Option<Map<String, Value>>, reason: impl Into<String>) -> Judgement {
+        Judgement { verdict: Verdict::Fail, reason: Some(reason.into()), measured }
+    }
+}
+
+/// The experiments of these names, or all of them.
+///
+/// # Errors
+/// A usage error that names the one there is not.
+pub fn find(names: &[String]) -> Result<Vec<&'static dyn Experiment>> {
+    if names.is_empty() {
+        return Ok(ALL.to_vec());
+    }
+    let all = || ALL.iter().map(|experiment| experiment.name()).collect::<Vec<_>>().join(", ");
+    names
+        .iter()
+        .map(|name| {
+            let found = ALL.iter().copied().find(|experiment| experiment.name() == name);
+            found.ok_or_else(|| usage!("no experiment \"{name}\": there is {}", all()))
+        })
+        .collect()
+}
+
+/// Refuses parameters that none of these experiments takes.
+///
+/// # Errors
+/// A usage error that names the parameter.
+pub fn check_parameters(
+    experiments: &[&dyn Experiment],
+    set: &BTreeMap<String, String>,
+) -> Result<()> {
+    for key in set.keys() {
+        let mut all = experiments.iter().flat_map(|experiment| experiment.parameters());
+        if !all.any(|(name, _)| name == key) {
+            let names: Vec<_> = experiments.iter().map(|experiment| experiment.name()).collect();
+            return Err(usage!("--set {key}: {} takes no such parameter", names.join(" or ")));
+        }
+    }
+    Ok(())
+}
+
+/// The path of a workload in the guest.
+fn workload(name: &str) -> String {
+    format!("/run/nlrig/guest/workloads/{name}")
+}
+
+/// The objects of a JSON value; nothing if it is none.
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_experiment_or_parameter_is_a_usage_error() {
+        let err = find(&["nonsense".to_string()]).err().unwrap();
+        assert!(err.to_string().contains("\"nonsense\""), "{err}");
+        assert_eq!(crate::error::status(&err), crate::error::USAGE);
+        let set = BTreeMap::from([("colour".to_string(), "red".to_string())]);
+        let err = check_parameters(ALL, &set).unwrap_err();
+        assert!(err.to_string().contains("colour"), "{err}");
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = ALL.iter().map(|experiment| experiment.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

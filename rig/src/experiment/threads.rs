@@ -1,0 +1,310 @@
+//! The experiment `threads`: how many threads, each with a bound netlink
+//! socket, can one process hold, by stack size?
+//!
+//! The claim under test is Tables 3 and 4 of Xiong, Ding and Luo (2017): on 32
+//! bits the count is the address space over the stack size, with 1449 at 2M; on
+//! 64 bits it is close to 32768 for every stack size.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use nlrig_guest::look::{Look, Outcome, Report};
+use nlrig_guest::protocol::{Exit, Job, Rlimit};
+use serde_json::{Map, Value, json};
+
+use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
+use crate::abi::Abi;
+use crate::guest::Limits;
+use crate::limits::{bound, predict};
+use crate::report::{Section, TrialReport};
+use crate::units::show_size;
+use crate::usage;
+
+/// See the module's documentation.
+pub struct Threads;
+
+const LIMITS: Limits =
+    Limits { silence: Duration::from_secs(120), total: Duration::from_secs(45 * 60) };
+/// The stack sizes of the paper's tables.
+const STACKS: [u64; 4] = [2 << 20, 4 << 20, 8 << 20, 16 << 20];
+/// A main thread cannot live on less; below this the size is set by attribute
+/// and RLIMIT_STACK is left alone.
+const BY_RLIMIT_MIN_BYTES: u64 = 256 << 10;
+/// pthread_attr_setstacksize refuses less (PTHREAD_STACK_MIN of glibc on x86).
+const STACK_MIN_BYTES: u64 = 16 << 10;
+/// As many descriptors as fs.nr_open allows: no socket is refused for want of
+/// one.
+const NOFILE: u64 = 1 << 20;
+/// Memory for 32 thousand threads at 36 to 45 KiB each, and enough for the
+/// kernel's own threads-max (memory / 128 KiB) to lie above pid_max.
+const MEMORY_64_BYTES: u64 = 5 << 30;
+/// Low memory is 896 MiB at most on i386.
+const MEMORY_32_BYTES: u64 = 1 << 30;
+
+/// A setting of the kernel's limits: what a table is about.
+struct Setting {
+    name: &'static str,
+    sysctls: &'static [(&'static str, &'static str)],
+    nofile: Option<u64>,
+}
+
+/// Nothing but the descriptors that the sockets need: on 32 bits the address
+/// space binds, on 64 bits the kernel's own defaults do.
+const NOFILE_RAISED: Setting =
+    Setting { name: "nofile-raised", sysctls: &[], nofile: Some(NOFILE) };
+
+/// threads-max binds, as the paper says it does.
+const THREADS_MAX: Setting = Setting {
+    name: "threads-max",
+    sysctls: &[
+        ("kernel.threads-max", "32768"),
+        ("kernel.pid_max", "131072"),
+        ("vm.max_map_count", "1000000"),
+    ],
+    nofile: Some(NOFILE),
+};
+
+/// Nothing is set at all.
+const DEFAULTS: Setting = Setting { name: "defaults", sysctls: &[], nofile: None };
+
+/// What the tables of an ABI are about; without a table's own name in front
+/// comes the one that a user's own `--sysctl` and `--rlimit` are put on.
+fn settings(abi: Abi) -> &'static [Setting] {
+    match abi {
+        Abi::I386 | Abi::Ia32 => &[NOFILE_RAISED],
+        Abi::X86_64 => &[THREADS_MAX, DEFAULTS, NOFILE_RAISED],
+    }
+}
+
+impl Experiment for Threads {
+    fn name(&self) -> &'static str {
+        "threads"
+    }
+
+    fn shows(&self) -> &'static str {
+        "how many threads with a bound netlink socket each a process can hold, by stack size, and what stops it"
+    }
+
+    fn parameters(&self) -> &'static [(&'static str, &'static str)] {
+        &[("predict_only", "true: look and predict, create no thread")]
+    }
+
+    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
+        let predict_only = match ask.set.get("predict_only").map(String::as_str) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => return Err(usage!("--set predict_only={other}: it is true or false")),
+        };
+        let stacks = if ask.stacks.is_empty() { &STACKS[..] } else { &ask.stacks };
+        if let Some(small) = stacks.iter().find(|&&bytes| bytes < STACK_MIN_BYTES) {
+            return Err(usage!(
+                "--stack {}: glibc takes no less than {}",
+                show_size(*small),
+                show_size(STACK_MIN_BYTES)
+            ));
+        }
+        if let Some(odd) = stacks.iter().find(|&&bytes| !bytes.is_multiple_of(4096)) {
+            return Err(usage!("--stack {odd}: it is not a number of pages of 4096 bytes"));
+        }
+        let own = !ask.sysctls.is_empty() || !ask.rlimits.is_empty() || ask.user.is_some();
+        let mut trials = Vec::new();
+        for &abi in &ask.abis {
+            let settings = if own { &settings(abi)[..1] } else { settings(abi) };
+            for setting in settings {
+                trials.extend(
+                    stacks.iter().map(|&stack| trial(ask, abi, setting, own, stack, predict_only)),
+                );
+            }
+        }
+        Ok(trials)
+    }
+
+    fn predict(&self, trial: &Trial, data: &Value) -> Result<Option<Map<String, Value>>> {
+        let Report::Look(look) = report(data)? else {
+            return Err(anyhow!("the first report is not a look"));
+        };
+        let prediction = predict(&look, trial.abi, stack_bytes(trial))?;
+        Ok(Some(object(serde_json::to_value(prediction)?)))
+    }
+
+    fn judge(&self, trial: &Trial, observed: &Observed) -> Judgement {
+        match judge(trial, observed) {
+            Ok(judgement) => judgement,
+            Err(err) => Judgement::fail(None, format!("{err:#}")),
+        }
+    }
+
+    fn sections(&self, trials: &[&TrialReport]) -> Vec<Section> {
+        table::sections(trials)
+    }
+}
+
+fn trial(
+    ask: &Ask,
+    abi: Abi,
+    setting: &Setting,
+    own: bool,
+    stack: u64,
+    predict_only: bool,
+) -> Trial {
+    let size = show_size(stack);
+    let mut name = format!("threads/{abi}/{}/stack={size}", ask.kernel);
+    // The first setting of an ABI is the paper's table and needs no name.
+    if setting.name != settings(abi)[0].name {
+        name.push_str(&format!("/{}", setting.name));
+    }
+    let mut argv = vec![workload("threads")];
+    let mut rlimits = Vec::new();
+    rlimits
+        .extend(setting.nofile.map(|value| Rlimit { name: "nofile".into(), value: Some(value) }));
+    if stack < BY_RLIMIT_MIN_BYTES {
+        argv.extend(["--stack".to_string(), stack.to_string()]);
+    } else {
+        rlimits.push(Rlimit { name: "stack".into(), value: Some(stack) });
+    }
+    if predict_only {
+        argv.push("--look-only".to_string());
+    }
+    rlimits.extend(ask.rlimits.iter().cloned());
+    let sysctls: Vec<(String, String)> = setting
+        .sysctls
+        .iter()
+        .map(|&(name, value)| (name.to_string(), value.to_string()))
+        .chain(ask.sysctls.iter().cloned())
+        .collect();
+
+    let mut params = Map::new();
+    params.insert("stack_bytes".into(), json!(stack));
+    params.insert("setting".into(), json!(if own { "own" } else { setting.name }));
+    let by_name: Map<_, _> =
+        sysctls.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    params.insert("sysctl".into(), Value::Object(by_name));
+    let by_name: Map<_, _> =
+        rlimits.iter().map(|limit| (limit.name.clone(), json!(limit.value))).collect();
+    params.insert("rlimit".into(), Value::Object(by_name));
+    if predict_only {
+        params.insert("predict_only".into(), json!(true));
+    }
+    let memory = if abi == Abi::X86_64 { MEMORY_64_BYTES } else { MEMORY_32_BYTES };
+    Trial {
+        name,
+        abi,
+        params,
+        job: Job { argv, user: ask.user, sysctls, rlimits, ..Job::default() },
+        cpus: ask.cpus.unwrap_or(2),
+        memory_bytes: ask.memory_bytes.unwrap_or(memory),
+        limits: Limits { total: ask.timeout.unwrap_or(LIMITS.total), ..LIMITS },
+        published: if own { Vec::new() } else { published(abi, setting, stack) },
+    }
+}
+
+/// What others have published of a cell.
+fn published(abi: Abi, setting: &Setting, stack: u64) -> Vec<Value> {
+    match (abi, setting.name, stack >> 20) {
+        (Abi::I386, _, 2) => vec![json!({"source": "xiong2017", "threads": 1449})],
+        (Abi::I386, _, 8) => vec![
+            json!({"source": "xiong2017", "threads": 384, "as_printed": "as theory says"}),
+            json!({"source": "besthub.dev", "threads": 380, "as_printed": "about 380"}),
+        ],
+        (Abi::I386, _, mib @ (4 | 16)) => {
+            let threads = 3072 / mib;
+            vec![json!({"source": "xiong2017", "threads": threads, "as_printed": "as theory says"})]
+        }
+        (Abi::X86_64, "threads-max", 2 | 4 | 8 | 16) => {
+            vec![json!({"source": "xiong2017", "threads": 32768, "as_printed": "close to 32768"})]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn report(data: &Value) -> Result<Report> {
+    serde_json::from_value(data.clone()).context("the workload's report cannot be understood")
+}
+
+fn stack_bytes(trial: &Trial) -> u64 {
+    trial.params.get("stack_bytes").and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
+    if observed.exit != Exit::Code(0) {
+        return Ok(Judgement::fail(None, format!("the workload ended with {:?}", observed.exit)));
+    }
+    let mut look: Option<Look> = None;
+    let mut outcome: Option<Outcome> = None;
+    for data in &observed.data {
+        match report(data)? {
+            Report::Look(seen) => look = Some(seen),
+            Report::Outcome(seen) => outcome = Some(seen),
+            Report::Progress { .. } => {}
+        }
+    }
+    let look = look.ok_or_else(|| anyhow!("the workload reported no look"))?;
+    if trial.params.contains_key("predict_only") {
+        return Ok(Judgement::pass(None));
+    }
+    let outcome = outcome.ok_or_else(|| anyhow!("the workload reported no outcome"))?;
+    let limit = bound(&look, &outcome, trial.abi, stack_bytes(trial));
+    let measured = measured(&outcome, limit.name());
+    Ok(match disagreement(&measured, observed.predicted.as_ref(), &outcome) {
+        None => Judgement::pass(Some(measured)),
+        Some(reason) => Judgement::fail(Some(measured), reason),
+    })
+}
+
+fn measured(outcome: &Outcome, limit: &str) -> Map<String, Value> {
+    let seconds = outcome.elapsed_ns as f64 / 1e9;
+    let rate = if seconds > 0.0 { (outcome.threads as f64 / seconds).round() } else { 0.0 };
+    object(json!({
+        "threads": outcome.threads,
+        "sockets": outcome.sockets,
+        "echoes": outcome.echoes,
+        "binding_limit": limit,
+        "failed_call": outcome.failed.call,
+        "errno": outcome.failed.name,
+        "threads_per_s": rate,
+        "elapsed_s": (seconds * 1000.0).round() / 1000.0,
+        "tasks": outcome.tasks,
+        "map_areas": outcome.map_areas,
+        "mapped_bytes": outcome.mapped_bytes,
+        "open_files": outcome.open_files,
+        "pid_room": outcome.pid_room,
+        "memory_available_bytes": outcome.memory_available_bytes,
+    }))
+}
+
+/// Why measurement and prediction do not agree, if they do not.
+fn disagreement(
+    measured: &Map<String, Value>,
+    predicted: Option<&Map<String, Value>>,
+    outcome: &Outcome,
+) -> Option<String> {
+    let Some(predicted) = predicted else { return Some("no prediction was made".to_string()) };
+    if outcome.sockets != outcome.threads || outcome.echoes != outcome.threads {
+        return Some(format!(
+            "{} threads, {} sockets, {} echoes: they should be equal",
+            outcome.threads, outcome.sockets, outcome.echoes
+        ));
+    }
+    let differs: Vec<_> = ["threads", "binding_limit"]
+        .into_iter()
+        .filter(|&key| measured.get(key) != predicted.get(key))
+        .map(|key| {
+            let show =
+                |from: &Map<String, Value>| from.get(key).unwrap_or(&Value::Null).to_string();
+            format!("{key} {} measured, {} predicted", show(measured), show(predicted))
+        })
+        .collect();
+    (!differs.is_empty()).then(|| {
+        format!(
+            "{} ({} failed with {})",
+            differs.join("; "),
+            outcome.failed.call,
+            outcome.failed.name
+        )
+    })
+}
+
+mod table;
+
+#[cfg(test)]
+mod tests;

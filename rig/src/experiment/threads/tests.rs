@@ -1,0 +1,120 @@
+use super::*;
+use crate::experiment::Ask;
+use crate::limits::Limit;
+use crate::report::Verdict;
+
+fn ask(abis: &[Abi]) -> Ask {
+    Ask {
+        abis: abis.to_vec(),
+        kernel: "6.1".into(),
+        stacks: Vec::new(),
+        sysctls: Vec::new(),
+        rlimits: Vec::new(),
+        user: None,
+        set: Default::default(),
+        cpus: None,
+        memory_bytes: None,
+        timeout: None,
+    }
+}
+
+#[test]
+fn the_default_plan_is_the_papers_tables_and_more() {
+    let trials = Threads.plan(&ask(&Abi::ALL)).unwrap();
+    assert_eq!(trials.len(), 4 + 4 + 3 * 4);
+    assert_eq!(trials[0].name, "threads/i386/6.1/stack=2M");
+    assert!(trials.iter().any(|trial| trial.name == "threads/x86_64/6.1/stack=16M/defaults"));
+    let mut names: Vec<_> = trials.iter().map(|trial| &trial.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), trials.len());
+}
+
+#[test]
+fn a_limit_of_the_users_makes_one_table() {
+    let mut ask = ask(&[Abi::X86_64]);
+    ask.stacks = vec![2 << 20];
+    ask.sysctls = vec![("kernel.pid_max".into(), "2000".into())];
+    let trials = Threads.plan(&ask).unwrap();
+    assert_eq!(trials.len(), 1);
+    assert_eq!(trials[0].params["setting"], "own");
+    assert_eq!(trials[0].params["sysctl"]["kernel.pid_max"], "2000");
+    assert_eq!(trials[0].job.sysctls.last().unwrap().1, "2000", "the user's comes last");
+}
+
+#[test]
+fn small_stacks_are_set_by_attribute() {
+    let mut ask = ask(&[Abi::I386]);
+    ask.stacks = vec![64 << 10, 256 << 10];
+    let trials = Threads.plan(&ask).unwrap();
+    let has_stack_limit =
+        |trial: &Trial| trial.job.rlimits.iter().any(|limit| limit.name == "stack");
+    assert_eq!(trials[0].job.argv[1..], ["--stack", "65536"]);
+    assert!(!has_stack_limit(&trials[0]) && has_stack_limit(&trials[1]));
+}
+
+#[test]
+fn what_glibc_would_refuse_is_refused_here() {
+    for (bytes, word) in [(4096, "16K"), (20_000, "pages")] {
+        let mut ask = ask(&[Abi::I386]);
+        ask.stacks = vec![bytes];
+        let err = Threads.plan(&ask).unwrap_err();
+        assert_eq!(crate::error::status(&err), crate::error::USAGE);
+        assert!(err.to_string().contains(word), "{err}");
+    }
+}
+
+fn outcome(threads: u64) -> Outcome {
+    Outcome {
+        threads,
+        sockets: threads,
+        echoes: threads,
+        failed: nlrig_guest::look::Failed {
+            call: "pthread_create".into(),
+            errno: 11,
+            name: "EAGAIN".into(),
+        },
+        elapsed_ns: 2_000_000_000,
+        tasks: 100,
+        pid_room: 0,
+        map_areas: 10,
+        mapped_bytes: 10,
+        holes: Vec::new(),
+        open_files: 10,
+        memory_available_bytes: 10,
+    }
+}
+
+#[test]
+fn a_count_that_is_off_by_one_fails_and_says_so() {
+    let measured = measured(&outcome(60), Limit::PidMax.name());
+    assert_eq!(measured["threads_per_s"], 30.0);
+    let predicted = |threads: u64| object(json!({"threads": threads, "binding_limit": "pid-max"}));
+    assert_eq!(disagreement(&measured, Some(&predicted(60)), &outcome(60)), None);
+    let reason = disagreement(&measured, Some(&predicted(61)), &outcome(60)).unwrap();
+    assert!(reason.contains("threads 60 measured, 61 predicted"), "{reason}");
+    assert!(disagreement(&measured, None, &outcome(60)).is_some());
+    let deaf = Outcome { echoes: 59, ..outcome(60) };
+    assert!(disagreement(&measured, Some(&predicted(60)), &deaf).unwrap().contains("59 echoes"));
+}
+
+#[test]
+fn a_workload_that_failed_or_lied_fails_the_trial() {
+    let trial = &Threads.plan(&ask(&[Abi::I386])).unwrap()[0];
+    let observed = |data: Vec<Value>, exit| Observed {
+        data,
+        exit,
+        predicted: None,
+        boot: Duration::ZERO,
+        total: Duration::ZERO,
+    };
+    for observed in [
+        observed(vec![], Exit::Code(1)),
+        observed(vec![], Exit::Code(0)),
+        observed(vec![json!({"outcome": {"threads": -1}})], Exit::Code(0)),
+    ] {
+        let judgement = Threads.judge(trial, &observed);
+        assert_eq!(judgement.verdict, Verdict::Fail);
+        assert!(judgement.reason.is_some());
+    }
+}

@@ -1,0 +1,452 @@
+//! The life of one virtual machine: boot, run jobs, end.
+//!
+//! A [`Guest`] owns its QEMU and its share daemons; dropping it kills them. It
+//! is driven by one thread, and everything comes through one poll: events,
+//! console, QEMU's own words, and a command's streams. Whatever goes wrong with
+//! the machine itself is a [`Loss`].
+
+pub mod console;
+pub mod events;
+pub mod streams;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio as ProcessStdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nlrig_guest::protocol::{
+    Event, Exit, Job, PORT_EVENTS, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Request,
+};
+use tempfile::TempDir;
+
+use crate::interrupt;
+use crate::process::{self, Child};
+use crate::qemu::{self, Machine};
+use crate::report::Verdict;
+use crate::share::{Folder, Share};
+use console::Console;
+use events::Lines;
+use streams::Streams;
+
+/// How long the guest may take to end once it was told to.
+const END_LIMIT: Duration = Duration::from_secs(20);
+/// How long QEMU may take to close once its guest is gone.
+const QEMU_END_LIMIT: Duration = Duration::from_secs(5);
+/// How long a request may wait for QEMU to take it.
+const SEND_LIMIT: Duration = Duration::from_secs(5);
+
+/// A machine that did not do what it was asked, and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// What happened.
+    pub verdict: Verdict,
+    /// A sentence a person can act on.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for Loss {}
+
+fn loss(verdict: Verdict, reason: impl Into<String>) -> anyhow::Error {
+    Loss { verdict, reason: reason.into() }.into()
+}
+
+/// What a guest is started with.
+#[derive(Clone, Debug)]
+pub struct Boot<'a> {
+    /// This rig's own binary, which is also the share daemon.
+    pub program: &'a Path,
+    /// The machine, but for shares and ports.
+    pub machine: Machine,
+    /// What it sees of the host.
+    pub folders: Vec<Folder>,
+    /// Where console, events and QEMU's command line are written.
+    pub dir: &'a Path,
+    /// How long it may take to be ready.
+    pub limit: Duration,
+}
+
+/// What the guest said when it was ready.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The kernel's release.
+    pub kernel: String,
+    /// The clock that its times come from.
+    pub clocksource: String,
+    /// From the start of QEMU to the event, on the host's clock.
+    pub boot: Duration,
+}
+
+/// How long a job may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Without a sign of life.
+    pub silence: Duration,
+    /// In all.
+    pub total: Duration,
+}
+
+/// A running virtual machine.
+#[derive(Debug)]
+pub struct Guest {
+    qemu: Child,
+    shares: Vec<Share>,
+    console: Console,
+    /// QEMU's own words.
+    complaints: Console,
+    events: Lines,
+    control: UnixStream,
+    streams: Streams,
+    /// What it said when it was ready.
+    pub ready: Ready,
+    // Last: the sockets in it are needed until everything above is gone.
+    _scratch: TempDir,
+}
+
+/// What woke the rig.
+enum Woken {
+    Event(Event),
+    /// Nothing yet.
+    Nothing,
+    /// The event port was closed: the machine is gone.
+    Gone,
+}
+
+impl Guest {
+    /// Starts a machine and waits until it is ready.
+    ///
+    /// # Errors
+    /// A [`Loss`] if the guest did not come up, or came up with faults.
+    pub fn boot(boot: Boot<'_>) -> Result<Guest> {
+        fs::create_dir_all(boot.dir)
+            .with_context(|| format!("cannot make {}", boot.dir.display()))?;
+        // Short, because the path of a UNIX socket has 108 bytes at most; for
+        // this user alone, as tempfile makes it.
+        let scratch = tempfile::Builder::new().prefix("nlrig-").tempdir()?;
+        let mut shares = Vec::new();
+        for folder in &boot.folders {
+            let log = boot.dir.join(format!("share-{}.log", folder.tag));
+            shares.push(Share::start(boot.program, folder, scratch.path(), &log)?);
+        }
+
+        let mut machine = boot.machine;
+        machine.shares =
+            shares.iter().map(|share| (share.tag.clone(), share.socket.clone())).collect();
+        let mut ours = Vec::new();
+        let mut theirs = Vec::new();
+        for name in [PORT_EVENTS, PORT_STDIN, PORT_STDOUT, PORT_STDERR] {
+            let (host, guest) = process::socket_pair()?;
+            machine.ports.push((name.to_string(), process::number(&guest)));
+            ours.push(UnixStream::from(host));
+            theirs.push(guest);
+        }
+        let [events, stdin, stdout, stderr] = <[UnixStream; 4]>::try_from(ours)
+            .map_err(|_| anyhow::anyhow!("four ports make four sockets"))?;
+
+        let start = Instant::now();
+        let mut qemu = start_qemu(&machine, theirs, boot.dir)?;
+        let piped = "QEMU was started with pipes";
+        events.set_write_timeout(Some(SEND_LIMIT))?;
+        let mut guest = Guest {
+            console: Console::new(qemu.take_stdout().context(piped)?, &boot.dir.join("console"))?,
+            complaints: Console::new(
+                qemu.take_stderr().context(piped)?,
+                &boot.dir.join("qemu.log"),
+            )?,
+            qemu,
+            shares,
+            events: Lines::new(events.try_clone()?, &boot.dir.join("events.jsonl"))?,
+            control: events,
+            streams: Streams::new(stdin, stdout, stderr)?,
+            ready: Ready {
+                kernel: String::new(),
+                clocksource: String::new(),
+                boot: Duration::ZERO,
+            },
+            _scratch: scratch,
+        };
+        guest.wait_until_ready(start, boot.limit)?;
+        Ok(guest)
+    }
+
+    fn wait_until_ready(&mut self, start: Instant, limit: Duration) -> Result<()> {
+        let late = || {
+            loss(Verdict::GuestHang, format!("the guest said nothing within {}", seconds(limit)))
+        };
+        match self.next_event(start + limit, late)? {
+            Event::Ready { kernel, clocksource, faults, .. } => {
+                if !faults.is_empty() {
+                    let faults = faults.join("; ");
+                    return Err(loss(
+                        Verdict::Infra,
+                        format!("the guest came up with faults: {faults}"),
+                    ));
+                }
+                self.ready = Ready { kernel, clocksource, boot: start.elapsed() };
+                Ok(())
+            }
+            event => Err(out_of_order(&event)),
+        }
+    }
+
+    /// Runs one job to its end; `data` gets every object that its program
+    /// reports.
+    ///
+    /// # Errors
+    /// A [`Loss`] if the program was late or the machine was lost; whatever
+    /// `data` failed with.
+    pub fn run(
+        &mut self,
+        job: &Job,
+        limits: Limits,
+        mut data: impl FnMut(serde_json::Value) -> Result<()>,
+    ) -> Result<Exit> {
+        self.send(&Request::Run(job.clone()))?;
+        let start = Instant::now();
+        let mut last_sign = start;
+        loop {
+            let deadline = (last_sign + limits.silence).min(start + limits.total);
+            let late = || {
+                let passed = seconds(start.elapsed());
+                loss(Verdict::Timeout, format!("the program was not done after {passed}"))
+            };
+            match self.next_event(deadline, late)? {
+                Event::Started => self.streams.open(job),
+                Event::Data { value } => data(value)?,
+                Event::Exited { status, stdout_bytes, stderr_bytes } => {
+                    self.drain_streams(stdout_bytes, stderr_bytes)?;
+                    return Ok(status);
+                }
+                event => return Err(out_of_order(&event)),
+            }
+            last_sign = Instant::now();
+        }
+    }
+
+    /// Lets a command use the rig's own standard streams, from its start to
+    /// its end.
+    pub fn forward_streams(&mut self) {
+        self.streams.forward();
+    }
+
+    /// What the guest's console said last.
+    pub fn console_tail(&self) -> Vec<String> {
+        self.console.tail()
+    }
+
+    /// Ends the machine and waits until it is gone.
+    ///
+    /// # Errors
+    /// A [`Loss`] if the last event did not come.
+    pub fn end(mut self) -> Result<()> {
+        self.send(&Request::End)?;
+        let late = || loss(Verdict::GuestHang, "the guest did not end when it was told to");
+        match self.next_event(Instant::now() + END_LIMIT, late)? {
+            Event::End => {}
+            event => return Err(out_of_order(&event)),
+        }
+        let deadline = Instant::now() + QEMU_END_LIMIT;
+        while self.qemu.try_wait()?.is_none() && Instant::now() < deadline {
+            // QEMU waits for nobody to read its console.
+            let _ = self.wake(Duration::from_millis(5))?;
+            interrupt::check()?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, request: &Request) -> Result<()> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        if self.control.write_all(&line).is_err() {
+            return Err(self.post_mortem());
+        }
+        Ok(())
+    }
+
+    fn next_event(&mut self, deadline: Instant, late: impl Fn() -> anyhow::Error) -> Result<Event> {
+        loop {
+            interrupt::check()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.wake(left.min(interrupt::POLL))? {
+                Woken::Event(event) => return Ok(event),
+                Woken::Gone => return Err(self.post_mortem()),
+                Woken::Nothing if left.is_zero() => return Err(late()),
+                Woken::Nothing => {}
+            }
+        }
+    }
+
+    /// Waits for anything to happen, at most this long, and deals with all of
+    /// it but events, which it gives back one at a time.
+    fn wake(&mut self, wait: Duration) -> Result<Woken> {
+        if let Some(event) = self.events.next_event()? {
+            return Ok(Woken::Event(event));
+        }
+        let ready = {
+            let fixed = [
+                Some(self.events.source().as_fd()),
+                self.console.source(),
+                self.complaints.source(),
+            ];
+            let mut wanted: Vec<(Source, BorrowedFd<'_>, PollFlags)> = Vec::new();
+            for (source, fd) in
+                [Source::Events, Source::Console, Source::Complaints].into_iter().zip(fixed)
+            {
+                wanted.extend(fd.map(|fd| (source, fd, PollFlags::POLLIN)));
+            }
+            for (stream, fd, flags) in self.streams.wanted() {
+                wanted.push((Source::Stream(stream), fd, flags));
+            }
+            let mut fds: Vec<_> =
+                wanted.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
+            let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut fds, wait) {
+                Ok(_) => {}
+                Err(nix::errno::Errno::EINTR) => return Ok(Woken::Nothing),
+                Err(err) => return Err(err.into()),
+            }
+            let woken = |fd: &PollFd<'_>| fd.any() == Some(true);
+            wanted
+                .iter()
+                .zip(&fds)
+                .filter(|(_, fd)| woken(fd))
+                .map(|((source, ..), _)| *source)
+                .collect::<Vec<_>>()
+        };
+        let mut gone = false;
+        for source in ready {
+            match source {
+                Source::Events => gone = !self.events.read()?,
+                Source::Console => self.console.read()?,
+                Source::Complaints => self.complaints.read()?,
+                Source::Stream(stream) => self.streams.serve(stream)?,
+            }
+        }
+        match self.events.next_event()? {
+            Some(event) => Ok(Woken::Event(event)),
+            None if gone => Ok(Woken::Gone),
+            None => Ok(Woken::Nothing),
+        }
+    }
+
+    /// Waits for the bytes that the guest says it sent.
+    fn drain_streams(&mut self, stdout_bytes: u64, stderr_bytes: u64) -> Result<()> {
+        let deadline = Instant::now() + END_LIMIT;
+        while self.streams.lack(stdout_bytes, stderr_bytes) {
+            interrupt::check()?;
+            if Instant::now() > deadline {
+                return Err(loss(Verdict::LostVm, "the command's output did not arrive whole"));
+            }
+            if matches!(self.wake(interrupt::POLL)?, Woken::Gone) {
+                return Err(self.post_mortem());
+            }
+        }
+        self.streams.close();
+        Ok(())
+    }
+
+    /// Why a machine is gone before its last event, from what it left.
+    fn post_mortem(&mut self) -> anyhow::Error {
+        // QEMU closes its sockets before it is gone, and the console may hold
+        // more than was read.
+        let deadline = Instant::now() + QEMU_END_LIMIT;
+        let mut status = None;
+        while status.is_none() && Instant::now() < deadline {
+            status = self.qemu.try_wait().ok().flatten();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.console.drain();
+        self.complaints.drain();
+        if let Some(line) = self.console.panic() {
+            return loss(Verdict::Panic, format!("the guest's kernel panicked: {line}"));
+        }
+        if let Some(share) = self.dead_share() {
+            return loss(Verdict::LostVm, format!("the daemon of the share {share} died"));
+        }
+        let how = match status {
+            Some(status) => format!("QEMU ended ({status})"),
+            None => "QEMU closed the event port".to_string(),
+        };
+        let why = match self.complaints.tail().last() {
+            Some(line) => format!(": {line}"),
+            None => String::new(),
+        };
+        loss(Verdict::LostVm, format!("{how} without the guest's last event{why}"))
+    }
+
+    fn dead_share(&mut self) -> Option<String> {
+        // A daemon ends with its guest; only one that failed is to blame.
+        self.shares.iter_mut().find_map(|share| share.has_failed().then(|| share.tag.clone()))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Events,
+    Console,
+    Complaints,
+    Stream(streams::Stream),
+}
+
+fn out_of_order(event: &Event) -> anyhow::Error {
+    let event = format!("{event:?}");
+    let name = event.split([' ', '{']).next().unwrap_or_default();
+    loss(Verdict::LostVm, format!("the guest sent {name} out of order"))
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.0} s", duration.as_secs_f64())
+}
+
+fn start_qemu(machine: &Machine, ports: Vec<OwnedFd>, dir: &Path) -> Result<Child> {
+    let program = qemu::program(machine.arch);
+    let arguments = qemu::arguments(machine);
+    crate::cache::write(
+        &dir.join("qemu.sh"),
+        format!(
+            "# Inherited descriptors stand for the ports.\n{}\n",
+            process::show(program, &arguments)
+        ),
+    )?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(ProcessStdio::null())
+        .stdout(ProcessStdio::piped())
+        .stderr(ProcessStdio::piped());
+    Child::spawn(command, ports)
+}
+
+/// Reads what is there; false at the end.
+fn read_some(source: &mut impl Read, into: &mut Vec<u8>) -> std::io::Result<bool> {
+    let mut chunk = [0; 64 * 1024];
+    loop {
+        match source.read(&mut chunk) {
+            Ok(0) => return Ok(false),
+            Ok(length) => {
+                into.extend_from_slice(&chunk[..length]);
+                return Ok(true);
+            }
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+            // The peer went away with data of ours unread: the end all the same.
+            Err(err) if err.kind() == std::io::ErrorKind::ConnectionReset => return Ok(false),
+            Err(err) => return Err(err),
+        }
+    }
+}
+
+/// Makes a file of a trial's folder.
+fn create(path: &Path) -> Result<(File, PathBuf)> {
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok((file, path.to_path_buf()))
+}

@@ -1,0 +1,160 @@
+//! What a machine prints: kept in a file of limited size, its last lines in
+//! memory.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{create, read_some};
+use crate::say::printable;
+
+/// A file takes no more than this; a guest may print for ever.
+const FILE_MAX_BYTES: u64 = 16 << 20;
+/// How many lines are remembered.
+const TAIL_LINES: usize = 40;
+/// The longest line that is remembered, in bytes.
+const LINE_MAX_BYTES: usize = 1024;
+
+/// How a kernel says that it has given up.
+const PANIC: &str = "Kernel panic - not syncing";
+
+/// One stream of text from a machine.
+#[derive(Debug)]
+pub struct Console {
+    source: Option<File>,
+    file: File,
+    written: u64,
+    line: Vec<u8>,
+    tail: VecDeque<String>,
+    panic: Option<String>,
+}
+
+impl Console {
+    /// Keeps what comes from `source` in the file `path`.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn new(source: OwnedFd, path: &Path) -> Result<Console> {
+        let (file, _) = create(path)?;
+        Ok(Console {
+            source: Some(File::from(source)),
+            file,
+            written: 0,
+            line: Vec::new(),
+            tail: VecDeque::new(),
+            panic: None,
+        })
+    }
+
+    /// Where to wait for more; none after its end.
+    pub fn source(&self) -> Option<BorrowedFd<'_>> {
+        self.source.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Takes what is there.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn read(&mut self) -> Result<()> {
+        let Some(source) = &mut self.source else { return Ok(()) };
+        let mut bytes = Vec::new();
+        if !read_some(source, &mut bytes)? {
+            self.source = None;
+        }
+        self.keep(&bytes)
+    }
+
+    /// Takes what is left, once the writer is gone.
+    pub fn drain(&mut self) {
+        while self.source.is_some() {
+            if self.read().is_err() {
+                self.source = None;
+            }
+        }
+    }
+
+    /// The last lines, fit for a terminal.
+    pub fn tail(&self) -> Vec<String> {
+        let mut lines: Vec<_> = self.tail.iter().cloned().collect();
+        if !self.line.is_empty() {
+            lines.push(text(&self.line));
+        }
+        lines
+    }
+
+    /// The line in which a kernel said that it panics.
+    pub fn panic(&self) -> Option<&str> {
+        self.panic.as_deref()
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<()> {
+        let room = FILE_MAX_BYTES.saturating_sub(self.written).min(bytes.len() as u64);
+        self.file.write_all(&bytes[..room as usize])?;
+        self.written += room;
+        for &byte in bytes {
+            if byte == b'\n' {
+                self.end_line();
+            } else if self.line.len() < LINE_MAX_BYTES {
+                self.line.push(byte);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_line(&mut self) {
+        let line = text(&self.line);
+        self.line.clear();
+        if let Some(at) = line.find(PANIC)
+            && self.panic.is_none()
+        {
+            self.panic = Some(line[at..].to_string());
+        }
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    printable(String::from_utf8_lossy(line).trim_end_matches('\r'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn console_of(bytes: &[u8]) -> (Console, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut console = Console::new(reader.into(), &dir.path().join("console")).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || writer.write_all(bytes).unwrap());
+            console.drain();
+        });
+        (console, dir)
+    }
+
+    #[test]
+    fn a_panic_is_seen_and_control_sequences_are_not() {
+        let (console, _dir) =
+            console_of(b"\x1b[2Jhello\r\n[1.0] Kernel panic - not syncing: oops\r\nmore");
+        assert_eq!(console.panic(), Some("Kernel panic - not syncing: oops"));
+        assert_eq!(console.tail().len(), 3);
+        assert!(!console.tail().concat().contains('\x1b'));
+    }
+
+    #[test]
+    fn an_endless_line_takes_no_more_than_its_share() {
+        let (console, dir) = console_of(&vec![b'x'; 20 << 20]);
+        assert_eq!(console.tail()[0].len(), LINE_MAX_BYTES);
+        let size = std::fs::metadata(dir.path().join("console")).unwrap().len();
+        assert_eq!(size, FILE_MAX_BYTES);
+    }
+}

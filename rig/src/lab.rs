@@ -1,0 +1,163 @@
+//! From what was built to a guest that runs: the accelerator is chosen here,
+//! once an architecture, and the machine put together.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::abi::Arch;
+use crate::accel::{self, Accel, Choice, PROBE_LIMIT, Wish};
+use crate::artifact::Built;
+use crate::cache::Cache;
+use crate::guest::{Boot, Guest};
+use crate::qemu::{self, Machine};
+use crate::say;
+use crate::share::{Access, Folder};
+
+/// A kernel boots in two seconds under TCG on an idle host; a busy one may take
+/// many times that.
+const BOOT_LIMIT_TCG: Duration = Duration::from_secs(90);
+/// Under KVM in less than one.
+const BOOT_LIMIT_KVM: Duration = Duration::from_secs(30);
+/// The machine with which KVM is tried: small, so that it starts fast.
+const PROBE_MEMORY_BYTES: u64 = 256 << 20;
+
+/// Starts guests.
+#[derive(Debug)]
+pub struct Lab {
+    program: PathBuf,
+    cache: Cache,
+    wish: Wish,
+    chosen: BTreeMap<Arch, Choice>,
+    versions: BTreeMap<Arch, String>,
+}
+
+/// The machine that a job needs.
+#[derive(Clone, Debug)]
+pub struct Needs {
+    /// Processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// What it sees of the host, beside its own image.
+    pub folders: Vec<Folder>,
+}
+
+impl Lab {
+    /// A lab whose share daemons are this `program`, a built `nlrig`.
+    pub fn new(program: PathBuf, cache: Cache, wish: Wish) -> Lab {
+        Lab { program, cache, wish, chosen: BTreeMap::new(), versions: BTreeMap::new() }
+    }
+
+    /// QEMU's version for an architecture.
+    ///
+    /// # Errors
+    /// See [`qemu::version`].
+    pub fn qemu(&mut self, arch: Arch) -> Result<String> {
+        if let Some(version) = self.versions.get(&arch) {
+            return Ok(version.clone());
+        }
+        let version = qemu::version(arch)?;
+        self.versions.insert(arch, version.clone());
+        Ok(version)
+    }
+
+    /// What was chosen so far, by architecture.
+    pub fn chosen(&self) -> &BTreeMap<Arch, Choice> {
+        &self.chosen
+    }
+
+    /// The accelerator for guests of this kernel.
+    ///
+    /// # Errors
+    /// KVM was asked for and does not work; there is no QEMU.
+    pub fn accel(&mut self, built: &Built) -> Result<Choice> {
+        let arch = built.kernel.arch;
+        if let Some(choice) = self.chosen.get(&arch) {
+            return Ok(choice.clone());
+        }
+        let holds_for = accel::holds_for(&self.qemu(arch)?, &built.kernel.image_sha256);
+        let choice = accel::choose(self.wish, &self.cache, arch, &holds_for, || self.probe(built))?;
+        say::detail(&format!("{arch} guests run under {}: {}", choice.used.name(), choice.reason));
+        self.chosen.insert(arch, choice.clone());
+        Ok(choice)
+    }
+
+    /// Boots this kernel under KVM until it is ready.
+    fn probe(&self, built: &Built) -> Result<()> {
+        let dir = tempfile::Builder::new().prefix("nlrig-kvm-").tempdir()?;
+        let needs = Needs { cpus: 2, memory_bytes: PROBE_MEMORY_BYTES, folders: Vec::new() };
+        self.start(built, Accel::Kvm, needs, dir.path(), PROBE_LIMIT)?.end()
+    }
+
+    /// Boots a guest; its console and the rest are kept in `dir`.
+    ///
+    /// # Errors
+    /// See [`Guest::boot`] and [`Lab::accel`].
+    pub fn boot(&mut self, built: &Built, needs: Needs, dir: &Path) -> Result<Guest> {
+        let accel = self.accel(built)?.used;
+        let limit = match accel {
+            Accel::Kvm => BOOT_LIMIT_KVM,
+            Accel::Tcg => BOOT_LIMIT_TCG,
+        };
+        self.start(built, accel, needs, dir, limit)
+    }
+
+    fn start(
+        &self,
+        built: &Built,
+        accel: Accel,
+        needs: Needs,
+        dir: &Path,
+        limit: Duration,
+    ) -> Result<Guest> {
+        let mut command_line = built.image.command_line.clone();
+        if accel == Accel::Tcg {
+            let khz = accel::tsc_khz().to_string();
+            command_line.push(' ');
+            command_line.push_str(&built.image.tcg_command_line.replace("{tsc_khz}", &khz));
+        }
+        let mut folders = vec![Folder {
+            tag: "guest".to_string(),
+            path: built.image.share(),
+            access: Access::ReadOnly,
+        }];
+        folders.extend(needs.folders);
+        Guest::boot(Boot {
+            program: &self.program,
+            machine: Machine {
+                arch: built.kernel.arch,
+                accel,
+                cpus: needs.cpus,
+                memory_bytes: needs.memory_bytes,
+                kernel: built.kernel.image(),
+                initramfs: built.image.initramfs(),
+                command_line,
+                shares: Vec::new(),
+                ports: Vec::new(),
+            },
+            folders,
+            dir,
+            limit,
+        })
+    }
+}
+
+/// The writable folder of a trial: where it is on the host, how the guest
+/// mounts it, and where.
+pub const OUT_MOUNT: &str = "out /run/nlrig/out virtiofs nosuid,nodev";
+/// Where the guest sees it.
+pub const OUT_IN_GUEST: &str = "/run/nlrig/out";
+
+/// Makes the writable folder of a trial.
+///
+/// # Errors
+/// It cannot be made.
+pub fn out_folder(dir: &Path) -> Result<Folder> {
+    let path = dir.join("out");
+    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    Ok(Folder { tag: "out".to_string(), path, access: Access::ReadWrite })
+}

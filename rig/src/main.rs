@@ -1,0 +1,14 @@
+//! `nlrig`: the command line of the rig.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match nlrig::cli::run() {
+        Ok(status) => ExitCode::from(status),
+        Err(err) => {
+            // Alternate: the whole chain of causes on one line.
+            nlrig::say::error(&format!("{err:#}"));
+            ExitCode::from(nlrig::error::status(&err))
+        }
+    }
+}

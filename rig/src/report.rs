@@ -1,0 +1,258 @@
+//! The report: one document that everything else is rendered from.
+//!
+//! Its form is a contract, `nlrig.report/1`: keys are never renamed, only
+//! added; a unit is the last part of a name.
+
+pub mod markdown;
+pub mod terminal;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::abi::Abi;
+use crate::accel::Choice;
+use crate::kernel::Kernel;
+use crate::project::Project;
+
+/// The name of this form of report.
+pub const SCHEMA: &str = "nlrig.report/1";
+
+/// One run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// RFC 3339.
+    pub started_at: String,
+    /// From start to end, builds included.
+    pub duration_s: f64,
+    /// What it ran on.
+    pub environment: Environment,
+    /// In the order in which they ran.
+    pub trials: Vec<TrialReport>,
+}
+
+/// What a run ran on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Environment {
+    /// The rig's own commit, with `+` if files were changed since.
+    pub revision: String,
+    /// The machine.
+    pub host: Host,
+    /// QEMU's version.
+    pub qemu: String,
+    /// What ran the guests, by architecture.
+    pub accel: BTreeMap<String, Choice>,
+    /// The kernels that were booted.
+    pub kernels: Vec<Kernel>,
+}
+
+/// The machine that the rig ran on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Host {
+    /// The processor's name.
+    pub cpu: String,
+    /// Processors this process may use.
+    pub cores: usize,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// The distribution's name.
+    pub os: String,
+}
+
+/// One trial.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TrialReport {
+    /// The experiment it belongs to.
+    pub experiment: String,
+    /// Unique in the report.
+    pub name: String,
+    /// What kind of program ran.
+    pub abi: Abi,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The kernel's flavour.
+    pub flavour: String,
+    /// What ran the guest: `kvm` or `tcg`.
+    pub accel: String,
+    /// The experiment's parameters.
+    pub params: Map<String, Value>,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Why; nothing for a pass.
+    pub reason: Option<String>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What was measured.
+    pub measured: Option<Map<String, Value>>,
+    /// What was predicted, before.
+    pub predicted: Option<Map<String, Value>>,
+    /// What others have published.
+    pub published: Vec<Value>,
+    /// From the start of the VM to its end.
+    pub duration_s: f64,
+    /// Files of this trial, relative to the report.
+    pub artifacts: BTreeMap<String, String>,
+}
+
+/// What came of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// As expected.
+    Pass,
+    /// Not as expected.
+    Fail,
+    /// The host lacks what it takes.
+    Skip,
+    /// The program was late; the guest still answers.
+    Timeout,
+    /// Nobody answers any more.
+    GuestHang,
+    /// The kernel panicked.
+    Panic,
+    /// The kernel oopsed.
+    Oops,
+    /// The kernel warned.
+    Warning,
+    /// The kernel was tainted.
+    Taint,
+    /// The machine ended without its last event.
+    LostVm,
+    /// The host's or the rig's own fault.
+    Infra,
+}
+
+impl Verdict {
+    /// Its name, as in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Fail => "fail",
+            Verdict::Skip => "skip",
+            Verdict::Timeout => "timeout",
+            Verdict::GuestHang => "guest-hang",
+            Verdict::Panic => "panic",
+            Verdict::Oops => "oops",
+            Verdict::Warning => "warning",
+            Verdict::Taint => "taint",
+            Verdict::LostVm => "lost-vm",
+            Verdict::Infra => "infra",
+        }
+    }
+
+    /// Whether a run with it can be called a success.
+    pub fn is_well(self) -> bool {
+        matches!(self, Verdict::Pass | Verdict::Skip)
+    }
+}
+
+/// A table of an experiment with what it says in plain words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// A heading.
+    pub title: String,
+    /// The table's head.
+    pub columns: Vec<String>,
+    /// Its rows, as long as the head.
+    pub rows: Vec<Vec<String>>,
+    /// What came out, what differs, and why.
+    pub words: String,
+}
+
+impl Report {
+    /// Writes `report.json`, whole or not at all.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_json(&self, path: &Path) -> Result<()> {
+        write_whole(path, &(serde_json::to_string_pretty(self)? + "\n"))
+    }
+}
+
+/// Writes a file so that it is either the old one or the new one, whole.
+///
+/// # Errors
+/// It cannot be written; the old one is still there.
+pub fn write_whole(path: &Path, content: &str) -> Result<()> {
+    use std::io::Write;
+    let failed = || format!("cannot write {}", path.display());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)
+        .with_context(failed)?;
+    file.write_all(content.as_bytes()).with_context(failed)?;
+    file.as_file().sync_all().with_context(failed)?;
+    file.persist(path).with_context(failed)?;
+    Ok(())
+}
+
+/// The machine that the rig runs on.
+pub fn host() -> Host {
+    let field = |path: &str, name: &str| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        value.trim_start_matches([' ', '\t', ':', '=']).trim_matches('"').to_string()
+    };
+    let memory = field("/proc/meminfo", "MemTotal:");
+    let kib: u64 = memory.split(' ').next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
+    Host {
+        cpu: field("/proc/cpuinfo", "model name"),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_bytes: kib * 1024,
+        os: field("/etc/os-release", "PRETTY_NAME"),
+    }
+}
+
+/// The parts of a report that a run starts with.
+pub fn environment(project: &Project, qemu: String) -> Environment {
+    Environment { revision: project.revision(), host: host(), qemu, ..Environment::default() }
+}
+
+/// A moment in RFC 3339.
+pub fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// Seconds with three digits after the point: more is noise.
+pub fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_cannot_be_written_leaves_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("report.json");
+        write_whole(&path, "old").unwrap();
+        write_whole(&path, "new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        let err = write_whole(&dir.path().join("missing/report.json"), "x").unwrap_err();
+        assert!(format!("{err:#}").contains("missing/report.json"), "{err:#}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing half-written is left");
+    }
+
+    #[test]
+    fn names_of_verdicts_are_those_of_the_contract() {
+        for verdict in [Verdict::Pass, Verdict::GuestHang, Verdict::LostVm] {
+            assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.name());
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_name_and_memory() {
+        let host = host();
+        assert!(host.memory_bytes > 1 << 20 && host.cores > 0, "{host:?}");
+    }
+}

@@ -1,0 +1,58 @@
+//! Tables on the terminal.
+
+use comfy_table::{ContentArrangement, Table};
+
+use super::Section;
+
+/// One section as text, lines no longer than the reader's eye.
+pub fn section(section: &Section) -> String {
+    let mut table = Table::new();
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(&section.columns);
+    for row in &section.rows {
+        table.add_row(row);
+    }
+    format!("{}\n\n{table}\n\n{}\n", section.title, wrap(&section.words, 100))
+}
+
+/// Breaks a paragraph into lines.
+pub fn wrap(text: &str, width: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().map_or(0, |line| line.chars().count());
+        if line > 0 && line + 1 + word.chars().count() > width {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        assert_eq!(wrap("one two  three\nfour", 9), "one two\nthree\nfour");
+        assert_eq!(wrap("", 9), "");
+    }
+
+    #[test]
+    fn a_section_has_its_title_its_cells_and_its_words() {
+        let text = section(&Section {
+            title: "Table 3".into(),
+            columns: vec!["stack".into(), "threads".into()],
+            rows: vec![vec!["2M".into(), "1529".into()]],
+            words: "As predicted.".into(),
+        });
+        for part in ["Table 3", "stack", "1529", "As predicted."] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

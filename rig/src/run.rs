@@ -1,0 +1,329 @@
+//! One run: plan → build → boot → observe → judge → report.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result};
+use nlrig_guest::protocol::{Exit, Stdio};
+use serde_json::{Map, Value};
+
+use crate::abi::Abi;
+use crate::artifact::{Built, Workshop};
+use crate::experiment::{Ask, Experiment, Judgement, Observed, Trial};
+use crate::guest::Loss;
+use crate::lab::{self, Lab, Needs};
+use crate::report::{self, Report, Section, TrialReport, Verdict, seconds};
+use crate::{error, interrupt, say};
+
+/// How many runs are kept below the folder of results.
+const RUNS_KEPT: usize = 20;
+
+/// A trial with the experiment that judges it.
+#[derive(Clone)]
+pub struct Planned {
+    /// The experiment.
+    pub experiment: &'static dyn Experiment,
+    /// The trial.
+    pub trial: Trial,
+    /// The repetition, from 1.
+    pub repetition: u32,
+}
+
+/// The trials of these experiments, in their order; every repetition is one of
+/// its own.
+///
+/// # Errors
+/// See [`Experiment::plan`].
+pub fn plan(
+    experiments: &[&'static dyn Experiment],
+    ask: &Ask,
+    repetitions: u32,
+) -> Result<Vec<Planned>> {
+    let mut planned = Vec::new();
+    for &experiment in experiments {
+        for trial in experiment.plan(ask)? {
+            for repetition in 1..=repetitions {
+                let mut trial = trial.clone();
+                if repetitions > 1 {
+                    trial.name.push_str(&format!("/repetition={repetition}"));
+                }
+                planned.push(Planned { experiment, trial, repetition });
+            }
+        }
+    }
+    Ok(planned)
+}
+
+/// What a run needs and what it has found.
+pub struct Run {
+    /// Builds.
+    pub workshop: Workshop,
+    /// Boots.
+    pub lab: Lab,
+    /// The kernel's flavour, for the report.
+    pub flavour: String,
+    /// The folder of this run.
+    pub dir: PathBuf,
+    built: BTreeMap<Abi, Built>,
+    report: Report,
+    start: Instant,
+}
+
+impl Run {
+    /// Begins a run in a new folder below `results`; `latest` there is it.
+    ///
+    /// # Errors
+    /// The folder cannot be made; there is no QEMU.
+    pub fn begin(workshop: Workshop, mut lab: Lab, flavour: &str, results: &Path) -> Result<Run> {
+        let started = SystemTime::now();
+        let dir = make_run_folder(results, started)?;
+        let qemu = lab.qemu(crate::abi::Arch::X86_64)?;
+        let report = Report {
+            schema: report::SCHEMA.to_string(),
+            started_at: report::rfc3339(started),
+            duration_s: 0.0,
+            environment: report::environment(&workshop.project, qemu),
+            trials: Vec::new(),
+        };
+        let start = Instant::now();
+        Ok(Run {
+            workshop,
+            lab,
+            flavour: flavour.to_string(),
+            dir,
+            built: BTreeMap::new(),
+            report,
+            start,
+        })
+    }
+
+    /// Builds what these trials need, before the first of them boots.
+    ///
+    /// # Errors
+    /// See [`Workshop::build`].
+    pub fn build(&mut self, planned: &[Planned]) -> Result<()> {
+        let mounts = [lab::OUT_MOUNT.to_string()];
+        for planned in planned {
+            let abi = planned.trial.abi;
+            if self.built.contains_key(&abi) {
+                continue;
+            }
+            let built = self.workshop.build(abi, &mounts)?;
+            let kernels = &mut self.report.environment.kernels;
+            if !kernels.iter().any(|kernel| kernel.image_sha256 == built.kernel.image_sha256) {
+                kernels.push(built.kernel.clone());
+            }
+            self.built.insert(abi, built);
+        }
+        Ok(())
+    }
+
+    /// Runs one trial and puts it into the report.
+    ///
+    /// # Errors
+    /// Only what ends the run: an interruption, a full disk. What happens to
+    /// the trial's machine is its verdict.
+    pub fn trial(&mut self, planned: &Planned) -> Result<&TrialReport> {
+        let Planned { experiment, trial, .. } = planned;
+        let built = self.built.get(&trial.abi).context("the trial was not built")?.clone();
+        let dir = self.dir.join(trial.name.replace('/', "_"));
+        let start = Instant::now();
+        let attempt = self.attempt(*experiment, trial, &built, &dir);
+        let (judgement, predicted) = match attempt {
+            Ok(observed) => (experiment.judge(trial, &observed), observed.predicted),
+            Err(err) if err.is::<error::Interrupted>() => return Err(err),
+            Err(err) => match err.downcast::<Loss>() {
+                Ok(loss) => (
+                    Judgement { verdict: loss.verdict, reason: Some(loss.reason), measured: None },
+                    None,
+                ),
+                Err(err) => return Err(err.context(trial.name.clone())),
+            },
+        };
+        let accel = self.lab.accel(&built)?;
+        self.report.environment.accel.insert(built.kernel.arch.to_string(), accel.clone());
+        let trial_report = TrialReport {
+            experiment: experiment.name().to_string(),
+            name: trial.name.clone(),
+            abi: trial.abi,
+            kernel: built.kernel.version.clone(),
+            flavour: self.flavour.clone(),
+            accel: accel.used.name().to_string(),
+            params: trial.params.clone(),
+            verdict: judgement.verdict,
+            reason: judgement.reason,
+            attempts: 1,
+            measured: judgement.measured,
+            predicted,
+            published: trial.published.clone(),
+            duration_s: seconds(start.elapsed()),
+            artifacts: artifacts(&self.dir, &dir),
+        };
+        self.report.trials.push(trial_report);
+        self.report.trials.last().context("the trial was just reported")
+    }
+
+    fn attempt(
+        &mut self,
+        experiment: &dyn Experiment,
+        trial: &Trial,
+        built: &Built,
+        dir: &Path,
+    ) -> Result<Observed> {
+        let mut job = trial.job.clone();
+        job.stdio = Stdio::Folder(lab::OUT_IN_GUEST.to_string());
+        let start = Instant::now();
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let needs = Needs {
+            cpus: trial.cpus,
+            memory_bytes: trial.memory_bytes,
+            folders: vec![lab::out_folder(dir)?],
+        };
+        let mut guest = self.lab.boot(built, needs, dir)?;
+        let boot = guest.ready.boot;
+        let mut data: Vec<Value> = Vec::new();
+        let mut predicted: Option<Map<String, Value>> = None;
+        let mut unpredictable = None;
+        let mut progress = say::Progress::new();
+        let exit = guest.run(&job, trial.limits, |value| {
+            if predicted.is_none() && unpredictable.is_none() {
+                match experiment.predict(trial, &value) {
+                    Ok(made) => predicted = made,
+                    Err(err) => unpredictable = Some(format!("{err:#}")),
+                }
+            }
+            // Signs of life are for whoever watches, not for the record.
+            match value.get("progress") {
+                Some(sign) => progress.update(|| format!("{}: {sign}", trial.name)),
+                None => data.push(value),
+            }
+            Ok(())
+        })?;
+        drop(progress);
+        guest.end()?;
+        if let Some(reason) = unpredictable {
+            return Err(Loss { verdict: Verdict::Fail, reason }.into());
+        }
+        if let Exit::NotStarted { reason, .. } = &exit {
+            return Err(Loss { verdict: Verdict::Infra, reason: reason.clone() }.into());
+        }
+        Ok(Observed { data, exit, predicted, boot, total: start.elapsed() })
+    }
+
+    /// Ends the run: writes the reports and gives back what they say.
+    ///
+    /// # Errors
+    /// A report cannot be written.
+    pub fn finish(
+        mut self,
+        experiments: &[&'static dyn Experiment],
+    ) -> Result<(Report, Vec<Section>)> {
+        self.report.duration_s = seconds(self.start.elapsed());
+        let sections = sections(&self.report, experiments);
+        self.report.write_json(&self.dir.join("report.json"))?;
+        let page = report::markdown::page(&self.report, &sections);
+        report::write_whole(&self.dir.join("report.md"), &page)?;
+        Ok((self.report, sections))
+    }
+}
+
+/// All tables of a report.
+pub fn sections(report: &Report, experiments: &[&'static dyn Experiment]) -> Vec<Section> {
+    experiments
+        .iter()
+        .flat_map(|experiment| {
+            let trials: Vec<_> = report
+                .trials
+                .iter()
+                .filter(|trial| trial.experiment == experiment.name())
+                .collect();
+            if trials.is_empty() { Vec::new() } else { experiment.sections(&trials) }
+        })
+        .collect()
+}
+
+/// What a finished trial left, relative to the run.
+fn artifacts(run: &Path, dir: &Path) -> BTreeMap<String, String> {
+    [
+        ("console", "console"),
+        ("events", "events.jsonl"),
+        ("qemu_command", "qemu.sh"),
+        ("qemu_log", "qemu.log"),
+        ("stdout", "out/stdout"),
+        ("stderr", "out/stderr"),
+    ]
+    .into_iter()
+    .filter(|(_, file)| dir.join(file).is_file())
+    .filter_map(|(name, file)| {
+        let path = dir.join(file);
+        let path = path.strip_prefix(run).ok()?.to_str()?.to_string();
+        Some((name.to_string(), path))
+    })
+    .collect()
+}
+
+/// Makes the folder of a run, points `latest` at it and forgets the oldest.
+fn make_run_folder(results: &Path, started: SystemTime) -> Result<PathBuf> {
+    fs::create_dir_all(results).with_context(|| format!("cannot make {}", results.display()))?;
+    let stamp = report::rfc3339(started).replace(':', "").replace(['-', 'Z'], "");
+    let name = format!("run-{stamp}-{}", std::process::id());
+    let dir = results.join(&name);
+    fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    // A new link renamed over the old one: there is always a latest.
+    let link = results.join(format!(".latest-{}", std::process::id()));
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink(&name, &link)?;
+    fs::rename(&link, results.join("latest"))
+        .with_context(|| format!("cannot replace {}", results.join("latest").display()))?;
+
+    let mut runs: Vec<_> = fs::read_dir(results)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("run-"))
+        .collect();
+    // Their names begin with the time.
+    runs.sort_unstable();
+    for old in runs.iter().rev().skip(RUNS_KEPT) {
+        let _ = fs::remove_dir_all(results.join(old));
+    }
+    Ok(dir)
+}
+
+/// The exit status of a run.
+pub fn status(report: &Report) -> u8 {
+    let verdicts = || report.trials.iter().map(|trial| trial.verdict);
+    if verdicts().any(|verdict| matches!(verdict, Verdict::Infra | Verdict::LostVm)) {
+        error::RIG
+    } else if verdicts().all(Verdict::is_well) {
+        error::OK
+    } else {
+        error::TRIAL_FAILED
+    }
+}
+
+/// Runs all trials; says how each went.
+///
+/// # Errors
+/// See [`Run::trial`]. What was found until then is in the report on disk.
+pub fn all(run: &mut Run, planned: &[Planned]) -> Result<()> {
+    let total = planned.len();
+    for (index, planned) in planned.iter().enumerate() {
+        interrupt::check()?;
+        let trial = run.trial(planned)?;
+        say::status(&format!("[{}/{total}] {}", index + 1, one_line(trial)));
+    }
+    Ok(())
+}
+
+fn one_line(trial: &TrialReport) -> String {
+    let took = Duration::from_secs_f64(trial.duration_s.max(0.0)).as_secs_f64();
+    let verdict = trial.verdict.name();
+    match (&trial.reason, trial.measured.as_ref().and_then(|measured| measured.get("threads"))) {
+        (Some(reason), _) => format!("{}: {verdict}: {reason} ({took:.1} s)", trial.name),
+        (None, Some(threads)) => {
+            format!("{}: {verdict}: {threads} threads ({took:.1} s)", trial.name)
+        }
+        (None, None) => format!("{}: {verdict} ({took:.1} s)", trial.name),
+    }
+}

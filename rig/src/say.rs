@@ -1,0 +1,120 @@
+//! What the rig says on standard error while it works. Results go to standard
+//! output; these lines never do.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI8, Ordering};
+use std::time::{Duration, Instant};
+
+/// -1 is quiet, 0 is normal, 1 and more is verbose.
+static LEVEL: AtomicI8 = AtomicI8::new(0);
+/// Whether a progress line stands on the terminal and must be wiped first.
+static LINE_STANDS: Mutex<bool> = Mutex::new(false);
+
+/// Sets how much is said: the number of `-v` less that of `-q`.
+pub fn set_level(level: i8) {
+    LEVEL.store(level, Ordering::Relaxed);
+}
+
+/// Something the user wants to know unless told otherwise.
+pub fn status(text: &str) {
+    if LEVEL.load(Ordering::Relaxed) >= 0 {
+        line(text);
+    }
+}
+
+/// A detail for those who asked.
+pub fn detail(text: &str) {
+    if LEVEL.load(Ordering::Relaxed) >= 1 {
+        line(text);
+    }
+}
+
+/// What ended the run; said however quiet the rig is.
+pub fn error(text: &str) {
+    line(&format!("error: {text}"));
+}
+
+fn line(text: &str) {
+    let mut stands = LINE_STANDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    wipe(&mut stands);
+    // Nobody is left to be told of a standard error that is gone.
+    let _ = writeln!(stderr(), "nlrig: {}", printable(text));
+}
+
+fn wipe(stands: &mut bool) {
+    if std::mem::take(stands) {
+        let _ = write!(stderr(), "\r\x1b[K");
+    }
+}
+
+/// Text with control characters made visible: what came from a guest or from a
+/// build must not drive the user's terminal.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// Long work: a line that changes in place on a terminal, and elsewhere a line
+/// now and then.
+#[derive(Debug)]
+pub struct Progress {
+    every: Duration,
+    last: Option<Instant>,
+}
+
+impl Progress {
+    /// Begins with nothing said.
+    pub fn new() -> Progress {
+        let every = if on_terminal() { 200 } else { 20_000 };
+        Progress { every: Duration::from_millis(every), last: None }
+    }
+
+    /// Says how far the work is, if it is time to.
+    pub fn update(&mut self, text: impl FnOnce() -> String) {
+        let now = Instant::now();
+        // The first line off a terminal waits its turn too: what has begun has
+        // already been said.
+        let last = *self.last.get_or_insert(now);
+        if LEVEL.load(Ordering::Relaxed) < 0 || now - last < self.every {
+            return;
+        }
+        self.last = Some(now);
+        if on_terminal() {
+            let mut stands = LINE_STANDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            wipe(&mut stands);
+            let _ = write!(stderr(), "nlrig: {}", printable(&text()));
+            *stands = true;
+        } else {
+            status(&text());
+        }
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress::new()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let mut stands = LINE_STANDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        wipe(&mut stands);
+    }
+}
+
+fn on_terminal() -> bool {
+    stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn escape_codes_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\r\tc\u{9b}"), "a\u{fffd}[2Jb\u{fffd}\tc\u{fffd}");
+    }
+}

@@ -1,0 +1,89 @@
+//! Folders of the host that a guest sees: a daemon process a share.
+//!
+//! The `virtiofsd` library owns its process (it sets the umask and may exit),
+//! so it gets one: this program again, as the hidden subcommand `share-daemon`.
+//! The rig binds the socket and passes it on, so there is no race for it; the
+//! daemon confines itself to its folder, serves one connection and ends with
+//! it.
+
+pub mod daemon;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::process::{self, Child};
+
+/// A folder to share, and what the guest may do with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// The name by which the guest mounts it.
+    pub tag: String,
+    /// The folder on the host.
+    pub path: PathBuf,
+    /// Whether the guest may write.
+    pub access: Access,
+}
+
+/// What a guest may do with a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Look only.
+    ReadOnly,
+    /// Everything.
+    ReadWrite,
+}
+
+/// A share with its daemon, which lives as long as this does.
+#[derive(Debug)]
+pub struct Share {
+    /// The name by which the guest mounts it.
+    pub tag: String,
+    /// The socket that QEMU connects to.
+    pub socket: PathBuf,
+    child: Child,
+}
+
+impl Share {
+    /// Starts the daemon of a share. `program` is this rig's own binary,
+    /// `scratch` a folder of this user's alone for the socket.
+    ///
+    /// # Errors
+    /// The folder does not exist, or the daemon cannot be started.
+    pub fn start(program: &Path, folder: &Folder, scratch: &Path, log: &Path) -> Result<Share> {
+        let path = folder
+            .path
+            .canonicalize()
+            .with_context(|| format!("cannot share {}", folder.path.display()))?;
+        let socket = scratch.join(format!("{}.sock", folder.tag));
+        let listener = OwnedFd::from(
+            UnixListener::bind(&socket)
+                .with_context(|| format!("cannot make the socket {}", socket.display()))?,
+        );
+        let log = std::fs::File::create(log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = Command::new(program);
+        command
+            .arg(daemon::SUBCOMMAND)
+            .arg(format!("--listener={}", process::number(&listener)))
+            .args((folder.access == Access::ReadOnly).then_some("--read-only"))
+            .arg("--")
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        Ok(Share { tag: folder.tag.clone(), socket, child: Child::spawn(command, vec![listener])? })
+    }
+
+    /// Whether the daemon ended in any other way than with its guest.
+    pub fn has_failed(&mut self) -> bool {
+        match self.child.try_wait() {
+            Ok(None) => false,
+            Ok(Some(status)) => !status.success(),
+            Err(_) => true,
+        }
+    }
+}

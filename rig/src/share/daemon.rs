@@ -1,0 +1,143 @@
+//! The inside of a share daemon: confine, then serve.
+//!
+//! virtiofsd opens below its root safely, but passes the names of mkdir,
+//! unlink, rename and symlink on as they come, and a hostile guest kernel can
+//! send `..`. Its own program relies on a sandbox; so does this one: the
+//! folder becomes the root of the process, in a user namespace of its own when
+//! it is not root's, with no more capabilities than serving files takes.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{FromRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{chdir, chroot, getegid, geteuid};
+use vhost::vhost_user::{Error as VhostError, Listener};
+use vhost_user_backend::{Error::HandleRequest, VhostUserDaemon};
+use virtiofsd::filesystem::{FileSystem, SerializableFileSystem};
+use virtiofsd::passthrough::read_only::PassthroughFsRo;
+use virtiofsd::passthrough::{CachePolicy, Config, PassthroughFs};
+use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+/// The hidden subcommand that runs [`serve`].
+pub const SUBCOMMAND: &str = "share-daemon";
+
+/// Descriptors that the daemon keeps for itself: queues, events, the folder.
+const OWN_FILES: u64 = 640;
+
+/// Serves one folder to one guest over an inherited socket.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// The listening socket, inherited under this number.
+    #[arg(long)]
+    listener: RawFd,
+    /// Refuse every change.
+    #[arg(long)]
+    read_only: bool,
+    /// The folder.
+    folder: PathBuf,
+}
+
+/// Runs until the guest is gone.
+///
+/// # Errors
+/// The folder cannot be entered, or the connection broke.
+pub fn serve(options: &Options) -> Result<()> {
+    let files = virtiofsd::limits::setup_rlimit_nofile(None)
+        .map_err(|err| anyhow!("cannot raise the limit of open files: {err:?}"))?;
+    let confinement = confine(&options.folder)
+        .with_context(|| format!("cannot confine myself to {}", options.folder.display()))?;
+    // SAFETY: the rig passed this descriptor to be ours alone.
+    let listener = unsafe { Listener::from_raw_fd(options.listener) };
+    let config = Config {
+        root_dir: "/".to_string(),
+        proc_sfd_rawfd: Some(confinement.descriptors),
+        proc_mountinfo_rawfd: Some(confinement.mounts),
+        // Auto: what the host changes is seen a second later at the latest, and
+        // ESTALE does not happen.
+        cache_policy: CachePolicy::Auto,
+        entry_timeout: Duration::from_secs(1),
+        attr_timeout: Duration::from_secs(1),
+        guest_fd_limit: files.saturating_sub(OWN_FILES),
+        ..Config::default()
+    };
+    if options.read_only {
+        answer(PassthroughFsRo::new(config)?, listener)
+    } else {
+        answer(PassthroughFs::new(config)?, listener)
+    }
+}
+
+fn answer<F>(file_system: F, mut listener: Listener) -> Result<()>
+where
+    F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
+{
+    // No tag here: one that the daemon advertises crashes QEMU 7.1 to 8.0. QEMU
+    // has its own option for it.
+    let backend = VhostUserFsBackendBuilder::default()
+        .set_thread_pool_size(0)
+        .build(file_system)
+        .map_err(|err| anyhow!("cannot make the backend: {err}"))?;
+    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let mut daemon = VhostUserDaemon::new("nlrig-share".to_string(), Arc::new(backend), memory)
+        .map_err(|err| anyhow!("cannot make the daemon: {err:?}"))?;
+    daemon.start(&mut listener).map_err(|err| anyhow!("cannot start: {err:?}"))?;
+    match daemon.wait() {
+        // The normal end: QEMU has closed the connection.
+        Ok(()) | Err(HandleRequest(VhostError::Disconnected)) => Ok(()),
+        Err(err) => Err(anyhow!("the connection broke: {err:?}")),
+    }
+}
+
+/// What must be opened before the folder becomes the root.
+struct Confinement {
+    descriptors: File,
+    mounts: File,
+}
+
+fn confine(folder: &Path) -> Result<Confinement> {
+    chdir(folder)?;
+    let (uid, gid) = (geteuid(), getegid());
+    if !uid.is_root() {
+        unshare(CloneFlags::CLONE_NEWUSER)
+            .context("this host does not let ordinary users make user namespaces")?;
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    }
+    let descriptors =
+        OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self/fd")?;
+    let mounts = File::open("/proc/self/mountinfo")?;
+    chroot(".")?;
+    chdir("/")?;
+    keep_capabilities(if uid.is_root() { OF_ROOT } else { &[] })?;
+    // A new user namespace and changed capabilities clear it.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    Ok(Confinement { descriptors, mounts })
+}
+
+/// What serving files as their owners takes; no device nodes, no way out of a
+/// changed root.
+const OF_ROOT: &[&str] =
+    &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SETFCAP"];
+
+fn keep_capabilities(names: &[&str]) -> Result<()> {
+    capng::clear(capng::Set::BOTH);
+    if !names.is_empty() {
+        capng::updatev(
+            capng::Action::ADD,
+            capng::Type::PERMITTED | capng::Type::EFFECTIVE,
+            names.to_vec(),
+        )
+        .map_err(|err| anyhow!("cannot choose capabilities: {err}"))?;
+    }
+    capng::apply(capng::Set::BOTH).map_err(|err| anyhow!("cannot drop capabilities: {err}"))
+}

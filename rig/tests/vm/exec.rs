@@ -1,0 +1,217 @@
+//! `nlrig exec` as a user types it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Failed, Trial};
+
+type Outcome = Result<(), Failed>;
+
+pub fn tests() -> Vec<Trial> {
+    let test = |name: &str, body: fn() -> Outcome| Trial::test(format!("exec/{name}"), body);
+    vec![
+        test("x86_64/uname", || prints(&["--", "uname", "-m"], "x86_64\n")),
+        test("i386/uname", || prints(&["--abi", "i386", "--", "uname", "-m"], "i686\n")),
+        test("i386/status", || ends(&["--abi", "i386", "--", "sh", "-c", "exit 42"], 42)),
+        test("x86_64/false", || ends(&["--", "false"], 1)),
+        test("ia32/signal", || ends(&["--abi", "ia32", "--", "sh", "-c", "kill -9 $$"], 137)),
+        test("x86_64/not-found", not_found),
+        test("i386/program-of-the-current-directory", program_of_the_current_directory),
+        test("x86_64/bytes", bytes),
+        test("x86_64/streams-apart", streams_apart),
+        test("x86_64/limits-and-user", limits_and_user),
+        test("x86_64/current-directory-is-read-only", read_only),
+        test("i386/writable", writable),
+        test("x86_64/panic", panic),
+        test("i386/timeout", timeout),
+        test("x86_64/interrupted", interrupted),
+        test("x86_64/killed", killed),
+    ]
+}
+
+fn nlrig() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nlrig"));
+    command.arg("exec").stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Result<Output, Failed> {
+    Ok(nlrig().args(arguments).output()?)
+}
+
+fn check(what: &str, holds: bool, output: &Output) -> Outcome {
+    if holds {
+        return Ok(());
+    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    Err(format!("{what}: {}\nstdout: {stdout}\nstderr: {stderr}", output.status).into())
+}
+
+fn prints(arguments: &[&str], stdout: &str) -> Outcome {
+    let output = run(arguments)?;
+    check("it succeeds", output.status.success(), &output)?;
+    check("it prints just that", output.stdout == stdout.as_bytes(), &output)
+}
+
+fn ends(arguments: &[&str], status: i32) -> Outcome {
+    let output = run(arguments)?;
+    check("the status is the command's", output.status.code() == Some(status), &output)?;
+    check("nothing is printed", output.stdout.is_empty(), &output)
+}
+
+fn says(output: &Output, word: &str) -> Outcome {
+    let said = String::from_utf8_lossy(&output.stderr).contains(word);
+    check(&format!("it says \"{word}\""), said, output)
+}
+
+fn not_found() -> Outcome {
+    let output = run(&["--", "no-such-program"])?;
+    check("as a shell", output.status.code() == Some(127), &output)?;
+    says(&output, "no-such-program")
+}
+
+fn program_of_the_current_directory() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    fs::write(
+        dir.path().join("a.c"),
+        "#include <stdio.h>\nint main(void) { printf(\"%zu bytes\\n\", sizeof(void *)); return 7; }\n",
+    )?;
+    let compiled =
+        Command::new("gcc").args(["-m32", "-static", "a.c"]).current_dir(dir.path()).status()?;
+    assert!(compiled.success());
+    let output =
+        nlrig().args(["--abi", "i386", "--", "./a.out"]).current_dir(dir.path()).output()?;
+    check("the program's status", output.status.code() == Some(7), &output)?;
+    check("the program's words", output.stdout == b"4 bytes\n", &output)
+}
+
+/// Every byte value, more than any buffer on the way holds, there and back.
+fn bytes() -> Outcome {
+    let sent: Vec<u8> =
+        (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut child = nlrig()
+        .args(["--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()?;
+    let mut stdin = child.stdin.take().expect("it was made a pipe");
+    let to_send = sent.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&to_send));
+    let mut got = Vec::new();
+    child.stdout.take().expect("it was made a pipe").read_to_end(&mut got)?;
+    writer.join().expect("the writer does not panic")?;
+    assert!(child.wait()?.success());
+    if got == sent { Ok(()) } else { Err(format!("{} of {} bytes", got.len(), sent.len()).into()) }
+}
+
+fn streams_apart() -> Outcome {
+    let output = run(&["-q", "--", "sh", "-c", "printf out; printf err >&2; exit 3"])?;
+    check("the status", output.status.code() == Some(3), &output)?;
+    check("output", output.stdout == b"out", &output)?;
+    check("error output", output.stderr == b"err", &output)
+}
+
+fn limits_and_user() -> Outcome {
+    let script = "ulimit -n; id -u; cat /proc/sys/kernel/pid_max";
+    let limits = ["--rlimit", "nofile=77", "--user", "1000", "--sysctl", "pid_max=4000"];
+    prints(&[&limits[..], &["--", "sh", "-c", script]].concat(), "77\n1000\n4000\n")
+}
+
+fn read_only() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let output = nlrig().args(["--", "touch", "file"]).current_dir(dir.path()).output()?;
+    check("it fails", output.status.code() == Some(1), &output)?;
+    says(&output, "Read-only")?;
+    check("nothing is there", fs::read_dir(dir.path())?.count() == 0, &output)
+}
+
+fn writable() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let script = "echo hello > file; ln -s /etc/passwd link; cat link 2>/dev/null; cat ../../file";
+    let output = nlrig()
+        .args(["--abi", "i386", "--writable", "--", "sh", "-c", script])
+        .current_dir(dir.path())
+        .output()?;
+    check("the file is there", fs::read(dir.path().join("file"))? == b"hello\n", &output)?;
+    check("the host's files are not", output.stdout.is_empty(), &output)
+}
+
+fn panic() -> Outcome {
+    let start = Instant::now();
+    let output = run(&["--", "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 1000"])?;
+    check("the guest's end is the rig's trouble", output.status.code() == Some(125), &output)?;
+    says(&output, "panicked")?;
+    check("it is seen at once", start.elapsed() < Duration::from_secs(60), &output)
+}
+
+fn timeout() -> Outcome {
+    let output = run(&["--abi", "i386", "--timeout", "2s", "--", "sleep", "1000"])?;
+    check("late is the rig's trouble", output.status.code() == Some(125), &output)?;
+    says(&output, "not done after 2 s")
+}
+
+/// Starts a command that would take long and waits until it runs.
+fn start_sleeping(dir: &Path) -> Result<(Child, Vec<u32>), Failed> {
+    let mut child = nlrig()
+        .args(["--", "sh", "-c", "echo running; sleep 1000"])
+        .env("TMPDIR", dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut word = [0; 8];
+    child.stdout.as_mut().expect("it was made a pipe").read_exact(&mut word)?;
+    let children = children_of(child.id());
+    assert!(children.len() >= 3, "QEMU and two share daemons: {children:?}");
+    Ok((child, children))
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|id| id.parse().ok())
+        .collect()
+}
+
+fn gone_soon(processes: &[u32]) -> Outcome {
+    let alive = |id: &u32| {
+        fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while processes.iter().any(alive) {
+        if Instant::now() > deadline {
+            return Err(format!("still alive after 5 s: {processes:?}").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn signal(child: &Child, name: &str) -> Outcome {
+    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status()?;
+    if status.success() { Ok(()) } else { Err("kill failed".into()) }
+}
+
+fn interrupted() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let (mut child, children) = start_sleeping(dir.path())?;
+    signal(&child, "INT")?;
+    let status = child.wait()?;
+    gone_soon(&children)?;
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(fs::read_dir(dir.path())?.count(), 0, "no temporary folder is left");
+    Ok(())
+}
+
+fn killed() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let (mut child, children) = start_sleeping(dir.path())?;
+    signal(&child, "KILL")?;
+    child.wait()?;
+    gone_soon(&children)
+}

@@ -1,0 +1,318 @@
+//! Runs one program for the host, and passes on what it writes.
+
+use std::fs::{self, File};
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio as ProcessStdio};
+
+use libc::{RLIM_INFINITY, rlim_t};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
+use nlrig_guest::protocol::{
+    Event, Exit, Job, LINE_MAX_BYTES, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Rlimit, Stdio,
+    WORKLOAD_FD,
+};
+
+use crate::channel::{Channel, open_port};
+
+/// What a shell in the guest finds: busybox and the workloads.
+const SEARCH_PATH: &str = "/run/nlrig/guest/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Room for one read from a pipe, which holds as much.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Runs the job and reports its start, its data and its end.
+///
+/// # Errors
+/// Only when the host cannot be told: what is wrong with the job itself is an
+/// event.
+pub fn run(job: &Job, child_signal: &SigSet, channel: &mut Channel) -> io::Result<()> {
+    match Running::start(job) {
+        Ok(running) => {
+            channel.send(&Event::Started)?;
+            running.finish(child_signal, channel)
+        }
+        Err((code, reason)) => channel.send(&Event::Exited {
+            status: Exit::NotStarted { reason, code },
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+        }),
+    }
+}
+
+/// Why a job could not be started, behind the status a shell would give.
+type NotStarted = (i32, String);
+
+struct Running {
+    child: Pid,
+    stdout: Pump,
+    stderr: Pump,
+    reports: Reports,
+}
+
+impl Running {
+    fn start(job: &Job) -> Result<Running, NotStarted> {
+        for (name, value) in &job.sysctls {
+            set_sysctl(name, value).map_err(|reason| (125, reason))?;
+        }
+        let limits = job
+            .rlimits
+            .iter()
+            .map(resource_limit)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|reason| (125, reason))?;
+        let (program, arguments) =
+            job.argv.split_first().ok_or((125, "the job names no program".to_string()))?;
+        let rig = |err: io::Error| (125, err.to_string());
+        let (stdin, to_stdout, to_stderr) = sinks(&job.stdio).map_err(rig)?;
+        let (stdout, child_stdout) = io::pipe().map_err(rig)?;
+        let (stderr, child_stderr) = io::pipe().map_err(rig)?;
+        let (reports, child_reports) = io::pipe().map_err(rig)?;
+
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", SEARCH_PATH)
+            .env("HOME", "/")
+            .env("TERM", "dumb")
+            .current_dir(job.cwd.as_deref().unwrap_or("/"))
+            .stdin(stdin)
+            .stdout(child_stdout)
+            .stderr(child_stderr);
+        let user = job.user;
+        let reports_fd = child_reports.as_raw_fd();
+        // SAFETY: the closure only makes system calls and allocates nothing.
+        unsafe {
+            command.pre_exec(move || enter_child(&limits, user, reports_fd));
+        }
+        let child = command.spawn().map_err(|err| start_failure(program, job, &err))?;
+        Ok(Running {
+            child: Pid::from_raw(child.id() as i32),
+            stdout: Pump::new(stdout, to_stdout).map_err(rig)?,
+            stderr: Pump::new(stderr, to_stderr).map_err(rig)?,
+            reports: Reports::new(reports).map_err(rig)?,
+        })
+    }
+
+    /// Passes on what the program writes until it has ended, then what is left
+    /// in the pipes. A grandchild that keeps a pipe open is not waited for.
+    fn finish(mut self, child_signal: &SigSet, channel: &mut Channel) -> io::Result<()> {
+        let signals =
+            SignalFd::with_flags(child_signal, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let status = loop {
+            if let Some(status) = reap(self.child)? {
+                break status;
+            }
+            let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            fds.extend(self.stdout.source.iter().map(readable));
+            fds.extend(self.stderr.source.iter().map(readable));
+            fds.extend(self.reports.source.iter().map(readable));
+            poll(&mut fds, PollTimeout::NONE)?;
+            while signals.read_signal()?.is_some() {}
+            self.pass_on(channel)?;
+        };
+        self.pass_on(channel)?;
+        self.reports.last_line(channel)?;
+        channel.send(&Event::Exited {
+            status,
+            stdout_bytes: self.stdout.bytes,
+            stderr_bytes: self.stderr.bytes,
+        })
+    }
+
+    fn pass_on(&mut self, channel: &mut Channel) -> io::Result<()> {
+        self.stdout.pass_on()?;
+        self.stderr.pass_on()?;
+        self.reports.pass_on(channel)
+    }
+}
+
+fn readable(source: &PipeReader) -> PollFd<'_> {
+    PollFd::new(source.as_fd(), PollFlags::POLLIN)
+}
+
+/// In the child, between fork and exec.
+fn enter_child(
+    limits: &[(Resource, rlim_t)],
+    user: Option<u32>,
+    reports_fd: RawFd,
+) -> io::Result<()> {
+    // SAFETY: both descriptors are open: PID 1 keeps this one taken.
+    if unsafe { libc::dup2(reports_fd, WORKLOAD_FD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for &(resource, value) in limits {
+        setrlimit(resource, value, value)?;
+    }
+    if let Some(id) = user {
+        setgroups(&[])?;
+        setgid(Gid::from_raw(id))?;
+        setuid(Uid::from_raw(id))?;
+    }
+    Ok(())
+}
+
+fn start_failure(program: &str, job: &Job, err: &io::Error) -> NotStarted {
+    let folder_is_missing = job.cwd.as_ref().is_some_and(|cwd| !Path::new(cwd).is_dir());
+    match err.kind() {
+        _ if folder_is_missing => (125, format!("no folder {:?}", job.cwd)),
+        io::ErrorKind::NotFound => (127, format!("{program}: not found in the guest")),
+        io::ErrorKind::PermissionDenied => (126, format!("{program}: {err}")),
+        _ if err.raw_os_error() == Some(libc::ENOEXEC) => {
+            (126, format!("{program}: not a program for this guest ({err})"))
+        }
+        _ => (126, format!("{program}: {err}")),
+    }
+}
+
+/// Collects every child that has ended, orphans too; the status of `child`.
+fn reap(child: Pid) -> io::Result<Option<Exit>> {
+    let mut status = None;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == child => status = Some(Exit::Code(code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
+                status = Some(Exit::Signal(signal as i32));
+            }
+            Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return Ok(status),
+            Ok(_) => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
+}
+
+fn sinks(stdio: &Stdio) -> io::Result<(ProcessStdio, File, File)> {
+    match stdio {
+        Stdio::Ports => {
+            Ok((open_port(PORT_STDIN)?.into(), open_port(PORT_STDOUT)?, open_port(PORT_STDERR)?))
+        }
+        Stdio::Folder(folder) => {
+            let folder = Path::new(folder);
+            Ok((
+                ProcessStdio::null(),
+                File::create(folder.join("stdout"))?,
+                File::create(folder.join("stderr"))?,
+            ))
+        }
+    }
+}
+
+fn set_sysctl(name: &str, value: &str) -> Result<(), String> {
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    fs::write(&path, value).map_err(|err| format!("sysctl {name}={value}: {err}"))
+}
+
+fn resource_limit(limit: &Rlimit) -> Result<(Resource, rlim_t), String> {
+    let resource = match limit.name.as_str() {
+        "as" => Resource::RLIMIT_AS,
+        "core" => Resource::RLIMIT_CORE,
+        "cpu" => Resource::RLIMIT_CPU,
+        "data" => Resource::RLIMIT_DATA,
+        "fsize" => Resource::RLIMIT_FSIZE,
+        "memlock" => Resource::RLIMIT_MEMLOCK,
+        "nofile" => Resource::RLIMIT_NOFILE,
+        "nproc" => Resource::RLIMIT_NPROC,
+        "stack" => Resource::RLIMIT_STACK,
+        name => return Err(format!("no resource limit is called {name}")),
+    };
+    let value = match limit.value {
+        None => RLIM_INFINITY,
+        Some(value) => rlim_t::try_from(value).map_err(|_| {
+            format!("limit {}={value} does not fit in {} bits", limit.name, usize::BITS)
+        })?,
+    };
+    Ok((resource, value))
+}
+
+/// Copies one of the program's streams and counts its bytes.
+struct Pump {
+    /// None once it has ended.
+    source: Option<PipeReader>,
+    sink: File,
+    bytes: u64,
+}
+
+impl Pump {
+    fn new(source: PipeReader, sink: File) -> io::Result<Pump> {
+        set_nonblocking(&source)?;
+        Ok(Pump { source: Some(source), sink, bytes: 0 })
+    }
+
+    fn pass_on(&mut self) -> io::Result<()> {
+        let (sink, bytes) = (&mut self.sink, &mut self.bytes);
+        drain(&mut self.source, |chunk| {
+            *bytes += chunk.len() as u64;
+            sink.write_all(chunk)
+        })
+    }
+}
+
+/// Cuts what a workload reports into lines and passes each on as an event.
+struct Reports {
+    source: Option<PipeReader>,
+    line: Vec<u8>,
+}
+
+impl Reports {
+    fn new(source: PipeReader) -> io::Result<Reports> {
+        set_nonblocking(&source)?;
+        Ok(Reports { source: Some(source), line: Vec::new() })
+    }
+
+    fn pass_on(&mut self, channel: &mut Channel) -> io::Result<()> {
+        let line = &mut self.line;
+        drain(&mut self.source, |chunk| {
+            for part in chunk.split_inclusive(|&byte| byte == b'\n') {
+                // What is too long for the host is cut; it will not parse there.
+                let room = LINE_MAX_BYTES / 2 - line.len().min(LINE_MAX_BYTES / 2);
+                line.extend_from_slice(&part[..part.len().min(room)]);
+                if part.ends_with(b"\n") {
+                    send_report(line, channel)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn last_line(&mut self, channel: &mut Channel) -> io::Result<()> {
+        if self.line.is_empty() { Ok(()) } else { send_report(&mut self.line, channel) }
+    }
+}
+
+fn send_report(line: &mut Vec<u8>, channel: &mut Channel) -> io::Result<()> {
+    // A workload that writes no JSON is the host's to judge.
+    let value = serde_json::from_slice(line)
+        .unwrap_or_else(|_| serde_json::json!({ "not-json": String::from_utf8_lossy(line) }));
+    line.clear();
+    channel.send(&Event::Data { value })
+}
+
+/// Reads all there is without waiting.
+fn drain(
+    source: &mut Option<PipeReader>,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while let Some(pipe) = source {
+        match pipe.read(&mut chunk) {
+            Ok(0) => *source = None,
+            Ok(length) => each(&chunk[..length])?,
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(())
+}
+
+fn set_nonblocking(pipe: &PipeReader) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
+}

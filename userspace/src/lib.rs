@@ -1,0 +1,19 @@
+//! What runs in the guest, and what the host must know of it.
+//!
+//! The programs are in `src/bin`: `init`, which is PID 1, and the workloads.
+//! This library is what they share, and what the rig on the host shares with
+//! them: [`protocol`], the words host and guest exchange; [`look`], what a
+//! workload sees of its own limits; [`maps`] and [`pids`], the parts of that
+//! which need arithmetic on both sides; [`netlink`], one echo with the module;
+//! [`uapi`], the module's numbers.
+
+pub mod look;
+pub mod maps;
+pub mod netlink;
+pub mod pids;
+pub mod protocol;
+
+/// The numbers of `module/uapi/nlrig.h`, read from it at build time.
+pub mod uapi {
+    include!(concat!(env!("OUT_DIR"), "/uapi.rs"));
+}

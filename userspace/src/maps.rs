@@ -1,0 +1,103 @@
+//! The address space of a process, as /proc/PID/maps shows it.
+
+use std::fmt;
+
+/// Addresses from here on are the kernel's: the page [vsyscall], which
+/// /proc/PID/maps shows and the kernel does not count.
+pub const KERNEL: u64 = 1 << 63;
+
+/// One line of /proc/PID/maps: an area with one kind of access.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// The first address.
+    pub start: u64,
+    /// The address after the last.
+    pub end: u64,
+    /// Whether this is the main thread's stack, which grows down and keeps a
+    /// gap below itself.
+    pub grows_down: bool,
+    /// The name at the end of the line: a path, `[heap]`, `[vdso]`, or nothing.
+    pub name: String,
+}
+
+/// A line that is not a line of /proc/PID/maps, or that contradicts the lines
+/// before it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// Counted from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {} of the memory map {}", self.line, self.reason)
+    }
+}
+
+impl std::error::Error for BadLine {}
+
+/// Parses the whole of /proc/PID/maps.
+///
+/// # Errors
+/// The first line without two hexadecimal addresses, with an end that is not
+/// above its start, or that begins below the end of the line before it.
+pub fn parse(text: &str) -> Result<Vec<Area>, BadLine> {
+    let mut areas: Vec<Area> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let bad = |reason| BadLine { line: index + 1, reason };
+        let (start, end) = addresses(line).ok_or(bad("has no address range"))?;
+        if end <= start {
+            return Err(bad("ends before it starts"));
+        }
+        if areas.last().is_some_and(|last| start < last.end) {
+            return Err(bad("overlaps the one before"));
+        }
+        // Address, access, offset, device, inode, and then the name, which may
+        // hold blanks.
+        let name = line.splitn(6, ' ').nth(5).unwrap_or("").trim_start().to_string();
+        areas.push(Area { start, end, grows_down: name == "[stack]", name });
+    }
+    Ok(areas)
+}
+
+/// The address range at the head of one line of /proc/PID/maps.
+pub fn addresses(line: &str) -> Option<(u64, u64)> {
+    let (start, rest) = line.split_once('-')?;
+    let (end, _) = rest.split_once(' ')?;
+    Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const I386: &str = "\
+08048000-08049000 r--p 00000000 00:14 4          /run/nlrig/guest/bin/threads
+09b9c000-09be0000 rw-p 00000000 00:00 0          [heap]
+b7f83000-b7f87000 r--p 00000000 00:00 0          [vvar]
+b7f87000-b7f89000 r-xp 00000000 00:00 0          [vdso]
+bf871000-bf892000 rw-p 00000000 00:00 0          [stack]
+";
+
+    #[test]
+    fn reads_every_line() {
+        let areas = parse(I386).unwrap();
+        assert_eq!(areas.len(), 5);
+        assert_eq!((areas[0].start, areas[0].end), (0x0804_8000, 0x0804_9000));
+        assert_eq!(areas[0].name, "/run/nlrig/guest/bin/threads");
+        assert!(areas[4].grows_down && !areas[3].grows_down);
+    }
+
+    #[test]
+    fn refuses_what_no_kernel_prints() {
+        for (text, reason) in [
+            ("hello\n", "has no address range"),
+            ("2000-1000 r--p 00000000 00:00 0 \n", "ends before it starts"),
+            ("1000-3000 r--p 0 0 0 \n2000-4000 r--p 0 0 0 \n", "overlaps the one before"),
+        ] {
+            assert_eq!(parse(text).unwrap_err().reason, reason, "{text}");
+        }
+    }
+}

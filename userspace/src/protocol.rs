@@ -1,0 +1,167 @@
+//! The words that host and guest exchange: one JSON object a line, over
+//! virtio-serial ports.
+//!
+//! A session is short. The guest says [`Event::Ready`]; the host sends
+//! [`Request::Run`], as often as it likes, and the guest answers each with
+//! `Started`, any number of `Data`, and `Exited`; the host sends
+//! [`Request::End`] and the guest answers with [`Event::End`] and is gone. A
+//! session without that last event is a lost VM, whatever QEMU's exit status
+//! says.
+
+use serde::{Deserialize, Serialize};
+
+/// The port that carries requests one way and events the other.
+pub const PORT_EVENTS: &str = "nlrig.events";
+/// The port that is a command's standard input.
+pub const PORT_STDIN: &str = "nlrig.stdin";
+/// The port that carries a command's standard output.
+pub const PORT_STDOUT: &str = "nlrig.stdout";
+/// The port that carries a command's standard error.
+pub const PORT_STDERR: &str = "nlrig.stderr";
+
+/// The descriptor on which a workload writes its JSON objects, one a line.
+/// PID 1 passes each on as [`Event::Data`].
+pub const WORKLOAD_FD: i32 = 3;
+
+/// The longest line either side accepts, in bytes. A look at the address space
+/// of a small program is a few KiB.
+pub const LINE_MAX_BYTES: usize = 256 * 1024;
+
+/// What the host asks of the guest.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Run one program and wait for it.
+    Run(Job),
+    /// End the virtual machine.
+    End,
+}
+
+/// One program to run in the guest.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Program and arguments. A program without a slash is looked up in PATH.
+    pub argv: Vec<String>,
+    /// The folder to start in; `/` if absent.
+    pub cwd: Option<String>,
+    /// The user to run as: uid and gid are both set to it; root if absent.
+    pub user: Option<u32>,
+    /// Kernel parameters to set first, by dotted name.
+    pub sysctls: Vec<(String, String)>,
+    /// Limits to set first, soft and hard alike.
+    pub rlimits: Vec<Rlimit>,
+    /// Where the program's standard streams go.
+    pub stdio: Stdio,
+}
+
+/// Where a job's standard streams go.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stdio {
+    /// Input is empty; output and error go to the files `stdout` and `stderr`
+    /// of this folder.
+    Folder(String),
+    /// To and from the host through the ports, byte for byte.
+    #[default]
+    Ports,
+}
+
+/// One resource limit, as setrlimit(2) knows it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Rlimit {
+    /// The kernel's name in lower case, without `RLIMIT_`: `stack`, `nofile`.
+    pub name: String,
+    /// The value; none is unlimited.
+    pub value: Option<u64>,
+}
+
+/// What the guest tells the host.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The guest is up: everything is mounted, the modules are loaded.
+    Ready {
+        /// The kernel's release, as uname(2) has it.
+        kernel: String,
+        /// The kernel's machine name.
+        machine: String,
+        /// Seconds since the kernel started.
+        uptime_s: f64,
+        /// The clock that the guest's times come from.
+        clocksource: String,
+        /// What did not work while the guest came up; empty when all is well.
+        faults: Vec<String>,
+    },
+    /// The program of the job runs.
+    Started,
+    /// A JSON object that the program wrote to [`WORKLOAD_FD`].
+    Data {
+        /// The object as it came.
+        value: serde_json::Value,
+    },
+    /// The job is over.
+    Exited {
+        /// How the program ended.
+        status: Exit,
+        /// How many bytes it wrote to standard output.
+        stdout_bytes: u64,
+        /// How many bytes it wrote to standard error.
+        stderr_bytes: u64,
+    },
+    /// The last word: the guest ends itself after this.
+    End,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exit {
+    /// It returned this exit status.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+    /// It never ran, and this is why.
+    NotStarted {
+        /// The step that failed and its error.
+        reason: String,
+        /// The status a shell would give: 127 if there is no such program, 126
+        /// if it cannot be run, 125 if the guest could not make things ready.
+        code: i32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The wire format is a contract between two programs that are built apart.
+    #[test]
+    fn the_wire_format_is_stable() {
+        let job = Request::Run(Job {
+            argv: vec!["true".into()],
+            rlimits: vec![Rlimit { name: "stack".into(), value: None }],
+            ..Job::default()
+        });
+        assert_eq!(
+            serde_json::to_string(&job).unwrap(),
+            r#"{"request":"run","argv":["true"],"cwd":null,"user":null,"sysctls":[],"rlimits":[{"name":"stack","value":null}],"stdio":"ports"}"#
+        );
+        let end: Event = serde_json::from_str(r#"{"event":"end"}"#).unwrap();
+        assert_eq!(end, Event::End);
+        let exited: Event = serde_json::from_str(
+            r#"{"event":"exited","status":{"code":42},"stdout_bytes":0,"stderr_bytes":7}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            exited,
+            Event::Exited { status: Exit::Code(42), stdout_bytes: 0, stderr_bytes: 7 }
+        );
+    }
+
+    #[test]
+    fn an_unknown_event_is_an_error() {
+        assert!(serde_json::from_str::<Event>(r#"{"event":"surprise"}"#).is_err());
+    }
+}
