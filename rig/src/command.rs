@@ -6,7 +6,7 @@ pub mod doctor;
 pub mod list;
 pub mod run;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::abi::Abi;
 use crate::artifact::Workshop;
@@ -50,8 +50,8 @@ pub fn kernels(options: &GuestOptions) -> Result<Builder> {
 /// See [`kernels`].
 pub fn prepare(options: &GuestOptions) -> Result<(Workshop, Lab)> {
     let kernels = kernels(options)?;
-    let program = std::env::current_exe().context("this program does not know where it is")?;
-    let lab = Lab::new(program, kernels.cache.clone(), options.accel);
+    // Not its path: that may name a newer build by the time a daemon starts.
+    let lab = Lab::new("/proc/self/exe".into(), kernels.cache.clone(), options.accel);
     Ok((Workshop::new(kernels), lab))
 }
 

@@ -106,6 +106,8 @@ pub struct Outcome {
     /// The largest gaps between mappings, as start and end, the gap below the
     /// first mapping among them; at most [`HOLES_MAX`].
     pub holes: Vec<(u64, u64)>,
+    /// The end of the last mapping: what is above it is a gap too.
+    pub mapped_end: u64,
     /// Open file descriptors of this process.
     pub open_files: u64,
     /// Memory that could be had.
@@ -189,6 +191,7 @@ impl Outcome {
             map_areas: space.areas,
             mapped_bytes: space.mapped_bytes,
             holes: space.holes,
+            mapped_end: space.end,
             open_files: open_files()?,
             memory_available_bytes: memory_available_bytes()?,
         })
@@ -210,15 +213,16 @@ struct Survey {
     areas: u64,
     mapped_bytes: u64,
     holes: Vec<(u64, u64)>,
+    end: u64,
 }
 
 /// Counts the areas of a memory map and finds its largest gaps, a line at a
 /// time: tens of thousands of threads make a map of megabytes.
 fn survey(path: &str) -> io::Result<Survey> {
     let mut reader = BufReader::new(File::open(path)?);
-    let mut survey = Survey { areas: 0, mapped_bytes: 0, holes: Vec::with_capacity(HOLES_MAX + 1) };
+    let mut survey =
+        Survey { areas: 0, mapped_bytes: 0, holes: Vec::with_capacity(HOLES_MAX + 1), end: 0 };
     let mut line = Vec::with_capacity(256);
-    let mut top = 0;
     loop {
         line.clear();
         if reader.read_until(b'\n', &mut line)? == 0 {
@@ -233,12 +237,12 @@ fn survey(path: &str) -> io::Result<Survey> {
         }
         survey.areas += 1;
         survey.mapped_bytes += end - start;
-        if start > top {
-            survey.holes.push((top, start));
+        if start > survey.end {
+            survey.holes.push((survey.end, start));
             survey.holes.sort_by_key(|&(start, end)| std::cmp::Reverse(end - start));
             survey.holes.truncate(HOLES_MAX);
         }
-        top = end;
+        survey.end = end;
     }
     Ok(survey)
 }

@@ -114,10 +114,9 @@ impl Socket {
         self.portid
     }
 
-    /// Closes the socket.
-    pub fn close(self) {
-        // SAFETY: the descriptor is ours; `self` is consumed.
-        unsafe { libc::close(self.fd) };
+    /// The descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.fd
     }
 
     /// Sends one echo and takes the answer, which must carry the same cookie

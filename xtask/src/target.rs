@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Result, packages, say};
+use crate::{Result, packages, root, say};
 
 /// Static glibc: musl takes no thread's stack size from RLIMIT_STACK.
 const TARGET: &str = "i686-unknown-linux-gnu";
@@ -15,9 +15,14 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// The distribution's library source, where build-std finds it.
 const LIBRARY_SOURCE: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
 
+/// How long a refusal of rustup's is remembered, so that a machine without its
+/// server does not wait for it at every start.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Sees that something can compile for the target. `rig doctor` says what.
 pub fn ensure(fallback: &[String], yes: bool) -> Result<()> {
-    if rustc_has_target() || Path::new(LIBRARY_SOURCE).is_file() {
+    let refusal = root().join("target/rustup-refused");
+    if rustc_has_target() || (is_recent(&refusal) && Path::new(LIBRARY_SOURCE).is_file()) {
         return Ok(());
     }
     say(&format!("asking rustup for {TARGET}, {} s at most", DEADLINE.as_secs()));
@@ -26,9 +31,17 @@ pub fn ensure(fallback: &[String], yes: bool) -> Result<()> {
         outcome => {
             let reason = outcome.err().unwrap_or_else(|| "it is still not there".to_string());
             say(&format!("rustup cannot help ({reason}): taking the distribution's compiler"));
+            // Not remembered is asked again: no more than a loss of time.
+            let _ = fs::write(&refusal, &reason);
             packages::ensure(fallback, yes)
         }
     }
+}
+
+fn is_recent(file: &Path) -> bool {
+    fs::metadata(file)
+        .and_then(|meta| meta.modified())
+        .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < REFUSAL_HOLDS))
 }
 
 fn rustc_has_target() -> bool {

@@ -80,6 +80,7 @@ fn outcome(threads: u64) -> Outcome {
         map_areas: 10,
         mapped_bytes: 10,
         holes: Vec::new(),
+        mapped_end: 0,
         open_files: 10,
         memory_available_bytes: 10,
     }
