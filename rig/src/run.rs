@@ -73,10 +73,17 @@ pub struct Run {
 
 impl Run {
     /// Begins a run in a new folder below `results`; `latest` there is it.
+    /// What was not built before is built when a trial needs it.
     ///
     /// # Errors
     /// The folder cannot be made; there is no QEMU.
-    pub fn begin(workshop: Workshop, mut lab: Lab, flavour: &str, results: &Path) -> Result<Run> {
+    pub fn begin(
+        workshop: Workshop,
+        mut lab: Lab,
+        built: BTreeMap<Abi, Built>,
+        flavour: &str,
+        results: &Path,
+    ) -> Result<Run> {
         let started = SystemTime::now();
         let dir = make_run_folder(results, started)?;
         let qemu = lab.qemu(crate::abi::Arch::X86_64)?;
@@ -88,36 +95,17 @@ impl Run {
             trials: Vec::new(),
         };
         let start = Instant::now();
-        Ok(Run {
-            workshop,
-            lab,
-            flavour: flavour.to_string(),
-            dir,
-            built: BTreeMap::new(),
-            report,
-            start,
-        })
+        Ok(Run { workshop, lab, flavour: flavour.to_string(), dir, built, report, start })
     }
 
-    /// Builds what these trials need, before the first of them boots.
-    ///
-    /// # Errors
-    /// See [`Workshop::build`].
-    pub fn build(&mut self, planned: &[Planned]) -> Result<()> {
-        let mounts = [lab::OUT_MOUNT.to_string()];
-        for planned in planned {
-            let abi = planned.trial.abi;
-            if self.built.contains_key(&abi) {
-                continue;
-            }
-            let built = self.workshop.build(abi, &mounts)?;
-            let kernels = &mut self.report.environment.kernels;
-            if !kernels.iter().any(|kernel| kernel.image_sha256 == built.kernel.image_sha256) {
-                kernels.push(built.kernel.clone());
-            }
-            self.built.insert(abi, built);
+    /// What trials of this ABI boot.
+    fn built(&mut self, abi: Abi) -> Result<Built> {
+        if let Some(built) = self.built.get(&abi) {
+            return Ok(built.clone());
         }
-        Ok(())
+        let built = build(&mut self.workshop, abi)?;
+        self.built.insert(abi, built.clone());
+        Ok(built)
     }
 
     /// Runs one trial and puts it into the report.
@@ -127,7 +115,7 @@ impl Run {
     /// the trial's machine is its verdict.
     pub fn trial(&mut self, planned: &Planned) -> Result<&TrialReport> {
         let Planned { experiment, trial, .. } = planned;
-        let built = self.built.get(&trial.abi).context("the trial was not built")?.clone();
+        let built = self.built(trial.abi)?;
         let dir = self.dir.join(trial.name.replace('/', "_"));
         let start = Instant::now();
         let attempt = self.attempt(*experiment, trial, &built, &dir);
@@ -142,6 +130,10 @@ impl Run {
                 Err(err) => return Err(err.context(trial.name.clone())),
             },
         };
+        let kernels = &mut self.report.environment.kernels;
+        if !kernels.iter().any(|kernel| kernel.image_sha256 == built.kernel.image_sha256) {
+            kernels.push(built.kernel.clone());
+        }
         let accel = self.lab.accel(&built)?;
         self.report.environment.accel.insert(built.kernel.arch.to_string(), accel.clone());
         let trial_report = TrialReport {
@@ -227,6 +219,14 @@ impl Run {
         report::write_whole(&self.dir.join("report.md"), &page)?;
         Ok((self.report, sections))
     }
+}
+
+/// Builds what trials of this ABI boot.
+///
+/// # Errors
+/// See [`Workshop::build`].
+pub fn build(workshop: &mut Workshop, abi: Abi) -> Result<Built> {
+    workshop.build(abi, &[lab::OUT_MOUNT.to_string()])
 }
 
 /// All tables of a report.

@@ -153,6 +153,6 @@ mod tests {
         assert_eq!(ours, words("run threads"));
         let mut theirs = words("exec -- apt-get --yes");
         assert!(!take_yes(&mut theirs));
-        assert_eq!(theirs.len(), 3);
+        assert_eq!(theirs.len(), 4);
     }
 }

@@ -36,14 +36,22 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     };
     let planned = run::plan(&experiments, &ask, options.repeat)?;
 
-    let (workshop, lab) = prepare(guest)?;
+    let (mut workshop, mut lab) = prepare(guest)?;
     let results = match &options.out {
         Some(dir) => dir.clone(),
         None => workshop.project.target().join("rig"),
     };
-    let mut run = Run::begin(workshop, lab, &guest.flavour, &results)?;
+    // What is missing is said before the long work, and before there is a new
+    // `latest` with nothing in it.
+    for abi in &ask.abis {
+        lab.qemu(abi.kernel())?;
+    }
+    let mut built = BTreeMap::new();
+    for &abi in &ask.abis {
+        built.insert(abi, run::build(&mut workshop, abi)?);
+    }
+    let mut run = Run::begin(workshop, lab, built, &guest.flavour, &results)?;
     say::status(&format!("{} trials; results in {}", planned.len(), run.dir.display()));
-    run.build(&planned)?;
     let ended = run::all(&mut run, &planned);
     // Whatever ended it: what was found until then is worth a report.
     let dir = run.dir.clone();

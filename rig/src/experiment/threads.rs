@@ -244,7 +244,8 @@ fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
     }
     let outcome = outcome.ok_or_else(|| anyhow!("the workload reported no outcome"))?;
     let limit = bound(&look, &outcome, trial.abi, stack_bytes(trial));
-    let measured = measured(&outcome, limit.name());
+    let mut measured = measured(&outcome, limit.name());
+    measured.insert("threads_max".to_string(), json!(look.sysctls.threads_max));
     Ok(match disagreement(&measured, observed.predicted.as_ref(), &outcome) {
         None => Judgement::pass(Some(measured)),
         Some(reason) => Judgement::fail(Some(measured), reason),

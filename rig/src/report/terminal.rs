@@ -1,12 +1,13 @@
 //! Tables on the terminal.
 
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ContentArrangement, Table, presets};
 
 use super::Section;
 
 /// One section as text, lines no longer than the reader's eye.
 pub fn section(section: &Section) -> String {
     let mut table = Table::new();
+    table.load_style(presets::ASCII_FULL_CONDENSED);
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(&section.columns);
     for row in &section.rows {

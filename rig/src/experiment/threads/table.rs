@@ -92,13 +92,13 @@ fn stack_bytes(trial: &TrialReport) -> u64 {
 }
 
 /// The paper's own arithmetic: the address space over the stack on 32 bits,
-/// threads-max on 64. It has none where threads-max is the kernel's own.
+/// threads-max, as the guest has it, on 64.
 fn theory(abi: Abi, trial: &TrialReport) -> Option<u64> {
     let space_bytes: u64 = match abi {
         Abi::I386 => 3072 << 20,
         Abi::Ia32 => 4096 << 20,
         Abi::X86_64 => {
-            return trial.params.get("sysctl")?.get("kernel.threads-max")?.as_str()?.parse().ok();
+            return trial.measured.as_ref()?.get("threads_max")?.as_u64();
         }
     };
     space_bytes.checked_div(stack_bytes(trial))

@@ -1,0 +1,66 @@
+//! The command line without a machine: what is refused, how, and with which
+//! exit status.
+
+use std::process::{Command, Output, Stdio};
+
+fn nlrig(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nlrig"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program was just built")
+}
+
+/// Holds a refusal to one line that names the thing.
+fn refused(arguments: &[&str], status: i32, words: &[&str]) {
+    let output = nlrig(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    assert!(stderr.starts_with("nlrig: error: "), "{arguments:?}: {stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{arguments:?} does not name {word}: {stderr}");
+    }
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn what_does_not_exist_is_a_usage_error() {
+    refused(&["run", "nonsense"], 2, &["nonsense", "threads"]);
+    refused(&["run", "threads", "--abi", "arm"], 2, &["arm", "--abi"]);
+    refused(&["run", "threads", "--stack", "2X"], 2, &["2X"]);
+    refused(&["run", "threads", "--stack", "0"], 2, &["\"0\"", "zero"]);
+    refused(&["run", "threads", "--set", "colour=red"], 2, &["colour"]);
+    refused(&["run", "threads", "--set", "predict_only=maybe"], 2, &["maybe"]);
+    refused(&["run", "threads", "--kernel", "9.9"], 2, &["9.9", "6.1"]);
+    refused(&["run", "threads", "--flavour", "vanilla"], 2, &["vanilla"]);
+    refused(&["run", "threads", "--timeout", "soon"], 2, &["soon"]);
+    refused(&["--no-such-option"], 2, &["--no-such-option"]);
+    refused(&["exec", "--abi", "i386,x86_64", "--", "true"], 2, &["one --abi"]);
+}
+
+#[test]
+fn a_missing_source_is_the_rigs_trouble() {
+    let arguments = ["run", "smoke", "--abi", "i386", "--kernel-source", "/no/such/source"];
+    refused(&arguments, 125, &["/no/such/source"]);
+}
+
+#[test]
+fn a_source_with_another_hash_is_refused_by_name() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let path = file.path().to_str().expect("its name is UTF-8");
+    let hash = "0".repeat(64);
+    let arguments = ["build", "kernel", "--kernel-source", path, "--kernel-sha256", &hash];
+    refused(&arguments, 125, &[path, &hash]);
+}
+
+#[test]
+fn help_names_every_command() {
+    let output = nlrig(&["--help"]);
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout);
+    for command in ["run", "list", "build", "doctor", "exec", "clean"] {
+        assert!(text.contains(command), "{command}");
+    }
+    assert!(!text.contains("share-daemon"), "what is the rig's own is not shown");
+}
