@@ -1,8 +1,9 @@
-//! The subcommands, a file each, but for `exec`.
+//! The subcommands, a file each.
 
 pub mod build;
 pub mod clean;
 pub mod doctor;
+pub mod exec;
 pub mod list;
 pub mod run;
 
@@ -11,9 +12,9 @@ use anyhow::Result;
 use crate::abi::Abi;
 use crate::artifact::Workshop;
 use crate::cache::Cache;
-use crate::cli::GuestOptions;
 use crate::kernel::{self, Builder};
 use crate::lab::Lab;
+use crate::options::GuestOptions;
 use crate::project::Project;
 use crate::usage;
 

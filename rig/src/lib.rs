@@ -2,7 +2,7 @@
 //!
 //! One trial flows one way, and so do the modules:
 //!
-//! - **plan**: [`cli`] reads what is asked, [`experiment`] makes trials of it;
+//! - **plan**: [`cli`] and [`options`] read what is asked, [`experiment`] makes trials of it;
 //! - **build**: [`artifact`] brings together [`kernel`], [`module`],
 //!   [`userspace`], [`busybox`] and [`image`], all kept in [`cache`];
 //! - **boot**: [`lab`] chooses an accelerator with [`accel`] and starts a
@@ -11,8 +11,8 @@
 //! - **judge**: [`experiment`] again, with [`limits`] for predictions;
 //! - **report**: [`report`] writes and renders.
 //!
-//! [`run`] is that line from end to end; [`exec`] is its short cut for one
-//! command. The rest serves all: [`process`], [`interrupt`], [`say`],
+//! [`run`] is that line from end to end; [`command::exec`] is its short cut for
+//! one command. The rest serves all: [`process`], [`interrupt`], [`say`],
 //! [`error`], [`units`], [`abi`], [`project`].
 
 pub mod abi;
@@ -23,7 +23,6 @@ pub mod cache;
 pub mod cli;
 pub mod command;
 pub mod error;
-pub mod exec;
 pub mod experiment;
 pub mod guest;
 pub mod image;
@@ -32,6 +31,7 @@ pub mod kernel;
 pub mod lab;
 pub mod limits;
 pub mod module;
+pub mod options;
 pub mod process;
 pub mod project;
 pub mod qemu;

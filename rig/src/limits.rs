@@ -94,6 +94,11 @@ fn rooms(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Vec<(Limit, u64)>, m
         (Limit::PidMax, ids.left()),
         (Limit::MaxMapCount, by_map_count(areas.len() as u64, look.sysctls.max_map_count)),
     ];
+    // Making a stack writable is refused if it alone is larger than all memory;
+    // the guest has no swap (mm/util.c, `__vm_enough_memory`, mode 0).
+    if look.sysctls.overcommit_memory == 0 && stack_bytes > look.memory_total_bytes {
+        rooms.push((Limit::Memory, 0));
+    }
     if let Some(nofile) = look.limits.nofile {
         rooms.push((Limit::Nofile, nofile.saturating_sub(look.open_files)));
     }
@@ -255,12 +260,14 @@ bf87c000-bf89d000 rw-p 00000000 00:00 0          [stack]
             last_pid: 60,
             pids: (1..=40).chain([60]).collect(),
             open_files: 4,
+            memory_total_bytes: 1 << 30,
             memory_available_bytes: 1 << 30,
             sysctls: Sysctls {
                 threads_max: 1 << 20,
                 pid_max: 1 << 20,
                 max_map_count: 1 << 20,
                 mmap_min_addr: 4096,
+                overcommit_memory: 0,
             },
             limits: Limits {
                 stack_bytes: Some(2 << 20),
@@ -292,7 +299,8 @@ bf87c000-bf89d000 rw-p 00000000 00:00 0          [stack]
     #[test]
     fn each_limit_binds_when_it_is_the_lowest() {
         type Case = (Limit, u64, fn(&mut Look));
-        let cases: [Case; 6] = [
+        let cases: [Case; 7] = [
+            (Limit::Memory, 0, |look| look.memory_total_bytes = 1 << 20),
             (Limit::ThreadsMax, 100 - 40, |look| look.sysctls.threads_max = 100),
             (Limit::PidMax, 301 - 61, |look| look.sysctls.pid_max = 301),
             (Limit::MaxMapCount, (100 - 2 - 5) / 2 + 1, |look| look.sysctls.max_map_count = 100),

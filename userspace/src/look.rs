@@ -47,6 +47,8 @@ pub struct Look {
     pub pids: Vec<u32>,
     /// Open file descriptors of this process.
     pub open_files: u64,
+    /// All memory that the kernel manages.
+    pub memory_total_bytes: u64,
     /// Memory that could be had.
     pub memory_available_bytes: u64,
     /// The kernel's parameters.
@@ -66,6 +68,9 @@ pub struct Sysctls {
     pub max_map_count: u64,
     /// vm.mmap_min_addr: the lowest address a mapping may have.
     pub mmap_min_addr: u64,
+    /// vm.overcommit_memory: 0 refuses only what is absurd, 1 nothing, 2 what
+    /// goes beyond a limit.
+    pub overcommit_memory: u64,
 }
 
 /// Soft limits of a process; none is unlimited.
@@ -151,12 +156,14 @@ impl Look {
             last_pid,
             pids: ids,
             open_files: open_files()?,
-            memory_available_bytes: memory_available_bytes()?,
+            memory_total_bytes: meminfo("MemTotal:")?,
+            memory_available_bytes: meminfo("MemAvailable:")?,
             sysctls: Sysctls {
                 threads_max: sysctl("kernel/threads-max")?,
                 pid_max: sysctl("kernel/pid_max")?,
                 max_map_count: sysctl("vm/max_map_count")?,
                 mmap_min_addr: sysctl("vm/mmap_min_addr")?,
+                overcommit_memory: sysctl("vm/overcommit_memory")?,
             },
             limits: Limits {
                 stack_bytes: soft_limit(Resource::RLIMIT_STACK)?,
@@ -193,7 +200,7 @@ impl Outcome {
             holes: space.holes,
             mapped_end: space.end,
             open_files: open_files()?,
-            memory_available_bytes: memory_available_bytes()?,
+            memory_available_bytes: meminfo("MemAvailable:")?,
         })
     }
 }
@@ -298,11 +305,12 @@ fn open_files() -> io::Result<u64> {
     Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64)
 }
 
-fn memory_available_bytes() -> io::Result<u64> {
+/// One figure of /proc/meminfo, in bytes.
+fn meminfo(name: &str) -> io::Result<u64> {
     const PATH: &str = "/proc/meminfo";
     let text = fs::read_to_string(PATH)?;
     text.lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .find_map(|line| line.strip_prefix(name))
         .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
         .map(|kib| kib * 1024)
         .ok_or_else(|| unreadable(PATH))

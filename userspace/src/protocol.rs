@@ -51,8 +51,21 @@ pub struct Job {
     pub sysctls: Vec<(String, String)>,
     /// Limits to set first, soft and hard alike.
     pub rlimits: Vec<Rlimit>,
+    /// Whether the kernel places its mappings at random, as it does by default.
+    pub aslr: Aslr,
     /// Where the program's standard streams go.
     pub stdio: Stdio,
+}
+
+/// Address space layout randomisation of a program.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aslr {
+    /// As the kernel does it.
+    #[default]
+    On,
+    /// Off for this program: personality(2), ADDR_NO_RANDOMIZE.
+    Off,
 }
 
 /// Where a job's standard streams go.
@@ -146,7 +159,7 @@ mod tests {
         });
         assert_eq!(
             serde_json::to_string(&job).unwrap(),
-            r#"{"request":"run","argv":["true"],"cwd":null,"user":null,"sysctls":[],"rlimits":[{"name":"stack","value":null}],"stdio":"ports"}"#
+            r#"{"request":"run","argv":["true"],"cwd":null,"user":null,"sysctls":[],"rlimits":[{"name":"stack","value":null}],"aslr":"on","stdio":"ports"}"#
         );
         let end: Event = serde_json::from_str(r#"{"event":"end"}"#).unwrap();
         assert_eq!(end, Event::End);

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{abis, prepare};
-use crate::cli::BuildOptions;
+use crate::options::BuildOptions;
 use crate::{error, say};
 
 /// Everything there is to build, in the order in which one needs the other.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{kernels, prepare};
 use crate::abi::{Abi, Arch};
-use crate::cli::DoctorOptions;
+use crate::options::DoctorOptions;
 use crate::process::{capture, find};
 use crate::{accel, error, qemu, report, toolchain};
 

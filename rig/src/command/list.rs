@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::kernels;
 use crate::abi::{Abi, Arch};
-use crate::cli::{GuestOptions, ListOptions};
 use crate::error;
 use crate::experiment;
 use crate::kernel;
+use crate::options::{GuestOptions, ListOptions};
 
 /// Prints experiments and kernels.
 ///

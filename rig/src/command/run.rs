@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{abis, prepare};
-use crate::cli::RunOptions;
 use crate::experiment::{self, Ask};
+use crate::options::RunOptions;
 use crate::report::{self, terminal};
 use crate::run::{self, Run};
 use crate::say;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use nlrig_guest::look::{Look, Outcome, Report};
-use nlrig_guest::protocol::{Exit, Job, Rlimit};
+use nlrig_guest::protocol::{Aslr, Exit, Job, Rlimit};
 use serde_json::{Map, Value, json};
 
 use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
@@ -67,8 +67,8 @@ const THREADS_MAX: Setting = Setting {
 /// Nothing is set at all.
 const DEFAULTS: Setting = Setting { name: "defaults", sysctls: &[], nofile: None };
 
-/// What the tables of an ABI are about; without a table's own name in front
-/// comes the one that a user's own `--sysctl` and `--rlimit` are put on.
+/// What the tables of an ABI are about. The first is the paper's, and the one
+/// that a user's own `--sysctl` and `--rlimit` are put on.
 fn settings(abi: Abi) -> &'static [Setting] {
     match abi {
         Abi::I386 | Abi::Ia32 => &[NOFILE_RAISED],
@@ -86,14 +86,17 @@ impl Experiment for Threads {
     }
 
     fn parameters(&self) -> &'static [(&'static str, &'static str)] {
-        &[("predict_only", "true: look and predict, create no thread")]
+        &[
+            ("predict_only", "true: look and predict, create no thread"),
+            ("aslr", "off: the kernel places mappings at fixed addresses"),
+        ]
     }
 
     fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        let predict_only = match ask.set.get("predict_only").map(String::as_str) {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(other) => return Err(usage!("--set predict_only={other}: it is true or false")),
+        let variant = Variant {
+            predict_only: one_of(ask, "predict_only", ["false", "true"])? == "true",
+            aslr: if one_of(ask, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On },
+            own: !ask.sysctls.is_empty() || !ask.rlimits.is_empty() || ask.user.is_some(),
         };
         let stacks = if ask.stacks.is_empty() { &STACKS[..] } else { &ask.stacks };
         if let Some(small) = stacks.iter().find(|&&bytes| bytes < STACK_MIN_BYTES) {
@@ -106,14 +109,12 @@ impl Experiment for Threads {
         if let Some(odd) = stacks.iter().find(|&&bytes| !bytes.is_multiple_of(4096)) {
             return Err(usage!("--stack {odd}: it is not a number of pages of 4096 bytes"));
         }
-        let own = !ask.sysctls.is_empty() || !ask.rlimits.is_empty() || ask.user.is_some();
         let mut trials = Vec::new();
         for &abi in &ask.abis {
-            let settings = if own { &settings(abi)[..1] } else { settings(abi) };
+            let settings = if variant.own { &settings(abi)[..1] } else { settings(abi) };
             for setting in settings {
-                trials.extend(
-                    stacks.iter().map(|&stack| trial(ask, abi, setting, own, stack, predict_only)),
-                );
+                trials
+                    .extend(stacks.iter().map(|&stack| trial(ask, abi, setting, stack, &variant)));
             }
         }
         Ok(trials)
@@ -139,14 +140,26 @@ impl Experiment for Threads {
     }
 }
 
-fn trial(
-    ask: &Ask,
-    abi: Abi,
-    setting: &Setting,
-    own: bool,
-    stack: u64,
+/// What the user asked of all trials alike.
+struct Variant {
+    /// Look and predict only.
     predict_only: bool,
-) -> Trial {
+    /// Where mappings go.
+    aslr: Aslr,
+    /// The user has set limits: the paper's numbers do not compare.
+    own: bool,
+}
+
+/// The value of a parameter that has two; the first is the default.
+fn one_of<'a>(ask: &'a Ask, key: &str, values: [&'a str; 2]) -> Result<&'a str> {
+    match ask.set.get(key).map(String::as_str) {
+        None => Ok(values[0]),
+        Some(value) if values.contains(&value) => Ok(value),
+        Some(other) => Err(usage!("--set {key}={other}: it is {} or {}", values[0], values[1])),
+    }
+}
+
+fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) -> Trial {
     let size = show_size(stack);
     let mut name = format!("threads/{abi}/{}/stack={size}", ask.kernel);
     // The first setting of an ABI is the paper's table and needs no name.
@@ -162,7 +175,7 @@ fn trial(
     } else {
         rlimits.push(Rlimit { name: "stack".into(), value: Some(stack) });
     }
-    if predict_only {
+    if variant.predict_only {
         argv.push("--look-only".to_string());
     }
     rlimits.extend(ask.rlimits.iter().cloned());
@@ -175,26 +188,27 @@ fn trial(
 
     let mut params = Map::new();
     params.insert("stack_bytes".into(), json!(stack));
-    params.insert("setting".into(), json!(if own { "own" } else { setting.name }));
+    params.insert("setting".into(), json!(if variant.own { "own" } else { setting.name }));
     let by_name: Map<_, _> =
         sysctls.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
     params.insert("sysctl".into(), Value::Object(by_name));
     let by_name: Map<_, _> =
         rlimits.iter().map(|limit| (limit.name.clone(), json!(limit.value))).collect();
     params.insert("rlimit".into(), Value::Object(by_name));
-    if predict_only {
+    if variant.predict_only {
         params.insert("predict_only".into(), json!(true));
     }
+    params.insert("aslr".into(), json!(variant.aslr));
     let memory = if abi == Abi::X86_64 { MEMORY_64_BYTES } else { MEMORY_32_BYTES };
     Trial {
         name,
         abi,
         params,
-        job: Job { argv, user: ask.user, sysctls, rlimits, ..Job::default() },
+        job: Job { argv, user: ask.user, sysctls, rlimits, aslr: variant.aslr, ..Job::default() },
         cpus: ask.cpus.unwrap_or(2),
         memory_bytes: ask.memory_bytes.unwrap_or(memory),
         limits: Limits { total: ask.timeout.unwrap_or(LIMITS.total), ..LIMITS },
-        published: if own { Vec::new() } else { published(abi, setting, stack) },
+        published: if variant.own { Vec::new() } else { published(abi, setting, stack) },
     }
 }
 

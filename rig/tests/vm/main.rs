@@ -16,7 +16,8 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Two emulated machines on two cores starve each other's clocks.
     arguments.test_threads.get_or_insert(1);
-    let mut tests = exec::tests();
-    tests.extend(trials::tests());
+    // These first: they build in this process, which says how far it is.
+    let mut tests = trials::tests();
+    tests.extend(exec::tests());
     libtest_mimic::run(&arguments, tests).exit_code()
 }

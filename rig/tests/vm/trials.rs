@@ -9,10 +9,10 @@ use libtest_mimic::{Failed, Trial};
 use nlrig::abi::Abi;
 use nlrig::accel::Wish;
 use nlrig::artifact::Workshop;
-use nlrig::cli::GuestOptions;
 use nlrig::command;
 use nlrig::experiment::{self, Ask};
 use nlrig::lab::Lab;
+use nlrig::options::GuestOptions;
 use nlrig::report::Verdict;
 use nlrig::run::{self, Planned, Run};
 

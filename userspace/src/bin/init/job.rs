@@ -9,13 +9,14 @@ use std::process::{Command, Stdio as ProcessStdio};
 
 use libc::{RLIM_INFINITY, rlim_t};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::personality::{self, Persona};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 use nlrig_guest::protocol::{
-    Event, Exit, Job, LINE_MAX_BYTES, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Rlimit, Stdio,
+    Aslr, Event, Exit, Job, LINE_MAX_BYTES, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Rlimit, Stdio,
     WORKLOAD_FD,
 };
 
@@ -85,11 +86,11 @@ impl Running {
             .stdin(stdin)
             .stdout(child_stdout)
             .stderr(child_stderr);
-        let user = job.user;
+        let (user, aslr) = (job.user, job.aslr);
         let reports_fd = child_reports.as_raw_fd();
         // SAFETY: the closure only makes system calls and allocates nothing.
         unsafe {
-            command.pre_exec(move || enter_child(&limits, user, reports_fd));
+            command.pre_exec(move || enter_child(&limits, user, aslr, reports_fd));
         }
         let child = command.spawn().map_err(|err| start_failure(program, job, &err))?;
         Ok(Running {
@@ -141,6 +142,7 @@ fn readable(source: &PipeReader) -> PollFd<'_> {
 fn enter_child(
     limits: &[(Resource, rlim_t)],
     user: Option<u32>,
+    aslr: Aslr,
     reports_fd: RawFd,
 ) -> io::Result<()> {
     // SAFETY: both descriptors are open: PID 1 keeps this one taken.
@@ -149,6 +151,9 @@ fn enter_child(
     }
     for &(resource, value) in limits {
         setrlimit(resource, value, value)?;
+    }
+    if aslr == Aslr::Off {
+        personality::set(personality::get()? | Persona::ADDR_NO_RANDOMIZE)?;
     }
     if let Some(id) = user {
         setgroups(&[])?;
@@ -227,7 +232,18 @@ fn resource_limit(limit: &Rlimit) -> Result<(Resource, rlim_t), String> {
             format!("limit {}={value} does not fit in {} bits", limit.name, usize::BITS)
         })?,
     };
+    // setrlimit would say no more than EPERM, and that from inside the child.
+    if resource == Resource::RLIMIT_NOFILE
+        && let Some(most) = most_open_files()
+        && limit.value.is_none_or(|value| value > most)
+    {
+        return Err(format!("limit nofile: this kernel allows {most} at most (fs.nr_open)"));
+    }
     Ok((resource, value))
+}
+
+fn most_open_files() -> Option<u64> {
+    fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse().ok()
 }
 
 /// Copies one of the program's streams and counts its bytes.

@@ -4,14 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Args;
 use nlrig_guest::protocol::{Exit, Job};
 
+use super::prepare;
 use crate::abi::Abi;
-use crate::cli::GuestOptions;
-use crate::command;
 use crate::guest::{Guest, Limits, Loss};
 use crate::lab::Needs;
+use crate::options::ExecOptions;
 use crate::share::{Access, Folder};
 use crate::{error, say, usage};
 
@@ -23,25 +22,11 @@ const CWD_IN_GUEST: &str = "/run/nlrig/cwd";
 /// How much of a lost guest's console is shown.
 const TAIL_LINES: usize = 15;
 
-/// Options of `exec`.
-#[derive(Args, Debug)]
-pub struct Options {
-    /// What the guest is like.
-    #[command(flatten)]
-    pub guest: GuestOptions,
-    /// Let the command write to the current directory
-    #[arg(long)]
-    pub writable: bool,
-    /// The command and its arguments, after `--`
-    #[arg(value_name = "CMD", required = true, last = true)]
-    pub command: Vec<String>,
-}
-
 /// Runs the command and gives back its exit status.
 ///
 /// # Errors
 /// More than one ABI; the guest could not be built, or was lost.
-pub fn exec(options: &Options) -> Result<u8> {
+pub fn exec(options: &ExecOptions) -> Result<u8> {
     let abi = match options.guest.abi[..] {
         [] => Abi::X86_64,
         [abi] => abi,
@@ -50,7 +35,7 @@ pub fn exec(options: &Options) -> Result<u8> {
     let cwd = std::env::current_dir().context("the current directory is gone")?;
     let (access, mode) =
         if options.writable { (Access::ReadWrite, "rw") } else { (Access::ReadOnly, "ro") };
-    let (mut workshop, mut lab) = command::prepare(&options.guest)?;
+    let (mut workshop, mut lab) = prepare(&options.guest)?;
     let mount = format!("cwd {CWD_IN_GUEST} virtiofs {mode},nosuid,nodev");
     let built = workshop.build(abi, &[mount])?;
 

@@ -1,0 +1,236 @@
+//! What can be typed behind a subcommand, and the values that are refused.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use nlrig_guest::protocol::Rlimit;
+
+use crate::abi::Abi;
+use crate::accel::Wish;
+use crate::units;
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunOptions {
+    #[command(flatten)]
+    /// What guests are like.
+    pub guest: GuestOptions,
+    /// Thread stack sizes: 64K, 2M, 1G
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = units::size)]
+    pub stack: Vec<u64>,
+    /// A parameter of the experiment's own; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+    /// How often each trial is run, each a trial of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: u32,
+    /// Write the report here too; `-` is standard output, and then nothing else
+    /// goes there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// The folder of results; `latest` in it is the newest
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Options that `run` and `exec` share: what guests are like.
+#[derive(Args, Clone, Debug)]
+pub struct GuestOptions {
+    /// Kinds of programs: i386, ia32, x86_64
+    #[arg(long, value_name = "ABI", value_delimiter = ',', hide_possible_values = true)]
+    pub abi: Vec<Abi>,
+    /// The kernel's version, as `list` shows it
+    #[arg(long, value_name = "VERSION", default_value = DEFAULT_KERNEL)]
+    pub kernel: String,
+    /// The kernel's flavour: a file kernel-config/flavour-NAME.config
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_FLAVOUR)]
+    pub flavour: String,
+    /// auto tries this kernel under KVM and falls back to TCG; kvm never does
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|kvm|tcg",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    pub accel: Wish,
+    /// Processors of a guest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: Option<u32>,
+    /// Memory of a guest
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<u64>,
+    /// A kernel parameter in the guest: kernel.pid_max=2000; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = sysctl)]
+    pub sysctl: Vec<(String, String)>,
+    /// A limit of the program in the guest: nofile=64, stack=2M; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = rlimit)]
+    pub rlimit: Vec<Rlimit>,
+    /// The user that the program runs as in the guest
+    #[arg(long, value_name = "UID")]
+    pub user: Option<u32>,
+    /// How long a program may take: 90s, 5m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Kernel source to build instead of the distribution's
+    #[arg(long, value_name = "DIR|TARBALL")]
+    pub kernel_source: Option<PathBuf>,
+    /// What the SHA-256 of that source must be
+    #[arg(long, value_name = "HEX", requires = "kernel_source")]
+    pub kernel_sha256: Option<String>,
+    /// Compilers at once; as many as processors if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+}
+
+impl Default for GuestOptions {
+    /// As if none of them were typed.
+    fn default() -> GuestOptions {
+        GuestOptions {
+            abi: Vec::new(),
+            kernel: DEFAULT_KERNEL.to_string(),
+            flavour: DEFAULT_FLAVOUR.to_string(),
+            accel: Wish::Auto,
+            cpus: None,
+            memory: None,
+            sysctl: Vec::new(),
+            rlimit: Vec::new(),
+            user: None,
+            timeout: None,
+            kernel_source: None,
+            kernel_sha256: None,
+            jobs: None,
+        }
+    }
+}
+
+const DEFAULT_KERNEL: &str = "6.1";
+const DEFAULT_FLAVOUR: &str = "default";
+
+/// Options of `list`.
+#[derive(Args, Debug)]
+pub struct ListOptions {
+    /// As one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `build`.
+#[derive(Args, Debug)]
+pub struct BuildOptions {
+    /// What to build
+    #[arg(value_name = "WHAT", value_parser = ["kernel", "module", "userspace", "image"])]
+    pub what: Vec<String>,
+    /// What guests are like.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+    /// Each artifact with its path and hash, as one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorOptions {
+    /// What guests are like.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+    /// As one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `exec`.
+#[derive(Args, Debug)]
+pub struct ExecOptions {
+    /// What the guest is like.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+    /// Let the command write to the current directory
+    #[arg(long)]
+    pub writable: bool,
+    /// The command and its arguments, after `--`
+    #[arg(value_name = "CMD", required = true, last = true)]
+    pub command: Vec<String>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
+        _ => Err(format!("\"{text}\" is not key=value")),
+    }
+}
+
+/// Kernel parameters that limit threads, which may be given without their path.
+const SHORT_SYSCTLS: [(&str, &str); 3] = [
+    ("threads-max", "kernel.threads-max"),
+    ("pid_max", "kernel.pid_max"),
+    ("max_map_count", "vm.max_map_count"),
+];
+
+fn sysctl(text: &str) -> Result<(String, String), String> {
+    let (name, value) = pair(text)?;
+    let short = SHORT_SYSCTLS.iter().find(|(short, _)| *short == name);
+    let name = short.map_or(name, |(_, full)| (*full).to_string());
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if !name.contains('.') || !name.chars().all(plain) || name.contains("..") {
+        return Err(format!(
+            "\"{name}\" is not the name of a kernel parameter, like kernel.pid_max"
+        ));
+    }
+    Ok((name, value))
+}
+
+/// The limits that the guest's PID 1 knows.
+const RLIMITS: [&str; 9] =
+    ["as", "core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack"];
+
+fn rlimit(text: &str) -> Result<Rlimit, String> {
+    let (name, value) = pair(text)?;
+    let name = name.to_ascii_lowercase().trim_start_matches("rlimit_").to_string();
+    if !RLIMITS.contains(&name.as_str()) {
+        return Err(format!("no limit is called \"{name}\": there is {}", RLIMITS.join(", ")));
+    }
+    let value = match value.as_str() {
+        "unlimited" | "infinity" => None,
+        "0" => Some(0),
+        value => Some(units::size(value)?),
+    };
+    Ok(Rlimit { name, value })
+}
+
+/// The least that a guest boots with, and the most that its machine takes.
+const MEMORY_BYTES: std::ops::RangeInclusive<u64> = (64 << 20)..=(1 << 40);
+
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = units::size(text)?;
+    if !MEMORY_BYTES.contains(&bytes) || !bytes.is_multiple_of(1 << 20) {
+        return Err(format!("\"{text}\" is not a number of MiB from 64M to 1T"));
+    }
+    Ok(bytes)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
+        Ok(_) => Err(format!("\"{text}\" is less than a second")),
+        Err(err) => Err(format!("\"{text}\" is not a duration like 90s or 5m: {err}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_of_sysctls_and_sizes_of_limits() {
+        assert_eq!(sysctl("pid_max=2000").unwrap().0, "kernel.pid_max");
+        assert_eq!(sysctl("net.core.rmem_max=1").unwrap().0, "net.core.rmem_max");
+        assert_eq!(
+            rlimit("RLIMIT_AS=1G").unwrap(),
+            Rlimit { name: "as".into(), value: Some(1 << 30) }
+        );
+        assert_eq!(rlimit("stack=unlimited").unwrap().value, None);
+    }
+}
