@@ -1,7 +1,6 @@
 //! The three ways to run a program, and the two kernels they need.
 
 use std::fmt;
-use std::str::FromStr;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -106,16 +105,5 @@ impl fmt::Display for Abi {
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl FromStr for Arch {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Arch, String> {
-        Arch::ALL
-            .into_iter()
-            .find(|arch| arch.name() == name)
-            .ok_or_else(|| format!("no architecture is called \"{name}\""))
     }
 }

@@ -8,6 +8,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -16,7 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::abi::Arch;
 use crate::cache::Cache;
-use crate::{error, say};
+use crate::guest::Loss;
+use crate::report;
+use crate::say;
 
 /// How long a kernel may take to say that it is ready, before KVM is given up.
 /// A working one takes less than a second; a nested one a few.
@@ -62,7 +65,7 @@ pub struct Choice {
 
 /// A verdict on KVM that holds as long as everything it depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Verdict {
+struct Tried {
     /// The boot of the host, its kernel, QEMU, and the guest's kernel.
     holds_for: String,
     works: bool,
@@ -96,7 +99,7 @@ pub fn choose(
         return Ok(Choice { used: Accel::Tcg, reason: "asked for".to_string() });
     }
     let verdict = match device_trouble(Path::new("/dev/kvm")) {
-        Some(reason) => Verdict { holds_for: holds_for.to_string(), works: false, reason },
+        Some(reason) => Tried { holds_for: holds_for.to_string(), works: false, reason },
         None => try_kernel(cache, arch, holds_for, boot)?,
     };
     match (wish, verdict.works) {
@@ -116,9 +119,9 @@ fn try_kernel(
     arch: Arch,
     holds_for: &str,
     boot: impl FnOnce() -> Result<()>,
-) -> Result<Verdict> {
+) -> Result<Tried> {
     let name = format!("kvm-{arch}.json");
-    if let Some(verdict) = cache.recall::<Verdict>(&name)
+    if let Some(verdict) = cache.recall::<Tried>(&name)
         && verdict.holds_for == holds_for
     {
         return Ok(verdict);
@@ -132,7 +135,8 @@ fn try_kernel(
         Ok(()) => {
             (true, format!("this kernel was ready after {:.1} s", start.elapsed().as_secs_f64()))
         }
-        Err(err) if err.is::<error::Interrupted>() => return Err(err),
+        // An interruption or a full disk, say, is no verdict on KVM.
+        Err(err) if !is_the_machines(&err) => return Err(err),
         Err(err) => (
             false,
             format!("/dev/kvm opens and answers, but this kernel does not boot under it ({err:#})"),
@@ -140,9 +144,15 @@ fn try_kernel(
     };
     let outcome = if works { "KVM works" } else { "no KVM, so TCG" };
     say::status(&format!("{arch} guests: {outcome}: {reason}"));
-    let verdict = Verdict { holds_for: holds_for.to_string(), works, reason };
+    let verdict = Tried { holds_for: holds_for.to_string(), works, reason };
     cache.remember(&name, &verdict)?;
     Ok(verdict)
+}
+
+/// Whether an error is the guest's or QEMU's own, and not the rig's or the
+/// host's.
+fn is_the_machines(err: &anyhow::Error) -> bool {
+    err.downcast_ref::<Loss>().is_some_and(|loss| loss.verdict != report::Verdict::Infra)
 }
 
 /// What a verdict depends on, beside the architecture.
@@ -180,15 +190,39 @@ pub fn device_trouble(device: &Path) -> Option<String> {
 }
 
 /// The rate of the host's time stamp counter in kHz, which is the guest's own
-/// under TCG. Measured for a moment against the monotonic clock.
+/// under TCG. Measured against the monotonic clock, once.
 pub fn tsc_khz() -> u64 {
-    const MOMENT: Duration = Duration::from_millis(20);
-    // SAFETY: every x86_64 processor has the instruction.
-    let now = || unsafe { std::arch::x86_64::_rdtsc() };
-    let (start, ticks) = (Instant::now(), now());
-    std::thread::sleep(MOMENT);
-    let (elapsed, ticks) = (start.elapsed(), now().wrapping_sub(ticks));
-    (ticks as f64 / elapsed.as_secs_f64() / 1000.0) as u64
+    const MOMENT: Duration = Duration::from_millis(10);
+    const SAMPLES: usize = 3;
+    static KHZ: OnceLock<u64> = OnceLock::new();
+    *KHZ.get_or_init(|| {
+        let sample = || {
+            let (start, first) = tsc_now();
+            std::thread::sleep(MOMENT);
+            let (end, last) = tsc_now();
+            last.wrapping_sub(first) as f64 / (end - start).as_secs_f64() / 1000.0
+        };
+        let mut samples: Vec<f64> = (0..SAMPLES).map(|_| sample()).collect();
+        samples.sort_by(f64::total_cmp);
+        samples[SAMPLES / 2] as u64
+    })
+}
+
+/// The clock and the counter at the same moment: of several pairs the one that
+/// was read fastest, because the host may have been elsewhere in between.
+fn tsc_now() -> (Instant, u64) {
+    const PAIRS: usize = 8;
+    let pair = || {
+        let before = Instant::now();
+        // SAFETY: every x86_64 processor has the instruction.
+        let ticks = unsafe { std::arch::x86_64::_rdtsc() };
+        (before.elapsed(), before, ticks)
+    };
+    let first = pair();
+    let best = (1..PAIRS)
+        .map(|_| pair())
+        .fold(first, |best, next| if next.0 < best.0 { next } else { best });
+    (best.1, best.2)
 }
 
 #[cfg(test)]
@@ -196,6 +230,7 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
+    use crate::error;
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let root = tempfile::tempdir().unwrap();
@@ -206,7 +241,10 @@ mod tests {
     #[test]
     fn a_verdict_is_remembered_until_what_it_depends_on_changes() {
         let (_root, cache) = cache();
-        let hang = || Err(anyhow!("no word within 10 s"));
+        let hang = || {
+            let reason = "no word within 10 s".to_string();
+            Err(Loss { verdict: report::Verdict::GuestHang, reason }.into())
+        };
         let first = try_kernel(&cache, Arch::X86_64, "boot 1", hang).unwrap();
         assert!(!first.works && first.reason.contains("no word within 10 s"), "{first:?}");
         let again = try_kernel(&cache, Arch::X86_64, "boot 1", || panic!("tried again")).unwrap();
@@ -217,11 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_try_is_no_verdict() {
+    fn an_interruption_or_the_hosts_own_trouble_is_no_verdict() {
         let (_root, cache) = cache();
         let interrupt = || Err(error::Interrupted.into());
         let err = try_kernel(&cache, Arch::X86_64, "boot 1", interrupt).unwrap_err();
         assert_eq!(error::status(&err), error::INTERRUPTED);
+        let full = || Err(anyhow!("disk full"));
+        assert!(try_kernel(&cache, Arch::X86_64, "boot 1", full).is_err());
         assert!(try_kernel(&cache, Arch::X86_64, "boot 1", || Ok(())).unwrap().works);
     }
 

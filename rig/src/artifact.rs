@@ -13,7 +13,7 @@ use crate::kernel::{Builder, Kernel};
 use crate::module::{self, Module};
 use crate::project::Project;
 use crate::userspace::{self, Programs};
-use crate::{busybox, say};
+use crate::{busybox, lab, say};
 
 /// The name of the recipe that every guest boots.
 const RECIPE: &str = "guest";
@@ -51,7 +51,7 @@ pub struct Artifact {
     pub of: String,
     /// Where it is.
     pub path: PathBuf,
-    /// The hash of its content, or of everything that went into it.
+    /// The hash of its content.
     pub sha256: String,
     /// Whether nothing had to be made.
     pub from_cache: bool,
@@ -195,12 +195,12 @@ impl Workshop {
             }
             _ => {
                 for &abi in abis {
-                    let image = self.image(abi, &[])?;
+                    let image = self.image(abi, &[lab::OUT_MOUNT.to_string()])?;
                     artifacts.push(Artifact {
                         kind: "image",
                         of: abi.to_string(),
                         path: image.initramfs(),
-                        sha256: image.key().to_string(),
+                        sha256: self.cache.file_sha256(&image.initramfs())?,
                         from_cache: image.from_cache(),
                     });
                 }

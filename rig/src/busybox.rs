@@ -19,6 +19,8 @@ use crate::say;
 
 /// Package lists are some ten MB, the package one; the network may be slow.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// The version of how it is fetched: part of every key.
+const RECIPE: &str = "1";
 /// The package that has it.
 const PACKAGE: &str = "busybox-static";
 
@@ -28,7 +30,7 @@ const PACKAGE: &str = "busybox-static";
 /// The package cannot be downloaded, or does not hold a static program of this
 /// word size.
 pub fn fetch(cache: &Cache, arch: Arch) -> Result<PathBuf> {
-    let key = Key::new().add("arch", arch.debian()).add("release", release());
+    let key = Key::new().add("recipe", RECIPE).add("arch", arch.debian()).add("release", release());
     let entry = cache.entry("busybox", key, |dir| {
         say::status(&format!("busybox for {arch}: downloading {PACKAGE}:{}", arch.debian()));
         let work = dir.join("work");
@@ -100,10 +102,41 @@ fn check(program: &Path, arch: Arch) -> Result<()> {
     if head.get(..4) != Some(b"\x7fELF") || head.get(4) != Some(&class) {
         bail!("{} is not a program for {arch}", program.display());
     }
+    if needs_loader(&head, arch) {
+        bail!("{} is not static", program.display());
+    }
     Ok(())
+}
+
+/// Whether an ELF program has a header of type PT_INTERP (elf(5)).
+fn needs_loader(elf: &[u8], arch: Arch) -> bool {
+    const PT_INTERP: u64 = 3;
+    let number = |at: usize, bytes: usize| -> Option<u64> {
+        let field = elf.get(at..at.checked_add(bytes)?)?;
+        Some(field.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
+    };
+    // Where e_phoff, e_phentsize and e_phnum are.
+    let (offset, size, count) = match arch {
+        Arch::I386 => (number(28, 4), number(42, 2), number(44, 2)),
+        Arch::X86_64 => (number(32, 8), number(54, 2), number(56, 2)),
+    };
+    let (Some(offset), Some(size), Some(count)) = (offset, size, count) else { return false };
+    (0..count).any(|index| number((offset + index * size) as usize, 4) == Some(PT_INTERP))
 }
 
 /// The host's release: another one has another busybox.
 fn release() -> String {
     fs::read_to_string("/etc/os-release").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_with_a_loader_is_told_from_one_without() {
+        let shell = fs::read("/bin/sh").unwrap();
+        assert!(needs_loader(&shell, Arch::X86_64), "the host's shell is not static");
+        assert!(!needs_loader(b"\x7fELF\x02", Arch::X86_64), "a stump is no reason to panic");
+    }
 }

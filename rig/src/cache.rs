@@ -21,6 +21,9 @@ pub struct Cache {
     root: PathBuf,
 }
 
+/// The kinds of entries there are; a folder each.
+pub const KINDS: [&str; 7] = ["busybox", "config", "image", "kernel", "module", "sha256", "source"];
+
 /// A finished entry.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -50,7 +53,8 @@ impl Key {
         self
     }
 
-    /// Adds the name and content of every file below a folder.
+    /// Adds the name and content of every file below a folder, git's own left
+    /// out.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -60,9 +64,14 @@ impl Key {
         files.sort();
         let mut key = self.add("tree", label);
         for file in files {
-            let name = file.strip_prefix(folder).unwrap_or(&file);
-            let content = read(&file)?;
-            key = key.add(&name.to_string_lossy(), content);
+            interrupt::check()?;
+            let name = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy();
+            // A link may point to a folder, or to nothing: what counts is where.
+            key = if file.is_symlink() {
+                key.add(&name, fs::read_link(&file)?.as_os_str().as_encoded_bytes())
+            } else {
+                key.add(&name, read(&file)?)
+            };
         }
         Ok(key)
     }
@@ -132,6 +141,7 @@ impl Cache {
         key: Key,
         make: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Entry> {
+        debug_assert!(cfg!(test) || KINDS.contains(&kind), "{kind}");
         let key = key.finish();
         let dir = self.path(kind, &key);
         if dir.is_dir() {
@@ -177,6 +187,33 @@ impl Cache {
                 }
             }
         }
+    }
+
+    /// Removes every entry and memory, and nothing else that may be in the
+    /// folder. Waits for builds that are under way.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn clear(&self) -> Result<()> {
+        for lock in list(&self.root.join("lock"))? {
+            let name = lock.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            drop(self.lock(&name, "the cache")?);
+        }
+        for kind in KINDS {
+            let folder = self.root.join(kind);
+            if folder.is_dir() {
+                fs::remove_dir_all(&folder)
+                    .with_context(|| format!("cannot remove {}", folder.display()))?;
+                say::status(&format!("removed {}", folder.display()));
+            }
+        }
+        for file in list(&self.root)? {
+            if file.extension().is_some_and(|kind| kind == "json") && file.is_file() {
+                fs::remove_file(&file)
+                    .with_context(|| format!("cannot remove {}", file.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// The SHA-256 of a file, remembered by its size and times: hashing a
@@ -255,17 +292,23 @@ pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
 }
 
 fn list_files(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            list_files(&entry.path(), into)?;
+    for path in list(folder)? {
+        if path.is_dir() && !path.is_symlink() {
+            if !path.ends_with(".git") {
+                list_files(&path, into)?;
+            }
         } else {
-            into.push(entry.path());
+            into.push(path);
         }
     }
     Ok(())
+}
+
+/// What is in a folder.
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let cannot = || format!("cannot read {}", folder.display());
+    let entries = fs::read_dir(folder).with_context(cannot)?;
+    entries.map(|entry| Ok(entry.with_context(cannot)?.path())).collect()
 }
 
 #[cfg(test)]
@@ -339,6 +382,30 @@ mod tests {
         assert_eq!(cache.file_sha256(&file).unwrap(), abc);
         write(&file, "abcd").unwrap();
         assert_ne!(cache.file_sha256(&file).unwrap(), abc);
+    }
+
+    #[test]
+    fn clearing_leaves_what_is_not_the_caches() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::at(root.path()).unwrap();
+        cache.entry("image", key("a"), |dir| write(&dir.join("file"), "")).unwrap();
+        cache.remember("kvm-i386.json", &1).unwrap();
+        write(&root.path().join("mine"), "").unwrap();
+        cache.clear().unwrap();
+        assert!(cache.find("image", key("a")).is_none());
+        assert_eq!(cache.recall::<u32>("kvm-i386.json"), None);
+        assert!(root.path().join("mine").is_file());
+    }
+
+    #[test]
+    fn a_tree_with_links_has_a_hash() {
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("../somewhere", root.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("/", root.path().join("folder")).unwrap();
+        let hash = || Key::new().add_tree("x", root.path()).unwrap().finish();
+        let before = hash();
+        write(&root.path().join("file"), "new").unwrap();
+        assert_ne!(before, hash());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{command, error, interrupt, say, share, usage};
 /// them under QEMU, and tries published claims on them. Without a subcommand:
 /// everything, from stale parts to tables.
 #[derive(Parser, Debug)]
-#[command(name = "nlrig", version, args_conflicts_with_subcommands = true)]
+#[command(name = "nlrig", version)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -74,6 +74,9 @@ pub fn run() -> Result<u8> {
         }
         Err(err) => return Err(usage!("{}", one_line(&err.render().to_string()))),
     };
+    if cli.command.is_some() && cli.run != RunOptions::default() {
+        return Err(usage!("options of a run stand behind the subcommand, not before it"));
+    }
     say::set_level(cli.volume.verbose as i8 - cli.volume.quiet as i8);
     if let Some(Command::ShareDaemon(options)) = &cli.command {
         // Its parent's signals are not its own, and it waits in the kernel.

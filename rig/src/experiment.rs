@@ -150,13 +150,12 @@ pub fn find(names: &[String]) -> Result<Vec<&'static dyn Experiment>> {
         return Ok(ALL.to_vec());
     }
     let all = || ALL.iter().map(|experiment| experiment.name()).collect::<Vec<_>>().join(", ");
-    names
-        .iter()
-        .map(|name| {
-            let found = ALL.iter().copied().find(|experiment| experiment.name() == name);
-            found.ok_or_else(|| usage!("no experiment \"{name}\": there is {}", all()))
-        })
-        .collect()
+    if let Some(name) = names.iter().find(|name| !ALL.iter().any(|known| known.name() == **name)) {
+        return Err(usage!("no experiment \"{name}\": there is {}", all()));
+    }
+    // Each once, however often it is named.
+    let named = |experiment: &&&dyn Experiment| names.iter().any(|name| name == experiment.name());
+    Ok(ALL.iter().filter(named).copied().collect())
 }
 
 /// Refuses parameters that none of these experiments takes.

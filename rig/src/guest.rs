@@ -11,9 +11,10 @@ pub mod streams;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio as ProcessStdio};
 use std::time::{Duration, Instant};
 
@@ -79,8 +80,6 @@ pub struct Boot<'a> {
 /// What the guest said when it was ready.
 #[derive(Clone, Debug)]
 pub struct Ready {
-    /// The kernel's release.
-    pub kernel: String,
     /// The clock that its times come from.
     pub clocksource: String,
     /// From the start of QEMU to the event, on the host's clock.
@@ -168,11 +167,7 @@ impl Guest {
             events: Lines::new(events.try_clone()?, &boot.dir.join("events.jsonl"))?,
             control: events,
             streams: Streams::new(stdin, stdout, stderr)?,
-            ready: Ready {
-                kernel: String::new(),
-                clocksource: String::new(),
-                boot: Duration::ZERO,
-            },
+            ready: Ready { clocksource: String::new(), boot: Duration::ZERO },
             _scratch: scratch,
         };
         guest.wait_until_ready(start, boot.limit)?;
@@ -184,7 +179,7 @@ impl Guest {
             loss(Verdict::GuestHang, format!("the guest said nothing within {}", seconds(limit)))
         };
         match self.next_event(start + limit, late)? {
-            Event::Ready { kernel, clocksource, faults, .. } => {
+            Event::Ready { clocksource, faults, .. } => {
                 if !faults.is_empty() {
                     let faults = faults.join("; ");
                     return Err(loss(
@@ -192,7 +187,7 @@ impl Guest {
                         format!("the guest came up with faults: {faults}"),
                     ));
                 }
-                self.ready = Ready { kernel, clocksource, boot: start.elapsed() };
+                self.ready = Ready { clocksource, boot: start.elapsed() };
                 Ok(())
             }
             event => Err(out_of_order(&event)),
@@ -220,6 +215,9 @@ impl Guest {
                 let passed = seconds(start.elapsed());
                 loss(Verdict::Timeout, format!("the program was not done after {passed}"))
             };
+            if start.elapsed() > limits.total {
+                return Err(late()); // However much it still says.
+            }
             match self.next_event(deadline, late)? {
                 Event::Started => self.streams.open(job),
                 Event::Data { value } => data(value)?,
@@ -239,11 +237,6 @@ impl Guest {
         self.streams.forward();
     }
 
-    /// What the guest's console said last.
-    pub fn console_tail(&self) -> Vec<String> {
-        self.console.tail()
-    }
-
     /// Ends the machine and waits until it is gone.
     ///
     /// # Errors
@@ -255,6 +248,8 @@ impl Guest {
             Event::End => {}
             event => return Err(out_of_order(&event)),
         }
+        // The guest waits for this: what is still queued there is then ours.
+        let _ = self.control.shutdown(Shutdown::Both);
         let deadline = Instant::now() + QEMU_END_LIMIT;
         while self.qemu.try_wait()?.is_none() && Instant::now() < deadline {
             // QEMU waits for nobody to read its console.
@@ -339,16 +334,25 @@ impl Guest {
         }
     }
 
-    /// Waits for the bytes that the guest says it sent.
+    /// Waits for the bytes that the guest says it sent, and until they are
+    /// written. How long the reader of the rig's own output takes is up to it.
     fn drain_streams(&mut self, stdout_bytes: u64, stderr_bytes: u64) -> Result<()> {
-        let deadline = Instant::now() + END_LIMIT;
-        while self.streams.lack(stdout_bytes, stderr_bytes) {
+        let mut deadline = Instant::now() + END_LIMIT;
+        loop {
+            let lack = self.streams.lack(stdout_bytes, stderr_bytes);
+            if !lack && !self.streams.hold() {
+                break;
+            }
             interrupt::check()?;
-            if Instant::now() > deadline {
+            if lack && !self.streams.hold() && Instant::now() > deadline {
                 return Err(loss(Verdict::LostVm, "the command's output did not arrive whole"));
             }
+            let come = self.streams.come();
             if matches!(self.wake(interrupt::POLL)?, Woken::Gone) {
                 return Err(self.post_mortem());
+            }
+            if self.streams.come() > come {
+                deadline = Instant::now() + END_LIMIT;
             }
         }
         self.streams.close();
@@ -365,13 +369,15 @@ impl Guest {
             status = self.qemu.try_wait().ok().flatten();
             std::thread::sleep(Duration::from_millis(5));
         }
+        // Its pipes end with it, so that what is left in them can be read out.
+        self.qemu.kill();
         self.console.drain();
         self.complaints.drain();
         if let Some(line) = self.console.panic() {
             return loss(Verdict::Panic, format!("the guest's kernel panicked: {line}"));
         }
-        if let Some(share) = self.dead_share() {
-            return loss(Verdict::LostVm, format!("the daemon of the share {share} died"));
+        if let Some(reason) = self.shares.iter_mut().find_map(Share::failure) {
+            return loss(Verdict::Infra, reason);
         }
         let how = match status {
             Some(status) => format!("QEMU ended ({status})"),
@@ -382,11 +388,6 @@ impl Guest {
             None => String::new(),
         };
         loss(Verdict::LostVm, format!("{how} without the guest's last event{why}"))
-    }
-
-    fn dead_share(&mut self) -> Option<String> {
-        // A daemon ends with its guest; only one that failed is to blame.
-        self.shares.iter_mut().find_map(|share| share.has_failed().then(|| share.tag.clone()))
     }
 }
 
@@ -446,7 +447,6 @@ fn read_some(source: &mut impl Read, into: &mut Vec<u8>) -> std::io::Result<bool
 }
 
 /// Makes a file of a trial's folder.
-fn create(path: &Path) -> Result<(File, PathBuf)> {
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok((file, path.to_path_buf()))
+fn create(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }

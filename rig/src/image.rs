@@ -12,6 +12,9 @@ use serde::Deserialize;
 use crate::busybox;
 use crate::cache::{self, Cache, Entry, Key};
 
+/// The version of how images are made of recipes: part of every key.
+const RECIPE: &str = "1";
+
 /// A recipe: `images/NAME.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,11 +81,6 @@ impl Image {
         self.entry.dir.join("share")
     }
 
-    /// The hash of what went into it.
-    pub fn key(&self) -> &str {
-        &self.entry.key
-    }
-
     /// Whether it was there before.
     pub fn from_cache(&self) -> bool {
         self.entry.from_cache
@@ -111,13 +109,25 @@ impl Recipe {
     /// # Errors
     /// The recipe names something there is not, or a part cannot be read.
     pub fn make(&self, cache: &Cache, parts: &Parts) -> Result<Image> {
-        let mut key = Key::new().add("recipe", format!("{self:?}"));
+        let mut key = Key::new().add("recipe", RECIPE).add("contents", format!("{self:?}"));
+        let mut hashes = BTreeMap::new();
         for source in self.initramfs.files.values().chain(self.share.files.values()) {
-            key = key.add(source, cache.file_sha256(&parts.find(source)?)?);
+            let hash = cache.file_sha256(&parts.find(source)?)?;
+            key = key.add(source, &hash);
+            hashes.insert(source.as_str(), hash);
         }
+        // Another run may build a part anew just now.
+        let content = |source: &str| -> Result<Vec<u8>> {
+            let path = parts.find(source)?;
+            let content = cache::read(&path)?;
+            if hashes.get(source) != Some(&cache::sha256(&content)) {
+                bail!("{} changed while the image was made; run again", path.display());
+            }
+            Ok(content)
+        };
         let entry = cache.entry("image", key, |dir| {
-            cache::write(&dir.join("initramfs.cpio"), self.initramfs(parts)?)?;
-            self.fill_share(parts, &dir.join("share"))
+            cache::write(&dir.join("initramfs.cpio"), self.initramfs(content)?)?;
+            self.fill_share(content, &dir.join("share"))
         })?;
         Ok(Image {
             entry,
@@ -126,14 +136,14 @@ impl Recipe {
         })
     }
 
-    fn initramfs(&self, parts: &Parts) -> Result<Vec<u8>> {
+    fn initramfs(&self, content: impl Fn(&str) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
         let mounts = self.initramfs.mounts.join("\n") + "\n";
         let modules = self.initramfs.modules.join("\n") + "\n";
         archive.file("/etc/fstab", 0o644, mounts.as_bytes())?;
         archive.file("/etc/modules", 0o644, modules.as_bytes())?;
         for (path, source) in &self.initramfs.files {
-            archive.file(path, 0o755, &cache::read(&parts.find(source)?)?)?;
+            archive.file(path, 0o755, &content(source)?)?;
         }
         for (path, target) in &self.initramfs.links {
             archive.add(path, LINK | 0o777, target.as_bytes())?;
@@ -141,12 +151,11 @@ impl Recipe {
         archive.finish()
     }
 
-    fn fill_share(&self, parts: &Parts, share: &Path) -> Result<()> {
+    fn fill_share(&self, content: impl Fn(&str) -> Result<Vec<u8>>, share: &Path) -> Result<()> {
         for (path, source) in &self.share.files {
             let target = share.join(path);
             fs::create_dir_all(target.parent().unwrap_or(share))?;
-            fs::copy(parts.find(source)?, &target)
-                .with_context(|| format!("cannot write {}", target.display()))?;
+            cache::write(&target, content(source)?)?;
             fs::set_permissions(&target, fs::Permissions::from_mode(0o755))?;
         }
         let busybox = share.join("bin/busybox");

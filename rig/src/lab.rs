@@ -65,11 +65,6 @@ impl Lab {
         Ok(version)
     }
 
-    /// What was chosen so far, by architecture.
-    pub fn chosen(&self) -> &BTreeMap<Arch, Choice> {
-        &self.chosen
-    }
-
     /// The accelerator for guests of this kernel.
     ///
     /// # Errors

@@ -16,13 +16,14 @@ use crate::say;
 /// A few files; a busy machine may take long all the same.
 const BUILD_LIMIT: Duration = Duration::from_secs(10 * 60);
 
+/// The version of how it is built: part of every key.
+const RECIPE: &str = "1";
+
 /// A module that was built.
 #[derive(Clone, Debug)]
 pub struct Module {
     /// The object to load.
     pub path: PathBuf,
-    /// The hash of what it was made of.
-    pub key: String,
     /// Whether nothing had to be compiled.
     pub from_cache: bool,
 }
@@ -34,6 +35,7 @@ pub struct Module {
 /// here. The message has the first line that says what is wrong.
 pub fn build(cache: &Cache, kernel: &Kernel, source: &Path, jobs: usize) -> Result<Module> {
     let key = Key::new()
+        .add("recipe", RECIPE)
         .add("kernel", &kernel.image_sha256)
         .add("config", &kernel.config_sha256)
         .add_tree("module", source)?;
@@ -47,7 +49,7 @@ pub fn build(cache: &Cache, kernel: &Kernel, source: &Path, jobs: usize) -> Resu
         fs::remove_dir_all(&build)?;
         Ok(())
     })?;
-    Ok(Module { path: entry.dir.join("nlrig.ko"), key: entry.key, from_cache: entry.from_cache })
+    Ok(Module { path: entry.dir.join("nlrig.ko"), from_cache: entry.from_cache })
 }
 
 fn compile(kernel: &Kernel, build: &Path, dir: &Path, jobs: usize) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::accel::Wish;
 use crate::units;
 
 /// Options of `run`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq)]
 pub struct RunOptions {
     #[command(flatten)]
     /// What guests are like.
@@ -35,7 +35,7 @@ pub struct RunOptions {
 }
 
 /// Options that `run` and `exec` share: what guests are like.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, PartialEq)]
 pub struct GuestOptions {
     /// Kinds of programs: i386, ia32, x86_64
     #[arg(long, value_name = "ABI", value_delimiter = ',', hide_possible_values = true)]
@@ -101,6 +101,20 @@ impl Default for GuestOptions {
             kernel_source: None,
             kernel_sha256: None,
             jobs: None,
+        }
+    }
+}
+
+impl Default for RunOptions {
+    /// As if none of them were typed.
+    fn default() -> RunOptions {
+        RunOptions {
+            guest: GuestOptions::default(),
+            stack: Vec::new(),
+            set: Vec::new(),
+            repeat: 1,
+            json: None,
+            out: None,
         }
     }
 }
@@ -211,10 +225,14 @@ fn memory(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// Longer is a slip of the finger.
+const DURATIONS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 60 * 60);
+
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration >= Duration::from_secs(1) => Ok(duration),
-        Ok(_) => Err(format!("\"{text}\" is less than a second")),
+        Ok(duration) if DURATIONS.contains(&duration) => Ok(duration),
+        Ok(_) => Err(format!("\"{text}\" is not between a second and a week")),
         Err(err) => Err(format!("\"{text}\" is not a duration like 90s or 5m: {err}")),
     }
 }

@@ -7,8 +7,8 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -24,7 +24,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use crate::interrupt;
 
 /// The longest line of a build that is looked at, in bytes.
-const LINE_MAX_BYTES: u64 = 64 * 1024;
+const LINE_MAX_BYTES: usize = 64 * 1024;
 
 /// A running child in a process group of its own.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a child. The descriptors in `pass` keep their numbers in it; all
-    /// others but the standard streams are closed.
+    /// Starts a child. The descriptors in `pass` keep their numbers in it; the
+    /// rig's others are all closed on exec.
     ///
     /// # Errors
     /// The program cannot be started; the message names it.
@@ -70,11 +70,6 @@ impl Child {
     /// The standard error, if it was made a pipe and not taken before.
     pub fn take_stderr(&mut self) -> Option<OwnedFd> {
         self.inner.stderr.take().map(OwnedFd::from)
-    }
-
-    /// The process id.
-    pub fn id(&self) -> u32 {
-        self.inner.id()
     }
 
     /// How it ended, if it has.
@@ -144,26 +139,38 @@ pub fn run_logged(
     let mut child = Child::spawn(command, Vec::new())?;
     let deadline = Instant::now() + limit;
     let mut first_error = None;
-    let mut lines = BufReader::new(output);
+    let mut output = File::from(OwnedFd::from(output));
+    let mut line = Vec::new();
     loop {
         interrupt::check()?;
         if Instant::now() > deadline {
             bail!("{what} did not end within {} s; see {}", limit.as_secs(), log.display());
         }
-        if lines.buffer().is_empty() && !readable_soon(lines.get_ref())? {
+        if !readable_soon(&[output.as_fd()])? {
             continue;
         }
-        let mut line = Vec::new();
-        if lines.by_ref().take(LINE_MAX_BYTES).read_until(b'\n', &mut line)? == 0 {
+        let mut chunk = [0; 16 * 1024];
+        let length = output.read(&mut chunk)?;
+        if length == 0 {
             break;
         }
-        file.write_all(&line).with_context(|| format!("cannot write {}", log.display()))?;
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end();
-        if first_error.is_none() && looks_like_error(text) {
-            first_error = Some(text.to_string());
+        file.write_all(&chunk[..length])
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        for &byte in &chunk[..length] {
+            if byte != b'\n' {
+                if line.len() < LINE_MAX_BYTES {
+                    line.push(byte);
+                }
+                continue;
+            }
+            let text = String::from_utf8_lossy(&line);
+            let text = text.trim_end();
+            if first_error.is_none() && looks_like_error(text) {
+                first_error = Some(text.to_string());
+            }
+            each_line(text);
+            line.clear();
         }
-        each_line(text);
     }
     let status = child.wait_for(deadline.saturating_duration_since(Instant::now()))?;
     match status {
@@ -193,9 +200,13 @@ pub fn capture(mut command: Command, limit: Duration) -> Result<String> {
         if Instant::now() > deadline {
             bail!("{program} did not answer within {} s", limit.as_secs());
         }
+        let open: Vec<_> = pipes.iter().flatten().map(AsFd::as_fd).collect();
+        if !readable_soon(&open)? {
+            continue;
+        }
         for (pipe, text) in pipes.iter_mut().zip(&mut texts) {
             let Some(file) = pipe else { continue };
-            if readable_soon(file)? {
+            if readable_now(file.as_fd())? {
                 let mut chunk = [0; 8192];
                 match file.read(&mut chunk)? {
                     0 => *pipe = None,
@@ -215,10 +226,18 @@ pub fn capture(mut command: Command, limit: Duration) -> Result<String> {
     }
 }
 
-/// Whether a read would not wait, asked for a short while.
-fn readable_soon(fd: &impl AsFd) -> Result<bool> {
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+/// Whether a read of one of these would not wait, asked for a short while.
+fn readable_soon(fds: &[BorrowedFd<'_>]) -> Result<bool> {
     let wait = PollTimeout::try_from(interrupt::POLL).unwrap_or(PollTimeout::ZERO);
+    readable_within(fds, wait)
+}
+
+fn readable_now(fd: BorrowedFd<'_>) -> Result<bool> {
+    readable_within(&[fd], PollTimeout::ZERO)
+}
+
+fn readable_within(fds: &[BorrowedFd<'_>], wait: PollTimeout) -> Result<bool> {
+    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     match poll(&mut fds, wait) {
         Ok(ready) => Ok(ready > 0),
         Err(nix::errno::Errno::EINTR) => Ok(false),

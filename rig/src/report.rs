@@ -97,6 +97,8 @@ pub struct TrialReport {
     pub published: Vec<Value>,
     /// From the start of the VM to its end.
     pub duration_s: f64,
+    /// The clock that the guest's times come from.
+    pub clocksource: Option<String>,
     /// Files of this trial, relative to the report.
     pub artifacts: BTreeMap<String, String>,
 }
@@ -183,6 +185,10 @@ impl Report {
 pub fn write_whole(path: &Path, content: &str) -> Result<()> {
     use std::io::Write;
     let failed = || format!("cannot write {}", path.display());
+    // A device, a pipe or a link is written to, never replaced.
+    if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return fs::write(path, content).with_context(failed);
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()

@@ -20,6 +20,10 @@ use crate::{error, interrupt, say};
 /// How many runs are kept below the folder of results.
 const RUNS_KEPT: usize = 20;
 
+/// What a workload may report in one trial, in objects and in bytes.
+const DATA_MAX: usize = 100_000;
+const DATA_MAX_BYTES: usize = 32 << 20;
+
 /// A trial with the experiment that judges it.
 #[derive(Clone)]
 pub struct Planned {
@@ -27,8 +31,6 @@ pub struct Planned {
     pub experiment: &'static dyn Experiment,
     /// The trial.
     pub trial: Trial,
-    /// The repetition, from 1.
-    pub repetition: u32,
 }
 
 /// The trials of these experiments, in their order; every repetition is one of
@@ -49,7 +51,7 @@ pub fn plan(
                 if repetitions > 1 {
                     trial.name.push_str(&format!("/repetition={repetition}"));
                 }
-                planned.push(Planned { experiment, trial, repetition });
+                planned.push(Planned { experiment, trial });
             }
         }
     }
@@ -114,17 +116,22 @@ impl Run {
     /// Only what ends the run: an interruption, a full disk. What happens to
     /// the trial's machine is its verdict.
     pub fn trial(&mut self, planned: &Planned) -> Result<&TrialReport> {
-        let Planned { experiment, trial, .. } = planned;
+        let Planned { experiment, trial } = planned;
         let built = self.built(trial.abi)?;
         let dir = self.dir.join(trial.name.replace('/', "_"));
+        // Trying KVM takes seconds, which are not the trial's.
+        let accel = self.lab.accel(&built)?;
         let start = Instant::now();
         let attempt = self.attempt(*experiment, trial, &built, &dir);
-        let (judgement, predicted) = match attempt {
-            Ok(observed) => (experiment.judge(trial, &observed), observed.predicted),
+        let (judgement, predicted, clocksource) = match attempt {
+            Ok((observed, clocksource)) => {
+                (experiment.judge(trial, &observed), observed.predicted, Some(clocksource))
+            }
             Err(err) if err.is::<error::Interrupted>() => return Err(err),
             Err(err) => match err.downcast::<Loss>() {
                 Ok(loss) => (
                     Judgement { verdict: loss.verdict, reason: Some(loss.reason), measured: None },
+                    None,
                     None,
                 ),
                 Err(err) => return Err(err.context(trial.name.clone())),
@@ -134,7 +141,6 @@ impl Run {
         if !kernels.iter().any(|kernel| kernel.image_sha256 == built.kernel.image_sha256) {
             kernels.push(built.kernel.clone());
         }
-        let accel = self.lab.accel(&built)?;
         self.report.environment.accel.insert(built.kernel.arch.to_string(), accel.clone());
         let trial_report = TrialReport {
             experiment: experiment.name().to_string(),
@@ -151,6 +157,7 @@ impl Run {
             predicted,
             published: trial.published.clone(),
             duration_s: seconds(start.elapsed()),
+            clocksource,
             artifacts: artifacts(&self.dir, &dir),
         };
         self.report.trials.push(trial_report);
@@ -163,7 +170,7 @@ impl Run {
         trial: &Trial,
         built: &Built,
         dir: &Path,
-    ) -> Result<Observed> {
+    ) -> Result<(Observed, String)> {
         let mut job = trial.job.clone();
         job.stdio = Stdio::Folder(lab::OUT_IN_GUEST.to_string());
         let start = Instant::now();
@@ -175,9 +182,11 @@ impl Run {
         };
         let mut guest = self.lab.boot(built, needs, dir)?;
         let boot = guest.ready.boot;
+        let clocksource = guest.ready.clocksource.clone();
         let mut data: Vec<Value> = Vec::new();
         let mut predicted: Option<Map<String, Value>> = None;
         let mut unpredictable = None;
+        let mut bytes = 0;
         let mut progress = say::Progress::new();
         let exit = guest.run(&job, trial.limits, |value| {
             if predicted.is_none() && unpredictable.is_none() {
@@ -189,7 +198,14 @@ impl Run {
             // Signs of life are for whoever watches, not for the record.
             match value.get("progress") {
                 Some(sign) => progress.update(|| format!("{}: {sign}", trial.name)),
-                None => data.push(value),
+                None => {
+                    bytes += value.to_string().len();
+                    if data.len() == DATA_MAX || bytes > DATA_MAX_BYTES {
+                        let reason = "the workload reported without end".to_string();
+                        return Err(Loss { verdict: Verdict::LostVm, reason }.into());
+                    }
+                    data.push(value);
+                }
             }
             Ok(())
         })?;
@@ -201,7 +217,8 @@ impl Run {
         if let Exit::NotStarted { reason, .. } = &exit {
             return Err(Loss { verdict: Verdict::Infra, reason: reason.clone() }.into());
         }
-        Ok(Observed { data, exit, predicted, boot, total: start.elapsed() })
+        let total = start.elapsed();
+        Ok((Observed { data, exit, predicted, boot, total }, clocksource))
     }
 
     /// Ends the run: writes the reports and gives back what they say.
@@ -255,7 +272,8 @@ fn artifacts(run: &Path, dir: &Path) -> BTreeMap<String, String> {
         ("stderr", "out/stderr"),
     ]
     .into_iter()
-    .filter(|(_, file)| dir.join(file).is_file())
+    // A link in the guest's folder may lead anywhere.
+    .filter(|(_, file)| fs::symlink_metadata(dir.join(file)).is_ok_and(|meta| meta.is_file()))
     .filter_map(|(name, file)| {
         let path = dir.join(file);
         let path = path.strip_prefix(run).ok()?.to_str()?.to_string();
@@ -264,7 +282,7 @@ fn artifacts(run: &Path, dir: &Path) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// Makes the folder of a run, points `latest` at it and forgets the oldest.
+/// Makes the folder of a run and points `latest` at it.
 fn make_run_folder(results: &Path, started: SystemTime) -> Result<PathBuf> {
     fs::create_dir_all(results).with_context(|| format!("cannot make {}", results.display()))?;
     let stamp = report::rfc3339(started).replace(':', "").replace(['-', 'Z'], "");
@@ -277,8 +295,13 @@ fn make_run_folder(results: &Path, started: SystemTime) -> Result<PathBuf> {
     std::os::unix::fs::symlink(&name, &link)?;
     fs::rename(&link, results.join("latest"))
         .with_context(|| format!("cannot replace {}", results.join("latest").display()))?;
+    Ok(dir)
+}
 
-    let mut runs: Vec<_> = fs::read_dir(results)?
+/// Removes all but the newest runs in the rig's own folder of results.
+pub fn forget_old(results: &Path) {
+    let Ok(entries) = fs::read_dir(results) else { return };
+    let mut runs: Vec<_> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.starts_with("run-"))
         .collect();
@@ -287,7 +310,6 @@ fn make_run_folder(results: &Path, started: SystemTime) -> Result<PathBuf> {
     for old in runs.iter().rev().skip(RUNS_KEPT) {
         let _ = fs::remove_dir_all(results.join(old));
     }
-    Ok(dir)
 }
 
 /// The exit status of a run.

@@ -1,10 +1,12 @@
-//! What the rig says on standard error while it works. Results go to standard
-//! output; these lines never do.
+//! What the rig says: progress and errors on standard error, results on
+//! standard output, and never one on the other.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI8, Ordering};
 use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
 
 /// -1 is quiet, 0 is normal, 1 and more is verbose.
 static LEVEL: AtomicI8 = AtomicI8::new(0);
@@ -28,6 +30,14 @@ pub fn detail(text: &str) {
     if LEVEL.load(Ordering::Relaxed) >= 1 {
         line(text);
     }
+}
+
+/// A line of results, to standard output.
+///
+/// # Errors
+/// Standard output is closed or full.
+pub fn result(text: &str) -> Result<()> {
+    writeln!(stdout(), "{text}").context("cannot write to standard output")
 }
 
 /// What ended the run; said however quiet the rig is.

@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::process::{self, Child};
+use crate::say::printable;
 
 /// A folder to share, and what the guest may do with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Share {
     pub tag: String,
     /// The socket that QEMU connects to.
     pub socket: PathBuf,
+    /// What the daemon says.
+    log: PathBuf,
     child: Child,
 }
 
@@ -63,7 +66,7 @@ impl Share {
             UnixListener::bind(&socket)
                 .with_context(|| format!("cannot make the socket {}", socket.display()))?,
         );
-        let log = std::fs::File::create(log)
+        let log_file = std::fs::File::create(log)
             .with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(program);
         command
@@ -74,16 +77,17 @@ impl Share {
             .arg(path)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log);
-        Ok(Share { tag: folder.tag.clone(), socket, child: Child::spawn(command, vec![listener])? })
+            .stderr(log_file);
+        let child = Child::spawn(command, vec![listener])?;
+        Ok(Share { tag: folder.tag.clone(), socket, log: log.to_path_buf(), child })
     }
 
-    /// Whether the daemon ended in any other way than with its guest.
-    pub fn has_failed(&mut self) -> bool {
-        match self.child.try_wait() {
-            Ok(None) => false,
-            Ok(Some(status)) => !status.success(),
-            Err(_) => true,
-        }
+    /// Why the daemon ended, if it did in any other way than with its guest.
+    pub fn failure(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok().flatten().filter(|status| !status.success())?;
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let why = log.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+        Some(format!("the daemon of the share {} died ({status}){}", self.tag, printable(&why)))
     }
 }

@@ -154,6 +154,11 @@ impl Socket {
             unsafe { libc::recv(self.fd, (&raw mut answer).cast(), length, libc::MSG_DONTWAIT) };
         check(Call::Recv, got as i64)?;
 
+        if answer.header.nlmsg_type == libc::NLMSG_ERROR as u16 {
+            // struct nlmsgerr begins with a negative errno, where the cookie is.
+            let errno = (answer.cookie as u32 as i32).wrapping_neg();
+            return Err(Failure { call: Call::Answer, errno });
+        }
         let right = got as usize == length
             && answer.header.nlmsg_type == NLRIG_MSG_ECHO_REPLY as u16
             && answer.header.nlmsg_seq == 1

@@ -62,10 +62,13 @@ fn main() -> ExitCode {
 type Result<T> = std::result::Result<T, String>;
 
 fn rig(mut arguments: Vec<String>) -> Result<()> {
-    // Help needs no machine that is ready, but a rig that is built.
     make_ready(&mut arguments)?;
     let mut build = cargo();
-    build.args(["build", "--release", "--locked", "--package", "nlrig"]);
+    // Wherever this user's cargo builds by default, the rig is built here.
+    build
+        .args(["build", "--release", "--locked", "--package", "nlrig", "--target-dir"])
+        .arg(root().join("target"))
+        .env_remove("CARGO_BUILD_TARGET");
     // cargo's own words are only worth reading when there is something to do.
     let program = root().join("target/release/nlrig");
     if program.is_file() {

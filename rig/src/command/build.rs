@@ -23,16 +23,16 @@ pub fn build(options: &BuildOptions) -> Result<u8> {
         }
     }
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&artifacts)?);
+        say::result(&serde_json::to_string_pretty(&artifacts)?)?;
     } else {
         for artifact in &artifacts {
             let how = if artifact.from_cache { "cached" } else { "built" };
-            println!(
+            say::result(&format!(
                 "{:<9} {:<7} {how:<6} {}",
                 artifact.kind,
                 artifact.of,
                 artifact.path.display()
-            );
+            ))?;
         }
     }
     say::detail(&format!("{} artifacts", artifacts.len()));

@@ -19,11 +19,12 @@ pub fn clean(cache: bool) -> Result<u8> {
     remove(&target.join("rig"))?;
     remove(&target.join("userspace"))?;
     if cache {
-        remove(Cache::open()?.root())?;
+        Cache::open()?.clear()?;
     }
     Ok(error::OK)
 }
 
+/// Removes a folder, if it is there.
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Ok(()) => say::status(&format!("removed {}", folder.display())),

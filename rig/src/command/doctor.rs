@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use super::{kernels, prepare};
 use crate::abi::{Abi, Arch};
+use crate::accel::Wish;
+use crate::kernel::source::Source;
 use crate::options::DoctorOptions;
 use crate::process::{capture, find};
-use crate::{accel, error, qemu, report, toolchain};
+use crate::{accel, error, qemu, report, say, toolchain};
 
 /// What building kernels and modules takes, beside QEMU and Rust.
 const TOOLS: [&str; 11] =
@@ -43,16 +45,10 @@ pub fn doctor(options: &DoctorOptions) -> Result<u8> {
         checks.push(check(&format!("guest programs for {arch}"), choice));
     }
     let builder = kernels(&options.guest)?;
-    checks.push(check(
-        "kernel source",
-        match &builder.source {
-            Some(path) => Ok(path.display().to_string()),
-            None if builder.known.source.is_file() => {
-                Ok(builder.known.source.display().to_string())
-            }
-            None => Err(anyhow::anyhow!("install {}", builder.known.package)),
-        },
-    ));
+    let source = Source::find(&builder);
+    checks.push(check("kernel source", source.map(|source| source.path.display().to_string())));
+    checks.push(check("32-bit static programs", link_32_bit()));
+    checks.push(check("share daemons", confinement()));
     checks.push(check("memory", memory()));
     checks.push(check("disk", disk(builder.cache.root())));
     for arch in Arch::ALL {
@@ -62,12 +58,15 @@ pub fn doctor(options: &DoctorOptions) -> Result<u8> {
     let well = checks.iter().all(|check| check.ok);
     if options.json {
         let document = serde_json::json!({ "ok": well, "checks": checks });
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        say::result(&serde_json::to_string_pretty(&document)?)?;
     } else {
         for Check { what, ok, finding } in &checks {
-            println!("{} {what:<32} {finding}", if *ok { "ok     " } else { "MISSING" });
+            say::result(&format!(
+                "{} {what:<32} {finding}",
+                if *ok { "ok     " } else { "MISSING" }
+            ))?;
         }
-        println!("{}", if well { "A run would work." } else { "A run would not work." });
+        say::result(if well { "A run would work." } else { "A run would not work." })?;
     }
     Ok(if well { error::OK } else { error::RIG })
 }
@@ -88,6 +87,32 @@ fn version(tool: &str) -> Result<String> {
     command.arg("--version");
     let text = capture(command, Duration::from_secs(20))?;
     Ok(text.lines().next().unwrap_or_default().to_string())
+}
+
+/// Links an empty 32-bit program, as the guest's programs are linked.
+fn link_32_bit() -> Result<String> {
+    let dir = tempfile::tempdir()?;
+    let source = dir.path().join("empty.c");
+    crate::cache::write(&source, "int main(void) { return 0; }\n")?;
+    let mut command = std::process::Command::new("gcc");
+    command.args(["-m32", "-static", "-o"]).arg(dir.path().join("empty")).arg(source);
+    match capture(command, Duration::from_secs(60)) {
+        Ok(_) => Ok("gcc -m32 -static works".to_string()),
+        Err(err) => bail!("install gcc-multilib ({err:#})"),
+    }
+}
+
+/// A share daemon of an ordinary user needs a user namespace.
+fn confinement() -> Result<String> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok("confined by root".to_string());
+    }
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "true"]);
+    match capture(command, Duration::from_secs(20)) {
+        Ok(_) => Ok("confined in user namespaces".to_string()),
+        Err(err) => bail!("this user may not make user namespaces ({err:#})"),
+    }
 }
 
 fn memory() -> Result<String> {
@@ -115,7 +140,10 @@ fn disk(path: &std::path::Path) -> Result<String> {
 /// The verdict on KVM; this boots a kernel if one is built and none was tried.
 fn accelerator(options: &DoctorOptions, arch: Arch) -> Result<String> {
     if let Some(trouble) = accel::device_trouble(std::path::Path::new("/dev/kvm")) {
-        return Ok(format!("tcg: no KVM: {trouble}"));
+        return match options.guest.accel {
+            Wish::Kvm => bail!("KVM is asked for: {trouble}"),
+            _ => Ok(format!("tcg: no KVM: {trouble}")),
+        };
     }
     let (mut workshop, mut lab) = prepare(&options.guest)?;
     if kernels(&options.guest)?.built(arch)?.is_none() {

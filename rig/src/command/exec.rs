@@ -57,6 +57,8 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
     let exit = lab.boot(&built, needs, dir.path()).and_then(|guest| run(guest, &job, limit));
     match exit {
         Ok(exit) => Ok(status(exit)),
+        // The reader of the output is gone, and so would be a command run here.
+        Err(err) if is_broken_pipe(&err) => Ok(128 + libc::SIGPIPE as u8),
         Err(err) => {
             if err.is::<Loss>() {
                 show_console(dir.path());
@@ -71,6 +73,11 @@ fn run(mut guest: Guest, job: &Job, limit: Duration) -> Result<Exit> {
     let exit = guest.run(job, Limits { silence: limit, total: limit }, |_| Ok(()))?;
     guest.end()?;
     Ok(exit)
+}
+
+fn is_broken_pipe(err: &anyhow::Error) -> bool {
+    let kind = err.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 /// The status a shell would give.

@@ -9,6 +9,7 @@ use crate::error;
 use crate::experiment;
 use crate::kernel;
 use crate::options::{GuestOptions, ListOptions};
+use crate::say;
 
 /// Prints experiments and kernels.
 ///
@@ -50,21 +51,26 @@ pub fn list(options: &ListOptions) -> Result<u8> {
 
     if options.json {
         let document = json!({ "experiments": experiments, "kernels": kernel_rows });
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        say::result(&serde_json::to_string_pretty(&document)?)?;
         return Ok(error::OK);
     }
-    println!("Experiments (on i386, ia32 and x86_64):");
+    say::result("Experiments (on i386, ia32 and x86_64):")?;
     for experiment in experiment::ALL {
-        println!("  {:<10} {}", experiment.name(), experiment.shows());
+        say::result(&format!("  {:<10} {}", experiment.name(), experiment.shows()))?;
         for (name, meaning) in experiment.parameters() {
-            println!("  {:<10} --set {name}: {meaning}", "");
+            say::result(&format!("  {:<10} --set {name}: {meaning}", ""))?;
         }
     }
-    println!("Kernels:");
+    say::result("Kernels:")?;
     for row in kernel_rows {
         let text = |key: &str| row[key].as_str().unwrap_or("-").to_string();
         let built = if row["built"] == true { "built" } else { "not built" };
-        println!("  {:<6} {:<8} {:<10} {built}", text("version"), text("arch"), text("flavour"));
+        say::result(&format!(
+            "  {:<6} {:<8} {:<10} {built}",
+            text("version"),
+            text("arch"),
+            text("flavour")
+        ))?;
     }
     Ok(error::OK)
 }

@@ -1,17 +1,16 @@
 //! `run`, and the main job.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::{abis, prepare};
 use crate::experiment::{self, Ask};
 use crate::options::RunOptions;
 use crate::report::{self, terminal};
 use crate::run::{self, Run};
-use crate::say;
+use crate::{say, usage};
 
 /// Runs the experiments of these names, or all; gives back the exit status.
 ///
@@ -19,6 +18,9 @@ use crate::say;
 /// See the steps in [`crate::run`].
 pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     let experiments = experiment::find(names)?;
+    if let Some(path) = &options.json {
+        check_target(path)?;
+    }
     let set: BTreeMap<_, _> = options.set.iter().cloned().collect();
     experiment::check_parameters(&experiments, &set)?;
     let guest = &options.guest;
@@ -50,6 +52,9 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     for &abi in &ask.abis {
         built.insert(abi, run::build(&mut workshop, abi)?);
     }
+    if options.out.is_none() {
+        run::forget_old(&results);
+    }
     let mut run = Run::begin(workshop, lab, built, &guest.flavour, &results)?;
     say::status(&format!("{} trials; results in {}", planned.len(), run.dir.display()));
     let ended = run::all(&mut run, &planned);
@@ -58,20 +63,25 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     let (report, sections) = run.finish(&experiments)?;
 
     let to_stdout = options.json.as_deref() == Some(Path::new("-"));
-    let mut stdout = std::io::stdout().lock();
-    if to_stdout {
-        serde_json::to_writer_pretty(&mut stdout, &report)?;
-        writeln!(stdout)?;
-    } else {
-        for section in &sections {
-            writeln!(stdout, "{}", terminal::section(section))?;
-        }
-        writeln!(stdout, "{}", dir.join("report.md").display())?;
-    }
-    stdout.flush().context("cannot write to standard output")?;
     if let Some(path) = options.json.as_deref().filter(|_| !to_stdout) {
         report::write_whole(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
     }
+    let shown = if to_stdout {
+        say::result(&serde_json::to_string_pretty(&report)?)
+    } else {
+        let tables: Vec<_> = sections.iter().map(terminal::section).collect();
+        say::result(&format!("{}\n{}", tables.join("\n"), dir.join("report.md").display()))
+    };
     ended?;
+    shown?;
     Ok(run::status(&report))
+}
+
+/// Refuses a place for the report before the work, not after it.
+fn check_target(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
+        return Err(usage!("--json {}: there is no such folder, or it is one", path.display()));
+    }
+    Ok(())
 }

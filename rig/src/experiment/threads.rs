@@ -13,7 +13,7 @@ use nlrig_guest::protocol::{Aslr, Exit, Job, Rlimit};
 use serde_json::{Map, Value, json};
 
 use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
-use crate::abi::Abi;
+use crate::abi::{Abi, Arch};
 use crate::guest::Limits;
 use crate::limits::{bound, predict};
 use crate::report::{Section, TrialReport};
@@ -98,7 +98,27 @@ impl Experiment for Threads {
             aslr: if one_of(ask, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On },
             own: !ask.sysctls.is_empty() || !ask.rlimits.is_empty() || ask.user.is_some(),
         };
-        let stacks = if ask.stacks.is_empty() { &STACKS[..] } else { &ask.stacks };
+        let mut stacks = if ask.stacks.is_empty() { STACKS.to_vec() } else { Vec::new() };
+        for &stack in &ask.stacks {
+            if !stacks.contains(&stack) {
+                stacks.push(stack);
+            }
+        }
+        if let Some(limit) =
+            ask.rlimits.iter().find(|limit| ["stack", "data"].contains(&limit.name.as_str()))
+        {
+            return Err(usage!(
+                "--rlimit {}: threads sets the stack with --stack, and has no model of the rest",
+                limit.name
+            ));
+        }
+        let narrow = ask.abis.iter().any(|abi| abi.program() == Arch::I386);
+        if let Some(wide) = stacks.iter().find(|&&bytes| narrow && bytes >> 32 != 0) {
+            return Err(usage!(
+                "--stack {}: it does not fit in 32 bits; give --abi x86_64",
+                show_size(*wide)
+            ));
+        }
         if let Some(small) = stacks.iter().find(|&&bytes| bytes < STACK_MIN_BYTES) {
             return Err(usage!(
                 "--stack {}: glibc takes no less than {}",

@@ -39,7 +39,7 @@ impl Console {
     /// # Errors
     /// The file cannot be made.
     pub fn new(source: OwnedFd, path: &Path) -> Result<Console> {
-        let (file, _) = create(path)?;
+        let file = create(path)?;
         Ok(Console {
             source: Some(File::from(source)),
             file,

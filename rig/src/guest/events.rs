@@ -32,7 +32,7 @@ impl Lines {
     /// # Errors
     /// The file cannot be made.
     pub fn new(source: UnixStream, path: &Path) -> Result<Lines> {
-        let (file, _) = create(path)?;
+        let file = create(path)?;
         Ok(Lines { source, file, written: 0, bytes: Vec::new(), searched: 0 })
     }
 

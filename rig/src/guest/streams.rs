@@ -1,12 +1,17 @@
 //! A command's standard streams: from the rig's own to the guest's ports and
 //! back, byte for byte.
+//!
+//! Nothing here waits: each end is read or written when the machine's poll says
+//! that it is ready, so that a slow reader of the rig's output holds up neither
+//! deadlines nor an interruption.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::Result;
+use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nlrig_guest::protocol::{Job, Stdio};
 
@@ -14,16 +19,17 @@ use super::read_some;
 
 /// How much input is taken ahead of the guest.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// How much output is held for a slow reader before the guest has to wait.
+const HELD_MAX_BYTES: usize = 1 << 20;
+/// A pipe that is ready for writing takes as much without waiting (PIPE_BUF).
+const WRITE_BYTES: usize = 4096;
 
 /// The streams of one guest.
 #[derive(Debug)]
 pub struct Streams {
     stdin: UnixStream,
-    stdout: UnixStream,
-    stderr: UnixStream,
-    /// Bytes that came of each.
-    stdout_bytes: u64,
-    stderr_bytes: u64,
+    stdout: Outlet,
+    stderr: Outlet,
     /// Input that was read and not yet sent.
     pending: Vec<u8>,
     input: Input,
@@ -36,18 +42,29 @@ pub struct Streams {
 /// The state of the command's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
-    /// The command has not started: the guest would take an end for the start.
-    Waiting,
     Open,
     /// The rig's own input is at its end; what is pending goes out first.
     Ending,
     Closed,
 }
 
+/// One stream out of the guest.
+#[derive(Debug)]
+struct Outlet {
+    from: UnixStream,
+    /// The rig's own descriptor.
+    to: RawFd,
+    /// What has come and is not yet written.
+    held: Vec<u8>,
+    /// How much has come.
+    bytes: u64,
+    ended: bool,
+}
+
 /// One end that can be waited for.
 #[derive(Clone, Copy, Debug)]
 pub enum Stream {
-    /// The rig's own standard input.
+    /// The rig's own standard input has something.
     OwnInput,
     /// The guest's input takes more.
     Stdin,
@@ -55,6 +72,10 @@ pub enum Stream {
     Stdout,
     /// The guest's error output has something.
     Stderr,
+    /// The rig's own output takes more.
+    OwnOutput,
+    /// The rig's own error output takes more.
+    OwnError,
 }
 
 impl Streams {
@@ -64,14 +85,13 @@ impl Streams {
     /// Only if they are not sockets.
     pub fn new(stdin: UnixStream, stdout: UnixStream, stderr: UnixStream) -> Result<Streams> {
         stdin.set_nonblocking(true)?;
+        let outlet = |from, to| Outlet { from, to, held: Vec::new(), bytes: 0, ended: false };
         Ok(Streams {
             stdin,
-            stdout,
-            stderr,
-            stdout_bytes: 0,
-            stderr_bytes: 0,
+            stdout: outlet(stdout, 1),
+            stderr: outlet(stderr, 2),
             pending: Vec::new(),
-            input: Input::Waiting,
+            input: Input::Closed,
             running: false,
             forward: false,
         })
@@ -82,7 +102,8 @@ impl Streams {
         self.forward = true;
     }
 
-    /// The command runs: its input may flow.
+    /// The command runs: its input may flow. Not before: the guest would take
+    /// its end for a host that is not there yet.
     pub fn open(&mut self, job: &Job) {
         if job.stdio == Stdio::Ports {
             self.input = if self.forward { Input::Open } else { Input::Ending };
@@ -96,30 +117,46 @@ impl Streams {
         self.running = false;
     }
 
-    /// Whether bytes are still under way.
+    /// Whether bytes that the guest sent have not come yet.
     pub fn lack(&self, stdout_bytes: u64, stderr_bytes: u64) -> bool {
-        self.running && (self.stdout_bytes < stdout_bytes || self.stderr_bytes < stderr_bytes)
+        self.running && (self.stdout.bytes < stdout_bytes || self.stderr.bytes < stderr_bytes)
+    }
+
+    /// Whether bytes that have come are not written yet.
+    pub fn hold(&self) -> bool {
+        !self.stdout.held.is_empty() || !self.stderr.held.is_empty()
+    }
+
+    /// How many bytes have come of both.
+    pub fn come(&self) -> u64 {
+        self.stdout.bytes + self.stderr.bytes
     }
 
     /// What to wait for.
     pub fn wanted(&self) -> Vec<(Stream, BorrowedFd<'_>, PollFlags)> {
+        let mut wanted = Vec::new();
         if !self.running {
-            return Vec::new();
+            return wanted;
         }
-        let mut wanted = vec![
-            (Stream::Stdout, self.stdout.as_fd(), PollFlags::POLLIN),
-            (Stream::Stderr, self.stderr.as_fd(), PollFlags::POLLIN),
-        ];
+        for (outlet, come, own) in [
+            (&self.stdout, Stream::Stdout, Stream::OwnOutput),
+            (&self.stderr, Stream::Stderr, Stream::OwnError),
+        ] {
+            if !outlet.ended && outlet.held.len() < HELD_MAX_BYTES {
+                wanted.push((come, outlet.from.as_fd(), PollFlags::POLLIN));
+            }
+            if !outlet.held.is_empty() {
+                wanted.push((own, own_fd(outlet.to), PollFlags::POLLOUT));
+            }
+        }
         match self.input {
             Input::Open if self.pending.is_empty() => {
-                // SAFETY: the rig's standard input stays open as long as it runs.
-                let own = unsafe { BorrowedFd::borrow_raw(0) };
-                wanted.push((Stream::OwnInput, own, PollFlags::POLLIN));
+                wanted.push((Stream::OwnInput, own_fd(0), PollFlags::POLLIN));
             }
             Input::Open | Input::Ending => {
                 wanted.push((Stream::Stdin, self.stdin.as_fd(), PollFlags::POLLOUT));
             }
-            Input::Waiting | Input::Closed => {}
+            Input::Closed => {}
         }
         wanted
     }
@@ -130,36 +167,29 @@ impl Streams {
     /// The rig's own output cannot be written, or its input read.
     pub fn serve(&mut self, stream: Stream) -> Result<()> {
         match stream {
-            Stream::OwnInput => self.read_own_input()?,
-            Stream::Stdin => self.feed()?,
-            Stream::Stdout => {
-                self.stdout_bytes += pass_on(&mut self.stdout, self.forward, io::stdout())?;
-            }
-            Stream::Stderr => {
-                self.stderr_bytes += pass_on(&mut self.stderr, self.forward, io::stderr())?;
-            }
+            Stream::OwnInput => self.read_own_input(),
+            Stream::Stdin => self.feed(),
+            Stream::Stdout => self.stdout.take(self.forward)?,
+            Stream::Stderr => self.stderr.take(self.forward)?,
+            Stream::OwnOutput => self.stdout.write()?,
+            Stream::OwnError => self.stderr.write()?,
         }
         Ok(())
     }
 
-    fn read_own_input(&mut self) -> io::Result<()> {
+    /// Not by std's stdin, whose buffer would hide bytes from poll.
+    fn read_own_input(&mut self) {
         let mut chunk = vec![0; CHUNK_BYTES];
-        // Not std's stdin, whose buffer would hide bytes from poll.
-        // SAFETY: as in wanted(); the file is not dropped.
-        let mut own = std::mem::ManuallyDrop::new(unsafe {
-            <std::fs::File as std::os::fd::FromRawFd>::from_raw_fd(0)
-        });
-        match own.read(&mut chunk) {
+        match nix::unistd::read(own_fd(0), &mut chunk) {
             Ok(0) => self.input = Input::Ending,
             Ok(length) => self.pending.extend_from_slice(&chunk[..length]),
-            Err(err) if matches!(err.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
             // No standard input at all is an empty one.
             Err(_) => self.input = Input::Ending,
         }
-        Ok(())
     }
 
-    fn feed(&mut self) -> io::Result<()> {
+    fn feed(&mut self) {
         if !self.pending.is_empty() {
             match self.stdin.write(&self.pending) {
                 Ok(length) => drop(self.pending.drain(..length)),
@@ -174,19 +204,34 @@ impl Streams {
             let _ = self.stdin.shutdown(Shutdown::Write);
             self.input = Input::Closed;
         }
+    }
+}
+
+impl Outlet {
+    fn take(&mut self, forward: bool) -> io::Result<()> {
+        let before = self.held.len();
+        self.ended = !read_some(&mut self.from, &mut self.held)?;
+        self.bytes += (self.held.len() - before) as u64;
+        if !forward {
+            self.held.clear();
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let part = &self.held[..self.held.len().min(WRITE_BYTES)];
+        match nix::unistd::write(own_fd(self.to), part) {
+            Ok(length) => drop(self.held.drain(..length)),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Err(err) => return Err(err.into()),
+        }
         Ok(())
     }
 }
 
-fn pass_on(from: &mut UnixStream, forward: bool, mut to: impl Write) -> io::Result<u64> {
-    let mut bytes = Vec::new();
-    if !read_some(from, &mut bytes)? {
-        // Do not wake up for it again and again until the event port closes.
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    if forward {
-        to.write_all(&bytes)?;
-        to.flush()?;
-    }
-    Ok(bytes.len() as u64)
+/// One of the rig's own standard streams.
+fn own_fd(number: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the rig never closes its standard streams; where one was closed
+    // before it started, std has opened /dev/null in its place.
+    unsafe { BorrowedFd::borrow_raw(number) }
 }

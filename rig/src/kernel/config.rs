@@ -75,6 +75,7 @@ pub fn resolved(
 
 fn key(source: &Source, merged: &str, arch: Arch, compiler: &str) -> Key {
     Key::new()
+        .add("recipe", super::RECIPE)
         .add("source", &source.sha256)
         .add("fragments", merged)
         .add("arch", arch.name())

@@ -19,7 +19,8 @@ const UNPACK_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// A source that was found and identified, but maybe not unpacked.
 #[derive(Clone, Debug)]
 pub struct Source {
-    path: PathBuf,
+    /// Where it is.
+    pub path: PathBuf,
     is_folder: bool,
     /// The hash of the tarball, or of the names and contents of all files.
     pub sha256: String,

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Report, Section};
+use crate::say::printable;
 
 /// The whole page: what it ran on, every table with its words, and what failed.
 pub fn page(report: &Report, sections: &[Section]) -> String {
@@ -72,7 +73,8 @@ fn table(section: &Section) -> String {
 
 /// Text that cannot end a cell or begin markup: some of it comes from a guest.
 fn cell(text: &str) -> String {
-    text.chars()
+    printable(text)
+        .chars()
         .map(|c| match c {
             '|' => "\\|".to_string(),
             '<' => "&lt;".to_string(),

@@ -18,6 +18,15 @@ pub fn tests() -> Vec<Trial> {
         test("i386/status", || ends(&["--abi", "i386", "--", "sh", "-c", "exit 42"], 42)),
         test("x86_64/false", || ends(&["--", "false"], 1)),
         test("ia32/signal", || ends(&["--abi", "ia32", "--", "sh", "-c", "kill -9 $$"], 137)),
+        test("x86_64/real-time-signal", || ends(&["--", "sh", "-c", "kill -40 $$"], 168)),
+        test("i386/wait", || {
+            ends(&["--abi", "i386", "--timeout", "60s", "--", "sh", "-c", "sleep 1 & wait"], 0)
+        }),
+        test("x86_64/grandchild-is-not-waited-for", || {
+            ends(&["--timeout", "60s", "--", "sh", "-c", "yes >/dev/null & sleep 9999 & exit 3"], 3)
+        }),
+        test("x86_64/flood-of-a-grandchild", flood_of_a_grandchild),
+        test("x86_64/reader-gone", reader_gone),
         test("x86_64/not-found", not_found),
         test("i386/program-of-the-current-directory", program_of_the_current_directory),
         test("x86_64/bytes", bytes),
@@ -114,6 +123,23 @@ fn streams_apart() -> Outcome {
     check("the status", output.status.code() == Some(3), &output)?;
     check("output", output.stdout == b"out", &output)?;
     check("error output", output.stderr == b"err", &output)
+}
+
+fn flood_of_a_grandchild() -> Outcome {
+    let output = run(&["--timeout", "60s", "--", "sh", "-c", "yes & sleep 1; exit 3"])?;
+    check(
+        "the command's status",
+        output.status.code() == Some(3),
+        &Output { stdout: Vec::new(), ..output },
+    )
+}
+
+fn reader_gone() -> Outcome {
+    let mut child = nlrig().args(["-q", "--", "yes"]).stdout(Stdio::piped()).spawn()?;
+    let mut word = [0; 2];
+    child.stdout.take().expect("it was made a pipe").read_exact(&mut word)?;
+    let status = child.wait()?;
+    if status.code() == Some(141) { Ok(()) } else { Err(format!("{status}").into()) }
 }
 
 fn limits_and_user() -> Outcome {

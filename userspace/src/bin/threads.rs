@@ -66,7 +66,7 @@ fn run() -> io::Result<()> {
     // process uses it.
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
 
-    reserve_heap(&Look::take()?);
+    reserve_heap(&Look::take()?, options.stack_bytes);
     let look = Look::take()?;
     write_line(&mut report, &Report::Look(look))?;
     if options.look_only {
@@ -74,11 +74,11 @@ fn run() -> io::Result<()> {
     }
 
     let start = Instant::now();
-    let failure = create_until_failure(&options, &mut report)?;
+    let (alive, failure) = create_until_failure(&options, &mut report)?;
     let elapsed_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
 
     let counts = Counts {
-        threads: u64::from(ECHOES.load(Ordering::SeqCst)),
+        threads: u64::from(alive),
         sockets: u64::from(SOCKETS.load(Ordering::SeqCst)),
         echoes: u64::from(ECHOES.load(Ordering::SeqCst)),
     };
@@ -126,8 +126,9 @@ impl Options {
 
 /// Grows the heap once, by all that the run will need, so that it does not grow
 /// between the look and the last thread.
-fn reserve_heap(look: &Look) {
-    let stack_bytes = look.limits.stack_bytes.unwrap_or(2 << 20).max(16 << 10);
+fn reserve_heap(look: &Look, by_attribute: Option<usize>) {
+    let by_attribute = by_attribute.map(|bytes| bytes as u64);
+    let stack_bytes = by_attribute.or(look.limits.stack_bytes).unwrap_or(2 << 20).max(16 << 10);
     let by_space = if look.word_bits == 32 { (4 << 30) / stack_bytes } else { u64::MAX };
     let threads =
         look.sysctls.threads_max.min(look.sysctls.pid_max).min(by_space).min(1 << 20) as usize;
@@ -148,8 +149,8 @@ fn reserve_heap(look: &Look) {
 }
 
 /// Creates one worker after another, each after the one before it is done, and
-/// says what failed in the end.
-fn create_until_failure(options: &Options, report: &mut File) -> io::Result<Failure> {
+/// says how many are alive and what failed in the end.
+fn create_until_failure(options: &Options, report: &mut File) -> io::Result<(u32, Failure)> {
     // SAFETY: pthread_attr_t is plain data; pthread_attr_init fills it in.
     let mut attributes = unsafe { MaybeUninit::<libc::pthread_attr_t>::zeroed().assume_init() };
     let mut attributes_or_default = null();
@@ -173,14 +174,16 @@ fn create_until_failure(options: &Options, report: &mut File) -> io::Result<Fail
         let errno =
             unsafe { libc::pthread_create(&mut thread, attributes_or_default, worker, null_mut()) };
         if errno != 0 {
-            return Ok(Failure { call: Call::PthreadCreate, errno });
+            return Ok((created, Failure { call: Call::PthreadCreate, errno }));
         }
         created += 1;
         if !wait_until_done(created) {
-            return Ok(Failure { call: Call::Wait, errno: libc::ETIMEDOUT });
+            return Ok((created, Failure { call: Call::Wait, errno: libc::ETIMEDOUT }));
         }
         if let Some(call) = Call::from_number(FAILED_CALL.load(Ordering::SeqCst)) {
-            return Ok(Failure { call, errno: FAILED_ERRNO.load(Ordering::SeqCst) });
+            // The worker that failed has ended.
+            let errno = FAILED_ERRNO.load(Ordering::SeqCst);
+            return Ok((created - 1, Failure { call, errno }));
         }
         // Looking at the clock is not free under emulation.
         if created % 256 == 0 && last_sign.elapsed() >= PROGRESS_EVERY {

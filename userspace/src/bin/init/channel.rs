@@ -13,6 +13,9 @@ use nlrig_guest::protocol::{Event, LINE_MAX_BYTES, PORT_EVENTS, Request};
 /// at the latest; an emulated and busy machine takes longer.
 const PORT_DEADLINE: Duration = Duration::from_secs(20);
 const PORT_POLL: Duration = Duration::from_millis(5);
+/// The host closes at once; one that does not is not waited for.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+const CLOSE_POLL: Duration = Duration::from_millis(1);
 
 /// The event port: events out, requests in.
 pub struct Channel {
@@ -27,12 +30,21 @@ impl Channel {
         Ok(Channel { out, requests })
     }
 
-    /// Sends one event. Returns when the host has it: a port's write waits
-    /// until QEMU has taken the buffer.
+    /// Sends one event. Returns when it is queued, not when the host has it.
     pub fn send(&mut self, event: &Event) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
         self.out.write_all(&line)
+    }
+
+    /// Waits until the host has closed its end, which it does once it has the
+    /// last event: what is still queued would be lost with the machine.
+    pub fn wait_for_host_to_close(&self) -> io::Result<()> {
+        let deadline = Instant::now() + CLOSE_DEADLINE;
+        while host_is_connected(&self.out)? && Instant::now() < deadline {
+            sleep(CLOSE_POLL);
+        }
+        Ok(())
     }
 
     /// Waits for the next request; none at the end of the session.

@@ -13,7 +13,6 @@ use nix::sys::personality::{self, Persona};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 use nlrig_guest::protocol::{
     Aslr, Event, Exit, Job, LINE_MAX_BYTES, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Rlimit, Stdio,
@@ -116,9 +115,9 @@ impl Running {
             fds.extend(self.reports.source.iter().map(readable));
             poll(&mut fds, PollTimeout::NONE)?;
             while signals.read_signal()?.is_some() {}
-            self.pass_on(channel)?;
+            self.pass_on(channel, CHUNK_BYTES)?;
         };
-        self.pass_on(channel)?;
+        self.pass_on(channel, usize::MAX)?;
         self.reports.last_line(channel)?;
         channel.send(&Event::Exited {
             status,
@@ -127,10 +126,12 @@ impl Running {
         })
     }
 
-    fn pass_on(&mut self, channel: &mut Channel) -> io::Result<()> {
-        self.stdout.pass_on()?;
-        self.stderr.pass_on()?;
-        self.reports.pass_on(channel)
+    /// Passes on what each pipe holds now, at most so many bytes of each: who
+    /// writes without end must not keep the others waiting.
+    fn pass_on(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
+        self.stdout.pass_on(most)?;
+        self.stderr.pass_on(most)?;
+        self.reports.pass_on(channel, most)
     }
 }
 
@@ -145,6 +146,8 @@ fn enter_child(
     aslr: Aslr,
     reports_fd: RawFd,
 ) -> io::Result<()> {
+    // PID 1 takes SIGCHLD from a descriptor; a shell must get its own.
+    SigSet::empty().thread_set_mask()?;
     // SAFETY: both descriptors are open: PID 1 keeps this one taken.
     if unsafe { libc::dup2(reports_fd, WORKLOAD_FD) } < 0 {
         return Err(io::Error::last_os_error());
@@ -177,17 +180,25 @@ fn start_failure(program: &str, job: &Job, err: &io::Error) -> NotStarted {
 }
 
 /// Collects every child that has ended, orphans too; the status of `child`.
+///
+/// Not nix's waitpid, which has no word for a real-time signal and fails on one.
 fn reap(child: Pid) -> io::Result<Option<Exit>> {
-    let mut status = None;
+    let mut found = None;
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == child => status = Some(Exit::Code(code)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
-                status = Some(Exit::Signal(signal as i32));
-            }
-            Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return Ok(status),
-            Ok(_) => {}
-            Err(err) => return Err(err.into()),
+        let mut status = 0;
+        // SAFETY: the pointer is that of `status`.
+        let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+        if pid == 0 {
+            return Ok(found);
+        }
+        if pid < 0 {
+            let err = io::Error::last_os_error();
+            return if err.raw_os_error() == Some(libc::ECHILD) { Ok(found) } else { Err(err) };
+        }
+        if pid == child.as_raw() && libc::WIFEXITED(status) {
+            found = Some(Exit::Code(libc::WEXITSTATUS(status)));
+        } else if pid == child.as_raw() && libc::WIFSIGNALED(status) {
+            found = Some(Exit::Signal(libc::WTERMSIG(status)));
         }
     }
 }
@@ -260,9 +271,9 @@ impl Pump {
         Ok(Pump { source: Some(source), sink, bytes: 0 })
     }
 
-    fn pass_on(&mut self) -> io::Result<()> {
+    fn pass_on(&mut self, most: usize) -> io::Result<()> {
         let (sink, bytes) = (&mut self.sink, &mut self.bytes);
-        drain(&mut self.source, |chunk| {
+        drain(&mut self.source, most, |chunk| {
             *bytes += chunk.len() as u64;
             sink.write_all(chunk)
         })
@@ -281,9 +292,9 @@ impl Reports {
         Ok(Reports { source: Some(source), line: Vec::new() })
     }
 
-    fn pass_on(&mut self, channel: &mut Channel) -> io::Result<()> {
+    fn pass_on(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
         let line = &mut self.line;
-        drain(&mut self.source, |chunk| {
+        drain(&mut self.source, most, |chunk| {
             for part in chunk.split_inclusive(|&byte| byte == b'\n') {
                 // What is too long for the host is cut; it will not parse there.
                 let room = LINE_MAX_BYTES / 2 - line.len().min(LINE_MAX_BYTES / 2);
@@ -302,29 +313,51 @@ impl Reports {
 }
 
 fn send_report(line: &mut Vec<u8>, channel: &mut Channel) -> io::Result<()> {
-    // A workload that writes no JSON is the host's to judge.
+    // A workload that writes no JSON is the host's to judge; a part of it will
+    // do, because escapes make it longer.
+    let part = &line[..line.len().min(1024)];
     let value = serde_json::from_slice(line)
-        .unwrap_or_else(|_| serde_json::json!({ "not-json": String::from_utf8_lossy(line) }));
+        .unwrap_or_else(|_| serde_json::json!({ "not-json": String::from_utf8_lossy(part) }));
     line.clear();
     channel.send(&Event::Data { value })
 }
 
-/// Reads all there is without waiting.
+/// Reads what is there now without waiting, at most so many bytes: a writer
+/// that never stops must not keep this from ending.
 fn drain(
     source: &mut Option<PipeReader>,
+    most: usize,
     mut each: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
+    let Some(pipe) = source else { return Ok(()) };
+    let mut left = held_bytes(pipe)?.clamp(1, most);
     let mut chunk = vec![0; CHUNK_BYTES];
-    while let Some(pipe) = source {
-        match pipe.read(&mut chunk) {
-            Ok(0) => *source = None,
-            Ok(length) => each(&chunk[..length])?,
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+    while left > 0 {
+        match pipe.read(&mut chunk[..left.min(CHUNK_BYTES)]) {
+            Ok(0) => {
+                *source = None;
+                return Ok(());
+            }
+            Ok(length) => {
+                left -= length;
+                each(&chunk[..length])?;
+            }
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
             Err(err) => return Err(err),
         }
     }
     Ok(())
+}
+
+/// How many bytes a pipe holds.
+fn held_bytes(pipe: &PipeReader) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int to where the pointer says.
+    if unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &mut bytes) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
 fn set_nonblocking(pipe: &PipeReader) -> io::Result<()> {

@@ -40,7 +40,7 @@ fn main() {
 
 fn run() -> io::Result<()> {
     reserve_workload_descriptor()?;
-    // Jobs see a clean mask again: std's Command resets it.
+    // Taken from a descriptor; jobs unblock it again.
     let mut child_signal = SigSet::empty();
     child_signal.add(Signal::SIGCHLD);
     child_signal.thread_block()?;
@@ -61,7 +61,8 @@ fn run() -> io::Result<()> {
     while let Some(Request::Run(job)) = channel.receive()? {
         job::run(&job, &child_signal, &mut channel)?;
     }
-    channel.send(&Event::End)
+    channel.send(&Event::End)?;
+    channel.wait_for_host_to_close()
 }
 
 /// Keeps descriptor 3 taken, so that nothing this process opens is closed in a

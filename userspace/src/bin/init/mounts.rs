@@ -48,7 +48,6 @@ fn options(words: &str) -> (MsFlags, String) {
             "nosuid" => flags |= MsFlags::MS_NOSUID,
             "nodev" => flags |= MsFlags::MS_NODEV,
             "noexec" => flags |= MsFlags::MS_NOEXEC,
-            "bind" => flags |= MsFlags::MS_BIND,
             other => data.push(other),
         }
     }
