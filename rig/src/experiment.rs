@@ -82,6 +82,24 @@ pub struct Ask {
     pub timeout: Option<Duration>,
 }
 
+impl Ask {
+    /// The default plan for these ABIs on this kernel.
+    pub fn new(abis: &[Abi], kernel: &str) -> Ask {
+        Ask {
+            abis: abis.to_vec(),
+            kernel: kernel.to_string(),
+            stacks: Vec::new(),
+            sysctls: Vec::new(),
+            rlimits: Vec::new(),
+            user: None,
+            set: BTreeMap::new(),
+            cpus: None,
+            memory_bytes: None,
+            timeout: None,
+        }
+    }
+}
+
 /// One trial: a job for a guest of its own.
 #[derive(Clone, Debug)]
 pub struct Trial {

@@ -2,6 +2,7 @@
 //! be had soon, else the distribution's compiler.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -60,14 +61,22 @@ fn rustup_add() -> std::result::Result<(), String> {
         .args(["target", "add", TARGET])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        // A few lines: they fit into the pipe until the end.
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|err| format!("rustup: {err}"))?;
     let start = Instant::now();
     loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(format!("rustup target add ended with {status}")),
+            Ok(Some(status)) => {
+                let mut words = String::new();
+                if let Some(stderr) = &mut child.stderr {
+                    let _ = stderr.read_to_string(&mut words);
+                }
+                let last = words.lines().rev().find(|line| !line.trim().is_empty());
+                return Err(format!("{status}: {}", last.unwrap_or("no reason").trim()));
+            }
             Ok(None) if start.elapsed() < DEADLINE => {
                 std::thread::sleep(Duration::from_millis(100));
             }

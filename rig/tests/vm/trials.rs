@@ -21,18 +21,7 @@ type Shared = Arc<Mutex<Option<Run>>>;
 
 pub fn tests() -> Vec<Trial> {
     let shared = Shared::default();
-    let ask = Ask {
-        abis: Abi::ALL.to_vec(),
-        kernel: GuestOptions::default().kernel,
-        stacks: Vec::new(),
-        sysctls: Vec::new(),
-        rlimits: Vec::new(),
-        user: None,
-        set: Default::default(),
-        cpus: None,
-        memory_bytes: None,
-        timeout: None,
-    };
+    let ask = Ask::new(&Abi::ALL, &GuestOptions::default().kernel);
     let planned = run::plan(experiment::ALL, &ask, 1).expect("the default plans are sound");
     planned.into_iter().map(|planned| test(planned, shared.clone())).collect()
 }

@@ -4,18 +4,7 @@ use crate::limits::Limit;
 use crate::report::Verdict;
 
 fn ask(abis: &[Abi]) -> Ask {
-    Ask {
-        abis: abis.to_vec(),
-        kernel: "6.1".into(),
-        stacks: Vec::new(),
-        sysctls: Vec::new(),
-        rlimits: Vec::new(),
-        user: None,
-        set: Default::default(),
-        cpus: None,
-        memory_bytes: None,
-        timeout: None,
-    }
+    Ask::new(abis, "6.1")
 }
 
 #[test]
