@@ -245,11 +245,20 @@ fn readable_within(fds: &[BorrowedFd<'_>], wait: PollTimeout) -> Result<bool> {
     }
 }
 
-/// Compilers, linkers, make and cargo all say it in one of these ways.
+/// Compilers, linkers, make, cargo, tar and xz say it in one of these ways.
 fn looks_like_error(line: &str) -> bool {
-    ["error:", "error[", "fatal:", "*** ", "undefined reference", "No such file or directory"]
-        .iter()
-        .any(|sign| line.contains(sign))
+    const SIGNS: [&str; 9] = [
+        "error:",
+        "error[",
+        "fatal:",
+        "*** ",
+        "undefined reference",
+        "No such file or directory",
+        "No space left on device",
+        "Unexpected end of input",
+        "does not look like a tar archive",
+    ];
+    SIGNS.iter().any(|sign| line.contains(sign))
 }
 
 /// Where a program is, as a shell would find it.
