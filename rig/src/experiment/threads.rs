@@ -98,36 +98,13 @@ impl Experiment for Threads {
             aslr: if one_of(ask, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On },
             own: !ask.sysctls.is_empty() || !ask.rlimits.is_empty() || ask.user.is_some(),
         };
-        let mut stacks = if ask.stacks.is_empty() { STACKS.to_vec() } else { Vec::new() };
-        for &stack in &ask.stacks {
-            if !stacks.contains(&stack) {
-                stacks.push(stack);
-            }
-        }
-        if let Some(limit) =
-            ask.rlimits.iter().find(|limit| ["stack", "data"].contains(&limit.name.as_str()))
-        {
+        let stacks = stacks(ask)?;
+        let modelled = |limit: &&Rlimit| !["stack", "data"].contains(&limit.name.as_str());
+        if let Some(limit) = ask.rlimits.iter().find(|limit| !modelled(limit)) {
             return Err(usage!(
                 "--rlimit {}: threads sets the stack with --stack, and has no model of the rest",
                 limit.name
             ));
-        }
-        let narrow = ask.abis.iter().any(|abi| abi.program() == Arch::I386);
-        if let Some(wide) = stacks.iter().find(|&&bytes| narrow && bytes >> 32 != 0) {
-            return Err(usage!(
-                "--stack {}: it does not fit in 32 bits; give --abi x86_64",
-                show_size(*wide)
-            ));
-        }
-        if let Some(small) = stacks.iter().find(|&&bytes| bytes < STACK_MIN_BYTES) {
-            return Err(usage!(
-                "--stack {}: glibc takes no less than {}",
-                show_size(*small),
-                show_size(STACK_MIN_BYTES)
-            ));
-        }
-        if let Some(odd) = stacks.iter().find(|&&bytes| !bytes.is_multiple_of(4096)) {
-            return Err(usage!("--stack {odd}: it is not a number of pages of 4096 bytes"));
         }
         let mut trials = Vec::new();
         for &abi in &ask.abis {
@@ -168,6 +145,32 @@ struct Variant {
     aslr: Aslr,
     /// The user has set limits: the paper's numbers do not compare.
     own: bool,
+}
+
+/// The stack sizes asked for, each once; the paper's if none is.
+fn stacks(ask: &Ask) -> Result<Vec<u64>> {
+    if ask.stacks.is_empty() {
+        return Ok(STACKS.to_vec());
+    }
+    let narrow = ask.abis.iter().any(|abi| abi.program() == Arch::I386);
+    let mut stacks = Vec::new();
+    for &bytes in &ask.stacks {
+        let size = show_size(bytes);
+        if narrow && bytes >> 32 != 0 {
+            return Err(usage!("--stack {size}: it does not fit in 32 bits; give --abi x86_64"));
+        }
+        if bytes < STACK_MIN_BYTES {
+            let least = show_size(STACK_MIN_BYTES);
+            return Err(usage!("--stack {size}: glibc takes no less than {least}"));
+        }
+        if !bytes.is_multiple_of(4096) {
+            return Err(usage!("--stack {size}: it is not a number of pages of 4096 bytes"));
+        }
+        if !stacks.contains(&bytes) {
+            stacks.push(bytes);
+        }
+    }
+    Ok(stacks)
 }
 
 /// The value of a parameter that has two; the first is the default.

@@ -1,5 +1,6 @@
-//! Every trial of the default plans as a test: it passes if its verdict is
-//! `pass`.
+//! Every trial of the default plans as a test, and one of `threads` for each
+//! limit set low: it passes if its verdict is `pass`, and if what bound is the
+//! limit that was set.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use nlrig::lab::Lab;
 use nlrig::options::GuestOptions;
 use nlrig::report::Verdict;
 use nlrig::run::{self, Planned, Run};
+use nlrig_guest::protocol::Rlimit;
 
 /// The run that all tests of this process belong to, once one has begun.
 type Shared = Arc<Mutex<Option<Run>>>;
@@ -23,15 +25,55 @@ pub fn tests() -> Vec<Trial> {
     let shared = Shared::default();
     let ask = Ask::new(&Abi::ALL, &GuestOptions::default().kernel);
     let planned = run::plan(experiment::ALL, &ask, 1).expect("the default plans are sound");
-    planned.into_iter().map(|planned| test(planned, shared.clone())).collect()
+    let mut tests: Vec<_> =
+        planned.into_iter().map(|planned| test(planned, None, shared.clone())).collect();
+    for abi in Abi::ALL {
+        for (limit, set) in LOW {
+            tests.push(test(with_low(abi, limit, set), Some(limit), shared.clone()));
+        }
+    }
+    tests
 }
 
-fn test(planned: Planned, shared: Shared) -> Trial {
+/// A limit, and what sets it so low that it binds before any other.
+type Low = (&'static str, fn(&mut Ask));
+
+const LOW: [Low; 6] = [
+    ("threads-max", |ask| ask.sysctls = sysctl("kernel.threads-max", "500")),
+    ("pid-max", |ask| ask.sysctls = sysctl("kernel.pid_max", "1000")),
+    ("max-map-count", |ask| ask.sysctls = sysctl("vm.max_map_count", "400")),
+    ("nofile", |ask| ask.rlimits = rlimit("nofile", 64)),
+    ("rlimit-as", |ask| ask.rlimits = rlimit("as", 256 << 20)),
+    ("nproc", |ask| {
+        ask.rlimits = rlimit("nproc", 100);
+        ask.user = Some(1000);
+    }),
+];
+
+fn sysctl(name: &str, value: &str) -> Vec<(String, String)> {
+    vec![(name.to_string(), value.to_string())]
+}
+
+fn rlimit(name: &str, value: u64) -> Vec<Rlimit> {
+    vec![Rlimit { name: name.to_string(), value: Some(value) }]
+}
+
+fn with_low(abi: Abi, limit: &str, set: fn(&mut Ask)) -> Planned {
+    let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
+    ask.stacks = vec![2 << 20];
+    set(&mut ask);
+    let threads = experiment::find(&["threads".to_string()]).expect("there is such an experiment");
+    let mut planned = run::plan(&threads, &ask, 1).expect("the plan is sound").remove(0);
+    planned.trial.name = format!("limits/{abi}/{limit}");
+    planned
+}
+
+fn test(planned: Planned, limit: Option<&'static str>, shared: Shared) -> Trial {
     let name = planned.trial.name.clone();
     let long = takes_long(&planned);
     Trial::test(name, move || {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        judge(&planned, &mut shared).map_err(|err| Failed::from(format!("{err:#}")))
+        judge(&planned, limit, &mut shared).map_err(|err| Failed::from(format!("{err:#}")))
     })
     .with_ignored_flag(long)
 }
@@ -45,14 +87,19 @@ fn takes_long(planned: &Planned) -> bool {
         && params.get("stack_bytes").is_some_and(|bytes| bytes != 2 << 20)
 }
 
-fn judge(planned: &Planned, shared: &mut Option<Run>) -> anyhow::Result<()> {
+fn judge(planned: &Planned, limit: Option<&str>, shared: &mut Option<Run>) -> anyhow::Result<()> {
     let run = match shared {
         Some(run) => run,
         None => shared.insert(begin()?),
     };
     let folder = run.dir.join(planned.trial.name.replace('/', "_"));
     let trial = run.trial(planned)?;
+    let bound =
+        trial.measured.as_ref().and_then(|measured| measured.get("binding_limit")?.as_str());
     match trial.verdict {
+        Verdict::Pass if limit.is_some() && bound != limit => {
+            Err(anyhow::anyhow!("{bound:?} bound, not {limit:?}; see {}", folder.display()))
+        }
         Verdict::Pass => Ok(()),
         verdict => Err(anyhow::anyhow!(
             "{}: {}; see {}",

@@ -44,7 +44,7 @@ fn small_stacks_are_set_by_attribute() {
 
 #[test]
 fn what_glibc_would_refuse_is_refused_here() {
-    for (bytes, word) in [(4096, "16K"), (20_000, "pages")] {
+    for (bytes, word) in [(4096, "16K"), (20_000, "pages"), (4 << 30, "32 bits")] {
         let mut ask = ask(&[Abi::I386]);
         ask.stacks = vec![bytes];
         let err = Threads.plan(&ask).unwrap_err();
