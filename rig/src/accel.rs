@@ -17,8 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::abi::Arch;
 use crate::cache::Cache;
-use crate::guest::Loss;
-use crate::report;
 use crate::say;
 
 /// How long a kernel may take to say that it is ready, before KVM is given up.
@@ -63,6 +61,9 @@ pub struct Choice {
     pub reason: String,
 }
 
+/// Whether a kernel was ready under KVM, or why not.
+pub type Probe = std::result::Result<(), String>;
+
 /// A verdict on KVM that holds as long as everything it depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Tried {
@@ -93,7 +94,7 @@ pub fn choose(
     cache: &Cache,
     arch: Arch,
     holds_for: &str,
-    boot: impl FnOnce() -> Result<()>,
+    boot: impl FnOnce() -> Result<Probe>,
 ) -> Result<Choice> {
     if wish == Wish::Tcg {
         return Ok(Choice { used: Accel::Tcg, reason: "asked for".to_string() });
@@ -118,7 +119,7 @@ fn try_kernel(
     cache: &Cache,
     arch: Arch,
     holds_for: &str,
-    boot: impl FnOnce() -> Result<()>,
+    boot: impl FnOnce() -> Result<Probe>,
 ) -> Result<Tried> {
     let name = format!("kvm-{arch}.json");
     if let Some(verdict) = cache.recall::<Tried>(&name)
@@ -131,15 +132,13 @@ fn try_kernel(
         PROBE_LIMIT.as_secs()
     ));
     let start = Instant::now();
-    let (works, reason) = match boot() {
+    let (works, reason) = match boot()? {
         Ok(()) => {
             (true, format!("this kernel was ready after {:.1} s", start.elapsed().as_secs_f64()))
         }
-        // An interruption or a full disk, say, is no verdict on KVM.
-        Err(err) if !is_the_machines(&err) => return Err(err),
-        Err(err) => (
+        Err(why) => (
             false,
-            format!("/dev/kvm opens and answers, but this kernel does not boot under it ({err:#})"),
+            format!("/dev/kvm opens and answers, but this kernel does not boot under it ({why})"),
         ),
     };
     let outcome = if works { "KVM works" } else { "no KVM, so TCG" };
@@ -147,12 +146,6 @@ fn try_kernel(
     let verdict = Tried { holds_for: holds_for.to_string(), works, reason };
     cache.remember(&name, &verdict)?;
     Ok(verdict)
-}
-
-/// Whether an error is the guest's or QEMU's own, and not the rig's or the
-/// host's.
-fn is_the_machines(err: &anyhow::Error) -> bool {
-    err.downcast_ref::<Loss>().is_some_and(|loss| loss.verdict != report::Verdict::Infra)
 }
 
 /// What a verdict depends on, beside the architecture.
@@ -241,17 +234,14 @@ mod tests {
     #[test]
     fn a_verdict_is_remembered_until_what_it_depends_on_changes() {
         let (_root, cache) = cache();
-        let hang = || {
-            let reason = "no word within 10 s".to_string();
-            Err(Loss { verdict: report::Verdict::GuestHang, reason }.into())
-        };
+        let hang = || Ok(Err("no word within 10 s".to_string()));
         let first = try_kernel(&cache, Arch::X86_64, "boot 1", hang).unwrap();
         assert!(!first.works && first.reason.contains("no word within 10 s"), "{first:?}");
         let again = try_kernel(&cache, Arch::X86_64, "boot 1", || panic!("tried again")).unwrap();
         assert_eq!(first, again);
-        let other = try_kernel(&cache, Arch::I386, "boot 1", || Ok(())).unwrap();
+        let other = try_kernel(&cache, Arch::I386, "boot 1", || Ok(Ok(()))).unwrap();
         assert!(other.works, "each architecture has its own");
-        assert!(try_kernel(&cache, Arch::X86_64, "boot 2", || Ok(())).unwrap().works);
+        assert!(try_kernel(&cache, Arch::X86_64, "boot 2", || Ok(Ok(()))).unwrap().works);
     }
 
     #[test]
@@ -262,7 +252,7 @@ mod tests {
         assert_eq!(error::status(&err), error::INTERRUPTED);
         let full = || Err(anyhow!("disk full"));
         assert!(try_kernel(&cache, Arch::X86_64, "boot 1", full).is_err());
-        assert!(try_kernel(&cache, Arch::X86_64, "boot 1", || Ok(())).unwrap().works);
+        assert!(try_kernel(&cache, Arch::X86_64, "boot 1", || Ok(Ok(()))).unwrap().works);
     }
 
     #[test]

@@ -2,18 +2,18 @@
 //! once an architecture, and the machine put together.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::abi::Arch;
 use crate::accel::{self, Accel, Choice, PROBE_LIMIT, Wish};
 use crate::artifact::Built;
 use crate::cache::Cache;
-use crate::guest::{Boot, Guest};
+use crate::guest::{Boot, Guest, Loss};
 use crate::qemu::{self, Machine};
+use crate::report::Verdict;
 use crate::say;
 use crate::share::{Access, Folder};
 
@@ -82,10 +82,11 @@ impl Lab {
     }
 
     /// Boots this kernel under KVM until it is ready.
-    fn probe(&self, built: &Built) -> Result<()> {
+    fn probe(&self, built: &Built) -> Result<accel::Probe> {
         let dir = tempfile::Builder::new().prefix("nlrig-kvm-").tempdir()?;
         let needs = Needs { cpus: 2, memory_bytes: PROBE_MEMORY_BYTES, folders: Vec::new() };
-        self.start(built, Accel::Kvm, needs, dir.path(), PROBE_LIMIT)?.end()
+        let guest = self.start(built, Accel::Kvm, needs, dir.path(), PROBE_LIMIT);
+        probed(guest.and_then(Guest::end))
     }
 
     /// Boots a guest; its console and the rest are kept in `dir`.
@@ -141,18 +142,31 @@ impl Lab {
     }
 }
 
-/// The writable folder of a trial: where it is on the host, how the guest
-/// mounts it, and where.
-pub const OUT_MOUNT: &str = "out /run/nlrig/out virtiofs nosuid,nodev";
-/// Where the guest sees it.
-pub const OUT_IN_GUEST: &str = "/run/nlrig/out";
+/// Only what the machine itself did counts: an interruption, a full disk or a
+/// dead share daemon says nothing of KVM.
+fn probed(booted: Result<()>) -> Result<accel::Probe> {
+    match booted {
+        Ok(()) => Ok(Ok(())),
+        Err(err) => match err.downcast::<Loss>() {
+            Ok(loss) if loss.verdict != Verdict::Infra => Ok(Err(loss.reason)),
+            Ok(loss) => Err(loss.into()),
+            Err(err) => Err(err),
+        },
+    }
+}
 
-/// Makes the writable folder of a trial.
-///
-/// # Errors
-/// It cannot be made.
-pub fn out_folder(dir: &Path) -> Result<Folder> {
-    let path = dir.join("out");
-    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    Ok(Folder { tag: "out".to_string(), path, access: Access::ReadWrite })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Interrupted;
+
+    #[test]
+    fn only_the_machines_own_failure_is_a_verdict_on_kvm() {
+        let lost = |verdict| Err(Loss { verdict, reason: "why".to_string() }.into());
+        assert_eq!(probed(Ok(())).unwrap(), Ok(()));
+        assert_eq!(probed(lost(Verdict::GuestHang)).unwrap(), Err("why".to_string()));
+        assert!(probed(lost(Verdict::Infra)).is_err());
+        let err = probed(Err(Interrupted.into())).unwrap_err();
+        assert!(err.is::<Interrupted>());
+    }
 }

@@ -136,6 +136,10 @@ pub fn run_logged(
         .append(true)
         .open(log)
         .with_context(|| format!("cannot write {}", log.display()))?;
+    // What a compiler that is killed leaves goes with the folder of its log.
+    if let Some(folder) = log.parent() {
+        command.env("TMPDIR", folder);
+    }
     let mut child = Child::spawn(command, Vec::new())?;
     let deadline = Instant::now() + limit;
     let mut first_error = None;

@@ -13,9 +13,9 @@ use crate::abi::Abi;
 use crate::artifact::{Built, Workshop};
 use crate::experiment::{Ask, Experiment, Judgement, Observed, Trial};
 use crate::guest::Loss;
-use crate::lab::{self, Lab, Needs};
+use crate::lab::{Lab, Needs};
 use crate::report::{self, Report, Section, TrialReport, Verdict, seconds};
-use crate::{error, interrupt, say};
+use crate::{error, interrupt, say, share};
 
 /// How many runs are kept below the folder of results.
 const RUNS_KEPT: usize = 20;
@@ -172,13 +172,13 @@ impl Run {
         dir: &Path,
     ) -> Result<(Observed, String)> {
         let mut job = trial.job.clone();
-        job.stdio = Stdio::Folder(lab::OUT_IN_GUEST.to_string());
+        job.stdio = Stdio::Folder(share::OUT_IN_GUEST.to_string());
         let start = Instant::now();
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let needs = Needs {
             cpus: trial.cpus,
             memory_bytes: trial.memory_bytes,
-            folders: vec![lab::out_folder(dir)?],
+            folders: vec![share::out_folder(dir)?],
         };
         let mut guest = self.lab.boot(built, needs, dir)?;
         let boot = guest.ready.boot;
@@ -243,7 +243,7 @@ impl Run {
 /// # Errors
 /// See [`Workshop::build`].
 pub fn build(workshop: &mut Workshop, abi: Abi) -> Result<Built> {
-    workshop.build(abi, &[lab::OUT_MOUNT.to_string()])
+    workshop.build(abi, &[share::OUT_MOUNT.to_string()])
 }
 
 /// All tables of a report.

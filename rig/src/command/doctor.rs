@@ -11,7 +11,7 @@ use crate::accel::Wish;
 use crate::kernel::source::Source;
 use crate::options::DoctorOptions;
 use crate::process::{capture, find};
-use crate::{accel, error, qemu, report, say, toolchain};
+use crate::{accel, error, qemu, report, run, say, toolchain};
 
 /// What building kernels and modules takes, beside QEMU and Rust.
 const TOOLS: [&str; 11] =
@@ -150,7 +150,7 @@ fn accelerator(options: &DoctorOptions, arch: Arch) -> Result<String> {
         return Ok("not known yet: /dev/kvm opens, but only booting a kernel under it tells, and none is built".into());
     }
     let abi = Abi::ALL.into_iter().find(|abi| abi.kernel() == arch && abi.program() == arch);
-    let built = workshop.build(abi.unwrap_or(Abi::X86_64), &[])?;
+    let built = run::build(&mut workshop, abi.unwrap_or(Abi::X86_64))?;
     let choice = lab.accel(&built)?;
     Ok(format!("{}: {}", choice.used.name(), choice.reason))
 }

@@ -134,7 +134,7 @@ fn words(abi: Abi, setting: &str, trials: &[&TrialReport]) -> String {
         (Abi::X86_64, "threads-max") => "threads-max",
         (Abi::X86_64, "defaults") => "nofile",
         (Abi::X86_64, "nofile-raised") => "pid-max",
-        _ => "",
+        _ => return explanation(abi, setting, trials),
     };
     if trials.iter().all(|trial| binding_limit(trial) == expected) {
         explanation(abi, setting, trials)
