@@ -3,7 +3,10 @@
 //! Every child is killed when its [`Child`] is dropped, with all of its process
 //! group, and by the kernel when the thread that started it dies in any other
 //! way (PR_SET_PDEATHSIG). So whoever starts a child keeps that thread alive as
-//! long as the child is wanted.
+//! long as the child is wanted. What the child has started itself is killed by
+//! its [`keeper`], even after a `kill -9` of the rig.
+
+mod keeper;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,7 +17,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -30,6 +33,8 @@ const LINE_MAX_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Child {
     inner: std::process::Child,
+    /// When it is closed, what is left of the group is killed.
+    _lifeline: io::PipeWriter,
 }
 
 impl Child {
@@ -40,6 +45,8 @@ impl Child {
     /// The program cannot be started; the message names it.
     pub fn spawn(mut command: Command, pass: Vec<OwnedFd>) -> Result<Child> {
         let parent = getpid();
+        let (keepers_end, lifeline) = io::pipe()?;
+        let keepers_number = keepers_end.as_raw_fd();
         // SAFETY: the closure makes a few system calls and allocates nothing.
         unsafe {
             command.pre_exec(move || {
@@ -49,6 +56,8 @@ impl Child {
                     return Err(io::Error::other("the rig is gone"));
                 }
                 nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+                // SAFETY: this process was just forked and has one thread.
+                keeper::fork(keepers_number)?;
                 for fd in &pass {
                     fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }
@@ -56,10 +65,16 @@ impl Child {
             });
         }
         let program = command.get_program().to_owned();
-        let inner = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", Path::new(&program).display()))?;
-        Ok(Child { inner })
+        let inner = command.spawn().map_err(|err| {
+            let program = Path::new(&program).display();
+            match err.kind() {
+                io::ErrorKind::NotFound => anyhow!(
+                    "there is no {program}; `cargo xtask rig --yes` installs what is missing"
+                ),
+                _ => anyhow!("cannot start {program}: {err}"),
+            }
+        })?;
+        Ok(Child { inner, _lifeline: lifeline })
     }
 
     /// The standard output, if it was made a pipe and not taken before.
