@@ -5,7 +5,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::options::{BuildOptions, DoctorOptions, ExecOptions, ListOptions, RunOptions};
-use crate::{command, error, interrupt, say, share, usage};
+use crate::{command, error, interrupt, say, scratch, share, usage};
 
 /// Builds minimal i386 and x86_64 Linux kernels and a netlink module, boots
 /// them under QEMU, and tries published claims on them. Without a subcommand:
@@ -84,6 +84,7 @@ pub fn run() -> Result<u8> {
         return Ok(error::OK);
     }
     interrupt::install();
+    scratch::sweep();
     match cli.command {
         None => command::run::run(&[], &cli.run),
         Some(Command::Run { experiments, options }) => command::run::run(&experiments, &options),

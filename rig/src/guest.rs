@@ -23,12 +23,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nlrig_guest::protocol::{
     Event, Exit, Job, PORT_EVENTS, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Request,
 };
-use tempfile::TempDir;
 
 use crate::interrupt;
 use crate::process::{self, Child};
 use crate::qemu::{self, Machine};
 use crate::report::Verdict;
+use crate::scratch::Scratch;
 use crate::share::{Folder, Share};
 use console::Console;
 use events::Lines;
@@ -109,7 +109,7 @@ pub struct Guest {
     /// What it said when it was ready.
     pub ready: Ready,
     // Last: the sockets in it are needed until everything above is gone.
-    _scratch: TempDir,
+    _scratch: Scratch,
 }
 
 /// What woke the rig.
@@ -129,9 +129,7 @@ impl Guest {
     pub fn boot(boot: Boot<'_>) -> Result<Guest> {
         fs::create_dir_all(boot.dir)
             .with_context(|| format!("cannot make {}", boot.dir.display()))?;
-        // Short, because the path of a UNIX socket has 108 bytes at most; for
-        // this user alone, as tempfile makes it.
-        let scratch = tempfile::Builder::new().prefix("nlrig-").tempdir()?;
+        let scratch = Scratch::new()?;
         let mut shares = Vec::new();
         for folder in &boot.folders {
             let log = boot.dir.join(format!("share-{}.log", folder.tag));

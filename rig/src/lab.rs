@@ -15,6 +15,7 @@ use crate::guest::{Boot, Guest, Loss};
 use crate::qemu::{self, Machine};
 use crate::report::Verdict;
 use crate::say;
+use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
 
 /// A kernel boots in two seconds under TCG on an idle host; a busy one may take
@@ -83,7 +84,7 @@ impl Lab {
 
     /// Boots this kernel under KVM until it is ready.
     fn probe(&self, built: &Built) -> Result<accel::Probe> {
-        let dir = tempfile::Builder::new().prefix("nlrig-kvm-").tempdir()?;
+        let dir = Scratch::new()?;
         let needs = Needs { cpus: 2, memory_bytes: PROBE_MEMORY_BYTES, folders: Vec::new() };
         let guest = self.start(built, Accel::Kvm, needs, dir.path(), PROBE_LIMIT);
         probed(guest.and_then(Guest::end))

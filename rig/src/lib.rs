@@ -12,8 +12,8 @@
 //! - **report**: [`report`] writes and renders.
 //!
 //! [`run`] is that line from end to end; [`command::exec`] is its short cut for
-//! one command. The rest serves all: [`process`], [`interrupt`], [`say`],
-//! [`error`], [`units`], [`abi`], [`project`].
+//! one command. The rest serves all: [`process`], [`scratch`], [`interrupt`],
+//! [`say`], [`error`], [`units`], [`abi`], [`project`].
 
 pub mod abi;
 pub mod accel;
@@ -38,6 +38,7 @@ pub mod qemu;
 pub mod report;
 pub mod run;
 pub mod say;
+pub mod scratch;
 pub mod share;
 pub mod toolchain;
 pub mod units;

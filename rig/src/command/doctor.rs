@@ -11,6 +11,7 @@ use crate::accel::Wish;
 use crate::kernel::source::Source;
 use crate::options::DoctorOptions;
 use crate::process::{capture, find};
+use crate::scratch::Scratch;
 use crate::{accel, error, qemu, report, run, say, toolchain};
 
 /// What building kernels and modules takes, beside QEMU and Rust.
@@ -91,7 +92,7 @@ fn version(tool: &str) -> Result<String> {
 
 /// Links an empty 32-bit program, as the guest's programs are linked.
 fn link_32_bit() -> Result<String> {
-    let dir = tempfile::tempdir()?;
+    let dir = Scratch::new()?;
     let source = dir.path().join("empty.c");
     crate::cache::write(&source, "int main(void) { return 0; }\n")?;
     let mut command = std::process::Command::new("gcc");

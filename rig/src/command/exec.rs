@@ -11,6 +11,7 @@ use crate::abi::Abi;
 use crate::guest::{Guest, Limits, Loss};
 use crate::lab::Needs;
 use crate::options::ExecOptions;
+use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
 use crate::{error, say, usage};
 
@@ -39,7 +40,7 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
     let mount = format!("cwd {CWD_IN_GUEST} virtiofs {mode},nosuid,nodev");
     let built = workshop.build(abi, &[mount])?;
 
-    let dir = tempfile::Builder::new().prefix("nlrig-exec-").tempdir()?;
+    let dir = Scratch::new()?;
     let needs = Needs {
         cpus: options.guest.cpus.unwrap_or(2),
         memory_bytes: options.guest.memory.unwrap_or(MEMORY_BYTES),
