@@ -1,19 +1,25 @@
 //! The build cache: what took long to make, found again by what it was made of.
 //!
 //! An entry is a folder named by the hash of everything that went into it. It
-//! is made under another name and renamed when it is whole, so that an entry
-//! that exists is finished; a lock an entry makes two runs share one build.
+//! is made under another name, sealed, and renamed when it is whole, so that an
+//! entry that exists is finished, and one that was damaged later is seen and
+//! made anew; a lock an entry makes two runs share one build.
+
+mod key;
+mod seal;
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::{interrupt, say};
+pub use self::key::{Key, hex, sha256};
+use crate::{error, interrupt, say};
 
 /// The cache's folder.
 #[derive(Clone, Debug)]
@@ -24,6 +30,13 @@ pub struct Cache {
 /// The kinds of entries there are; a folder each.
 pub const KINDS: [&str; 7] = ["busybox", "config", "image", "kernel", "module", "sha256", "source"];
 
+/// How the folder of an entry in the making ends.
+const PARTIAL: &str = "partial";
+/// The file in such a folder that says that its log is worth keeping.
+const FAILED: &str = "failed";
+/// How long what a failed build left is kept.
+const FAILED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A finished entry.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -33,53 +46,6 @@ pub struct Entry {
     pub from_cache: bool,
     /// The hash that names it.
     pub key: String,
-}
-
-/// The hash of what goes into an entry: labelled parts in their order.
-#[derive(Clone, Debug, Default)]
-pub struct Key(Sha256);
-
-impl Key {
-    /// Begins with nothing.
-    pub fn new() -> Key {
-        Key::default()
-    }
-
-    /// Adds one part. Label and length keep two parts from running together.
-    pub fn add(mut self, label: &str, part: impl AsRef<[u8]>) -> Key {
-        let part = part.as_ref();
-        self.0.update(format!("{label} {}\n", part.len()));
-        self.0.update(part);
-        self
-    }
-
-    /// Adds the name and content of every file below a folder, git's own left
-    /// out.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn add_tree(self, label: &str, folder: &Path) -> Result<Key> {
-        let mut files = Vec::new();
-        list_files(folder, &mut files)?;
-        files.sort();
-        let mut key = self.add("tree", label);
-        for file in files {
-            interrupt::check()?;
-            let name = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy();
-            // A link may point to a folder, or to nothing: what counts is where.
-            key = if file.is_symlink() {
-                key.add(&name, fs::read_link(&file)?.as_os_str().as_encoded_bytes())
-            } else {
-                key.add(&name, read(&file)?)
-            };
-        }
-        Ok(key)
-    }
-
-    /// The hash in hexadecimal.
-    pub fn finish(self) -> String {
-        hex(&self.0.finalize())
-    }
 }
 
 impl Cache {
@@ -111,6 +77,14 @@ impl Cache {
         let root = root.canonicalize()?;
         nix::unistd::access(&root, nix::unistd::AccessFlags::W_OK)
             .with_context(|| format!("{}: {hint}", root.display()))?;
+        // make(1) cannot be told of a path with blanks or colons, and the
+        // kernel's own Makefile refuses them.
+        if root.to_string_lossy().contains([' ', '\t', '\n', ':']) {
+            bail!(
+                "kernels cannot be built in {}, because of the blank or colon in its path; NLRIG_CACHE names another folder",
+                root.display()
+            );
+        }
         Ok(Cache { root })
     }
 
@@ -119,11 +93,12 @@ impl Cache {
         &self.root
     }
 
-    /// An entry if it is there, without making it.
+    /// An entry if it is there and whole, without making it.
     pub fn find(&self, kind: &str, key: Key) -> Option<Entry> {
         let key = key.finish();
         let dir = self.path(kind, &key);
-        dir.is_dir().then_some(Entry { dir, from_cache: true, key })
+        let whole = dir.is_dir() && seal::damage(&dir).is_ok_and(|damage| damage.is_none());
+        whole.then_some(Entry { dir, from_cache: true, key })
     }
 
     fn path(&self, kind: &str, key: &str) -> PathBuf {
@@ -144,31 +119,41 @@ impl Cache {
         debug_assert!(cfg!(test) || KINDS.contains(&kind), "{kind}");
         let key = key.finish();
         let dir = self.path(kind, &key);
-        if dir.is_dir() {
+        if dir.is_dir() && seal::damage(&dir)?.is_none() {
             return Ok(Entry { dir, from_cache: true, key });
         }
-        let _lock = self.lock(&format!("{kind}-{}", &key[..32]), kind)?;
+        let _lock = self.lock(&lock_name(kind, &key), kind)?;
         if dir.is_dir() {
-            // Another run made it while this one waited for the lock.
-            return Ok(Entry { dir, from_cache: true, key });
+            // Another run may have made it while this one waited for the lock.
+            let Some(damage) = seal::damage(&dir)? else {
+                return Ok(Entry { dir, from_cache: true, key });
+            };
+            say::status(&format!("{} is damaged and made anew: {damage}", dir.display()));
+            fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         }
-        let partial = dir.with_extension("partial");
+        let partial = dir.with_extension(PARTIAL);
         if partial.exists() {
             fs::remove_dir_all(&partial)
                 .with_context(|| format!("cannot remove {}", partial.display()))?;
         }
         fs::create_dir_all(&partial)
             .with_context(|| format!("cannot make {}", partial.display()))?;
-        // What a failed build leaves is not removed: its log is what the error
-        // points to. Nothing takes a `.partial` folder for an entry.
-        make(&partial)?;
+        if let Err(err) = make(&partial).and_then(|()| seal::seal(&partial)) {
+            if err.is::<error::Interrupted>() {
+                let _ = fs::remove_dir_all(&partial);
+            } else {
+                // Its log is what the error points to.
+                let _ = fs::write(partial.join(FAILED), "");
+            }
+            return Err(err);
+        }
         fs::rename(&partial, &dir).with_context(|| format!("cannot make {}", dir.display()))?;
         Ok(Entry { dir, from_cache: false, key })
     }
 
     /// Takes a lock that other runs of this user respect, and waits for it.
     fn lock(&self, name: &str, what: &str) -> Result<File> {
-        let path = self.root.join("lock").join(name);
+        let path = self.lock_path(name);
         let file =
             File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let mut said = false;
@@ -187,6 +172,34 @@ impl Cache {
                 }
             }
         }
+    }
+
+    /// Removes what a killed run left half-made, and after a day what a failed
+    /// one did. What cannot be removed is left for the next sweep.
+    pub fn sweep(&self) {
+        for kind in KINDS {
+            for path in list(&self.root.join(kind)).unwrap_or_default() {
+                if path.extension().is_none_or(|extension| extension != PARTIAL) {
+                    continue;
+                }
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                // Who makes it holds the lock.
+                let Ok(lock) = File::create(self.lock_path(&lock_name(kind, &name))) else {
+                    continue;
+                };
+                let is_recent = fs::metadata(path.join(FAILED))
+                    .and_then(|meta| meta.modified())
+                    .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FAILED_KEPT));
+                if lock.try_lock().is_ok() && !is_recent {
+                    say::detail(&format!("removing {}, which a killed run left", path.display()));
+                    let _ = fs::remove_dir_all(&path);
+                }
+            }
+        }
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join("lock").join(name)
     }
 
     /// Removes every entry and memory, and nothing else that may be in the
@@ -265,14 +278,8 @@ impl Cache {
     }
 }
 
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The SHA-256 of a text or a small file's content, in hexadecimal.
-pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
-    hex(&Sha256::digest(bytes.as_ref()))
+fn lock_name(kind: &str, key: &str) -> String {
+    format!("{kind}-{}", &key[..key.len().min(32)])
 }
 
 /// Reads a file; the error names it.
@@ -291,19 +298,6 @@ pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn list_files(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
-    for path in list(folder)? {
-        if path.is_dir() && !path.is_symlink() {
-            if !path.ends_with(".git") {
-                list_files(&path, into)?;
-            }
-        } else {
-            into.push(path);
-        }
-    }
-    Ok(())
-}
-
 /// What is in a folder.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let cannot = || format!("cannot read {}", folder.display());
@@ -314,7 +308,6 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
 
     use super::*;
 
@@ -347,6 +340,38 @@ mod tests {
         let whole = cache.entry("thing", key("a"), |dir| write(&dir.join("file"), "")).unwrap();
         assert!(!whole.from_cache);
         assert!(!whole.dir.join("half").exists(), "what was left before is gone");
+    }
+
+    #[test]
+    fn a_damaged_entry_is_made_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::at(root.path()).unwrap();
+        let make = |dir: &Path| write(&dir.join("file"), "content");
+        let file = cache.entry("image", key("a"), make).unwrap().dir.join("file");
+        write(&file, "cut").unwrap();
+        assert!(cache.find("image", key("a")).is_none());
+        assert!(!cache.entry("image", key("a"), make).unwrap().from_cache);
+        assert_eq!(fs::read_to_string(file).unwrap(), "content");
+    }
+
+    #[test]
+    fn a_sweep_removes_what_was_killed_and_keeps_what_failed_or_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::at(root.path()).unwrap();
+        let partial =
+            |text: &str| cache.path("kernel", &key(text).finish()).with_extension(PARTIAL);
+        fs::create_dir_all(partial("killed")).unwrap();
+        cache.entry("kernel", key("failed"), |_| bail!("no")).unwrap_err();
+        cache.entry("kernel", key("stopped"), |_| Err(error::Interrupted.into())).unwrap_err();
+        cache
+            .entry("kernel", key("running"), |dir| {
+                cache.sweep();
+                assert!(dir.is_dir());
+                write(&dir.join("file"), "")
+            })
+            .unwrap();
+        assert!(!partial("killed").exists() && !partial("stopped").exists());
+        assert!(partial("failed").is_dir());
     }
 
     #[test]
@@ -395,23 +420,5 @@ mod tests {
         assert!(cache.find("image", key("a")).is_none());
         assert_eq!(cache.recall::<u32>("kvm-i386.json"), None);
         assert!(root.path().join("mine").is_file());
-    }
-
-    #[test]
-    fn a_tree_with_links_has_a_hash() {
-        let root = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("../somewhere", root.path().join("link")).unwrap();
-        std::os::unix::fs::symlink("/", root.path().join("folder")).unwrap();
-        let hash = || Key::new().add_tree("x", root.path()).unwrap().finish();
-        let before = hash();
-        write(&root.path().join("file"), "new").unwrap();
-        assert_ne!(before, hash());
-    }
-
-    #[test]
-    fn parts_of_a_key_do_not_run_together() {
-        let ab_c = Key::new().add("x", "ab").add("x", "c").finish();
-        let a_bc = Key::new().add("x", "a").add("x", "bc").finish();
-        assert_ne!(ab_c, a_bc);
     }
 }

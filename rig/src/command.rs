@@ -33,9 +33,11 @@ pub fn kernels(options: &GuestOptions) -> Result<Builder> {
             fragment.display()
         ));
     }
+    let cache = Cache::open()?;
+    cache.sweep();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Builder {
-        cache: Cache::open()?,
+        cache,
         known,
         source: options.kernel_source.clone(),
         source_sha256: options.kernel_sha256.clone(),
