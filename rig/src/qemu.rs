@@ -164,7 +164,11 @@ pub fn version(arch: Arch) -> Result<String> {
     let (major, minor) = parse_version(line)
         .with_context(|| format!("{program} --version says \"{line}\": that is no QEMU"))?;
     if (major, minor) < OLDEST {
-        bail!("{program} is version {major}.{minor}; the rig needs {}.{}", OLDEST.0, OLDEST.1);
+        bail!(
+            "{program} is version {major}.{minor}; the rig needs {}.{} or newer",
+            OLDEST.0,
+            OLDEST.1
+        );
     }
     Ok(line.trim_start_matches("QEMU emulator version ").to_string())
 }
