@@ -130,6 +130,10 @@ pub struct Observed {
     pub exit: Exit,
     /// What was predicted before.
     pub predicted: Option<Map<String, Value>>,
+    /// The guest kernel's own words, if it killed a process for want of memory.
+    pub out_of_memory: Option<String>,
+    /// The program's last sign of life.
+    pub last_sign: Option<Value>,
     /// From the start of QEMU until the guest was ready.
     pub boot: Duration,
     /// From the start of QEMU to its end.

@@ -86,6 +86,13 @@ pub struct Ready {
     pub boot: Duration,
 }
 
+/// What is known of a machine that has ended well.
+#[derive(Clone, Debug, Default)]
+pub struct Farewell {
+    /// Its kernel's own words, if it killed a process for want of memory.
+    pub out_of_memory: Option<String>,
+}
+
 /// How long a job may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -235,11 +242,11 @@ impl Guest {
         self.streams.forward();
     }
 
-    /// Ends the machine and waits until it is gone.
+    /// Ends the machine and waits until it is gone; what its console said.
     ///
     /// # Errors
     /// A [`Loss`] if the last event did not come.
-    pub fn end(mut self) -> Result<()> {
+    pub fn end(mut self) -> Result<Farewell> {
         self.send(&Request::End)?;
         let late = || loss(Verdict::GuestHang, "the guest did not end when it was told to");
         match self.next_event(Instant::now() + END_LIMIT, late)? {
@@ -254,7 +261,9 @@ impl Guest {
             let _ = self.wake(Duration::from_millis(5))?;
             interrupt::check()?;
         }
-        Ok(())
+        self.qemu.kill();
+        self.console.drain();
+        Ok(Farewell { out_of_memory: self.console.out_of_memory().map(str::to_string) })
     }
 
     fn send(&mut self, request: &Request) -> Result<()> {

@@ -87,7 +87,7 @@ impl Lab {
         let dir = Scratch::new()?;
         let needs = Needs { cpus: 2, memory_bytes: PROBE_MEMORY_BYTES, folders: Vec::new() };
         let guest = self.start(built, Accel::Kvm, needs, dir.path(), PROBE_LIMIT);
-        probed(guest.and_then(Guest::end))
+        probed(guest.and_then(Guest::end).map(|_| ()))
     }
 
     /// Boots a guest; its console and the rest are kept in `dir`.

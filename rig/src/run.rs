@@ -186,6 +186,7 @@ impl Run {
         let mut data: Vec<Value> = Vec::new();
         let mut predicted: Option<Map<String, Value>> = None;
         let mut unpredictable = None;
+        let mut last_sign = None;
         let mut bytes = 0;
         let mut progress = say::Progress::new();
         let exit = guest.run(&job, trial.limits, |value| {
@@ -195,9 +196,12 @@ impl Run {
                     Err(err) => unpredictable = Some(format!("{err:#}")),
                 }
             }
-            // Signs of life are for whoever watches, not for the record.
+            // Of signs of life only the last one is for the record.
             match value.get("progress") {
-                Some(sign) => progress.update(|| format!("{}: {sign}", trial.name)),
+                Some(sign) => {
+                    progress.update(|| format!("{}: {sign}", trial.name));
+                    last_sign = Some(value);
+                }
                 None => {
                     bytes += value.to_string().len();
                     if data.len() == DATA_MAX || bytes > DATA_MAX_BYTES {
@@ -210,7 +214,7 @@ impl Run {
             Ok(())
         })?;
         drop(progress);
-        guest.end()?;
+        let farewell = guest.end()?;
         if let Some(reason) = unpredictable {
             return Err(Loss { verdict: Verdict::Fail, reason }.into());
         }
@@ -218,7 +222,8 @@ impl Run {
             return Err(Loss { verdict: Verdict::Infra, reason: reason.clone() }.into());
         }
         let total = start.elapsed();
-        Ok((Observed { data, exit, predicted, boot, total }, clocksource))
+        let out_of_memory = farewell.out_of_memory;
+        Ok((Observed { data, exit, predicted, out_of_memory, last_sign, boot, total }, clocksource))
     }
 
     /// Ends the run: writes the reports and gives back what they say.

@@ -47,14 +47,34 @@ pub struct Look {
     pub pids: Vec<u32>,
     /// Open file descriptors of this process.
     pub open_files: u64,
-    /// All memory that the kernel manages.
-    pub memory_total_bytes: u64,
-    /// Memory that could be had.
-    pub memory_available_bytes: u64,
+    /// Bytes of this process's areas that only it can write: VmData.
+    pub data_bytes: u64,
+    /// The system's memory.
+    pub memory: Memory,
     /// The kernel's parameters.
     pub sysctls: Sysctls,
     /// The process's limits.
     pub limits: Limits,
+}
+
+/// The system's memory, as /proc/meminfo and kernel parameters have it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Memory {
+    /// All that the kernel manages.
+    pub total_bytes: u64,
+    /// What could be had.
+    pub available_bytes: u64,
+    /// What is free of the part that the kernel can use for itself; none where
+    /// it can use all.
+    pub low_free_bytes: Option<u64>,
+    /// How much may be promised under vm.overcommit_memory=2.
+    pub commit_limit_bytes: u64,
+    /// How much is promised.
+    pub committed_bytes: u64,
+    /// vm.admin_reserve_kbytes: what all but root leave of it.
+    pub admin_reserve_bytes: u64,
+    /// vm.user_reserve_kbytes: what a process leaves to its user's others.
+    pub user_reserve_bytes: u64,
 }
 
 /// Kernel parameters that limit threads, sockets or mappings.
@@ -84,6 +104,8 @@ pub struct Limits {
     pub nproc: Option<u64>,
     /// RLIMIT_AS.
     pub address_space_bytes: Option<u64>,
+    /// RLIMIT_DATA.
+    pub data_bytes: Option<u64>,
 }
 
 /// What came of creating threads until it failed.
@@ -108,6 +130,8 @@ pub struct Outcome {
     pub map_areas: u64,
     /// Bytes in all of them.
     pub mapped_bytes: u64,
+    /// Bytes in those that only this process can write: VmData.
+    pub data_bytes: u64,
     /// The largest gaps between mappings, as start and end, the gap below the
     /// first mapping among them; at most [`HOLES_MAX`].
     pub holes: Vec<(u64, u64)>,
@@ -156,8 +180,16 @@ impl Look {
             last_pid,
             pids: ids,
             open_files: open_files()?,
-            memory_total_bytes: meminfo("MemTotal:")?,
-            memory_available_bytes: meminfo("MemAvailable:")?,
+            data_bytes: data_bytes()?,
+            memory: Memory {
+                total_bytes: meminfo("MemTotal:")?,
+                available_bytes: meminfo("MemAvailable:")?,
+                low_free_bytes: meminfo("LowFree:").ok(),
+                commit_limit_bytes: meminfo("CommitLimit:")?,
+                committed_bytes: meminfo("Committed_AS:")?,
+                admin_reserve_bytes: sysctl("vm/admin_reserve_kbytes")?.saturating_mul(1024),
+                user_reserve_bytes: sysctl("vm/user_reserve_kbytes")?.saturating_mul(1024),
+            },
             sysctls: Sysctls {
                 threads_max: sysctl("kernel/threads-max")?,
                 pid_max: sysctl("kernel/pid_max")?,
@@ -170,6 +202,7 @@ impl Look {
                 nofile: soft_limit(Resource::RLIMIT_NOFILE)?,
                 nproc: soft_limit(Resource::RLIMIT_NPROC)?,
                 address_space_bytes: soft_limit(Resource::RLIMIT_AS)?,
+                data_bytes: soft_limit(Resource::RLIMIT_DATA)?,
             },
             maps: fs::read_to_string("/proc/self/maps")?,
         })
@@ -197,6 +230,7 @@ impl Outcome {
             pid_room: taken.left(),
             map_areas: space.areas,
             mapped_bytes: space.mapped_bytes,
+            data_bytes: data_bytes()?,
             holes: space.holes,
             mapped_end: space.end,
             open_files: open_files()?,
@@ -276,7 +310,10 @@ fn each_task(mut seen: impl FnMut(u32, u32)) -> io::Result<()> {
 }
 
 /// Tasks alive and the last id handed out: `0.00 0.00 0.00 1/58 77`.
-fn loadavg() -> io::Result<(u64, u64)> {
+///
+/// # Errors
+/// /proc/loadavg cannot be read or understood.
+pub fn loadavg() -> io::Result<(u64, u64)> {
     const PATH: &str = "/proc/loadavg";
     let text = fs::read_to_string(PATH)?;
     let parse = || {
@@ -307,13 +344,22 @@ fn open_files() -> io::Result<u64> {
 
 /// One figure of /proc/meminfo, in bytes.
 fn meminfo(name: &str) -> io::Result<u64> {
-    const PATH: &str = "/proc/meminfo";
-    let text = fs::read_to_string(PATH)?;
-    text.lines()
+    kib("/proc/meminfo", name)
+}
+
+/// VmData of this process.
+fn data_bytes() -> io::Result<u64> {
+    kib("/proc/self/status", "VmData:")
+}
+
+/// A line `Name:  123 kB`, in bytes.
+fn kib(path: &str, name: &str) -> io::Result<u64> {
+    fs::read_to_string(path)?
+        .lines()
         .find_map(|line| line.strip_prefix(name))
         .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
         .map(|kib| kib * 1024)
-        .ok_or_else(|| unreadable(PATH))
+        .ok_or_else(|| unreadable(path))
 }
 
 fn page_bytes() -> u64 {

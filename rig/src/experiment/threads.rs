@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
 use crate::abi::{Abi, Arch};
 use crate::guest::Limits;
-use crate::limits::{bound, predict};
+use crate::limits::{Limit, Prediction, bound, predict};
 use crate::report::{Section, TrialReport};
 use crate::units::show_size;
 use crate::usage;
@@ -40,6 +40,9 @@ const NOFILE: u64 = 1 << 20;
 const MEMORY_64_BYTES: u64 = 5 << 30;
 /// Low memory is 896 MiB at most on i386.
 const MEMORY_32_BYTES: u64 = 1 << 30;
+/// The program gives a sign of life after so many workers: when it is killed,
+/// up to one fewer may have come after the last.
+const SIGN_EVERY: u64 = 256;
 
 /// A setting of the kernel's limits: what a table is about.
 struct Setting {
@@ -99,11 +102,9 @@ impl Experiment for Threads {
             own: !ask.sysctls.is_empty() || !ask.rlimits.is_empty() || ask.user.is_some(),
         };
         let stacks = stacks(ask)?;
-        let modelled = |limit: &&Rlimit| !["stack", "data"].contains(&limit.name.as_str());
-        if let Some(limit) = ask.rlimits.iter().find(|limit| !modelled(limit)) {
+        if ask.rlimits.iter().any(|limit| limit.name == "stack") {
             return Err(usage!(
-                "--rlimit {}: threads sets the stack with --stack, and has no model of the rest",
-                limit.name
+                "--rlimit stack: threads sets it itself; give the size with --stack"
             ));
         }
         let mut trials = Vec::new();
@@ -263,6 +264,9 @@ fn stack_bytes(trial: &Trial) -> u64 {
 }
 
 fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
+    if let (Exit::Signal(libc::SIGKILL), Some(words)) = (&observed.exit, &observed.out_of_memory) {
+        return Ok(killed(observed, words));
+    }
     if observed.exit != Exit::Code(0) {
         return Ok(Judgement::fail(None, format!("the workload ended with {:?}", observed.exit)));
     }
@@ -283,10 +287,42 @@ fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
     let limit = bound(&look, &outcome, trial.abi, stack_bytes(trial));
     let mut measured = measured(&outcome, limit.name());
     measured.insert("threads_max".to_string(), json!(look.sysctls.threads_max));
-    Ok(match disagreement(&measured, observed.predicted.as_ref(), &outcome) {
+    Ok(match disagreement(&outcome, limit, prediction(observed).as_ref()) {
         None => Judgement::pass(Some(measured)),
         Some(reason) => Judgement::fail(Some(measured), reason),
     })
+}
+
+fn prediction(observed: &Observed) -> Option<Prediction> {
+    serde_json::from_value(Value::Object(observed.predicted.clone()?)).ok()
+}
+
+/// The kernel ran out of memory and killed the program, which is how memory
+/// binds where nothing refuses first.
+fn killed(observed: &Observed, words: &str) -> Judgement {
+    let seen = || observed.last_sign.as_ref()?.get("progress")?.get("threads")?.as_u64();
+    let threads = seen().unwrap_or(0);
+    let measured = Some(object(json!({
+        "threads": threads,
+        "sockets": threads,
+        "echoes": threads,
+        "binding_limit": Limit::Memory.name(),
+        "killed": words,
+        "threads_at_most": threads + SIGN_EVERY - 1,
+    })));
+    let agrees = |prediction: Prediction| {
+        [threads, threads + SIGN_EVERY - 1]
+            .into_iter()
+            .any(|threads| prediction.agrees(threads, Limit::Memory))
+    };
+    match prediction(observed) {
+        Some(prediction) if agrees(prediction.clone()) => Judgement::pass(measured),
+        Some(prediction) => Judgement::fail(
+            measured,
+            format!("killed after {threads} threads ({words}); predicted {prediction}"),
+        ),
+        None => Judgement::fail(measured, format!("killed after {threads} threads ({words})")),
+    }
 }
 
 fn measured(outcome: &Outcome, limit: &str) -> Map<String, Value> {
@@ -311,33 +347,20 @@ fn measured(outcome: &Outcome, limit: &str) -> Map<String, Value> {
 }
 
 /// Why measurement and prediction do not agree, if they do not.
-fn disagreement(
-    measured: &Map<String, Value>,
-    predicted: Option<&Map<String, Value>>,
-    outcome: &Outcome,
-) -> Option<String> {
+fn disagreement(outcome: &Outcome, limit: Limit, predicted: Option<&Prediction>) -> Option<String> {
     let Some(predicted) = predicted else { return Some("no prediction was made".to_string()) };
-    if outcome.sockets != outcome.threads || outcome.echoes != outcome.threads {
+    let Outcome { threads, sockets, echoes, failed, .. } = outcome;
+    if sockets != threads || echoes != threads {
         return Some(format!(
-            "{} threads, {} sockets, {} echoes: they should be equal",
-            outcome.threads, outcome.sockets, outcome.echoes
+            "{threads} threads, {sockets} sockets, {echoes} echoes: they should be equal"
         ));
     }
-    let differs: Vec<_> = ["threads", "binding_limit"]
-        .into_iter()
-        .filter(|&key| measured.get(key) != predicted.get(key))
-        .map(|key| {
-            let show =
-                |from: &Map<String, Value>| from.get(key).unwrap_or(&Value::Null).to_string();
-            format!("{key} {} measured, {} predicted", show(measured), show(predicted))
-        })
-        .collect();
-    (!differs.is_empty()).then(|| {
+    (!predicted.agrees(*threads, limit)).then(|| {
         format!(
-            "{} ({} failed with {})",
-            differs.join("; "),
-            outcome.failed.call,
-            outcome.failed.name
+            "{threads} threads, bound by {} ({} failed with {}); predicted {predicted}",
+            limit.name(),
+            failed.call,
+            failed.name
         )
     })
 }

@@ -21,6 +21,8 @@ const LINE_MAX_BYTES: usize = 1024;
 
 /// How a kernel says that it has given up.
 const PANIC: &str = "Kernel panic - not syncing";
+/// How it says that it killed a process because there was no memory.
+const OUT_OF_MEMORY: &str = "Out of memory: Killed process";
 
 /// One stream of text from a machine.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub struct Console {
     line: Vec<u8>,
     tail: VecDeque<String>,
     panic: Option<String>,
+    out_of_memory: Option<String>,
 }
 
 impl Console {
@@ -47,6 +50,7 @@ impl Console {
             line: Vec::new(),
             tail: VecDeque::new(),
             panic: None,
+            out_of_memory: None,
         })
     }
 
@@ -91,6 +95,11 @@ impl Console {
         self.panic.as_deref()
     }
 
+    /// The line in which a kernel said that it killed a process for its memory.
+    pub fn out_of_memory(&self) -> Option<&str> {
+        self.out_of_memory.as_deref()
+    }
+
     fn keep(&mut self, bytes: &[u8]) -> Result<()> {
         let room = FILE_MAX_BYTES.saturating_sub(self.written).min(bytes.len() as u64);
         self.file.write_all(&bytes[..room as usize])?;
@@ -108,10 +117,12 @@ impl Console {
     fn end_line(&mut self) {
         let line = text(&self.line);
         self.line.clear();
-        if let Some(at) = line.find(PANIC)
-            && self.panic.is_none()
-        {
-            self.panic = Some(line[at..].to_string());
+        for (sign, seen) in [(PANIC, &mut self.panic), (OUT_OF_MEMORY, &mut self.out_of_memory)] {
+            if let Some(at) = line.find(sign)
+                && seen.is_none()
+            {
+                *seen = Some(line[at..].to_string());
+            }
         }
         if self.tail.len() == TAIL_LINES {
             self.tail.pop_front();

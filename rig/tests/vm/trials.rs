@@ -1,6 +1,6 @@
-//! Every trial of the default plans as a test, and one of `threads` for each
-//! limit set low: it passes if its verdict is `pass`, and if what bound is the
-//! limit that was set.
+//! Every trial of the default plans as a test, one of `threads` for each limit
+//! set low, and one for each size of stack: it passes if its verdict is `pass`,
+//! and if what bound is the limit that was set.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use nlrig::lab::Lab;
 use nlrig::options::GuestOptions;
 use nlrig::report::Verdict;
 use nlrig::run::{self, Planned, Run};
+use nlrig::units::show_size;
 use nlrig_guest::protocol::Rlimit;
 
 /// The run that all tests of this process belong to, once one has begun.
@@ -31,6 +32,9 @@ pub fn tests() -> Vec<Trial> {
         for (limit, set) in LOW {
             tests.push(test(with_low(abi, limit, set), Some(limit), shared.clone()));
         }
+        for stack in STACKS {
+            tests.extend(with_stack(abi, stack).map(|planned| test(planned, None, shared.clone())));
+        }
     }
     tests
 }
@@ -38,17 +42,35 @@ pub fn tests() -> Vec<Trial> {
 /// A limit, and what sets it so low that it binds before any other.
 type Low = (&'static str, fn(&mut Ask));
 
-const LOW: [Low; 6] = [
+const LOW: [Low; 8] = [
     ("threads-max", |ask| ask.sysctls = sysctl("kernel.threads-max", "500")),
     ("pid-max", |ask| ask.sysctls = sysctl("kernel.pid_max", "1000")),
     ("max-map-count", |ask| ask.sysctls = sysctl("vm.max_map_count", "400")),
     ("nofile", |ask| ask.rlimits = rlimit("nofile", 64)),
     ("rlimit-as", |ask| ask.rlimits = rlimit("as", 256 << 20)),
+    ("rlimit-data", |ask| ask.rlimits = rlimit("data", 200 << 20)),
+    ("memory", |ask| {
+        ask.sysctls = sysctl("kernel.threads-max", "30000");
+        ask.memory_bytes = Some(128 << 20);
+        // Small enough that the address space of 32 bits takes more of them.
+        ask.stacks = vec![64 << 10];
+    }),
     ("nproc", |ask| {
         ask.rlimits = rlimit("nproc", 100);
         ask.user = Some(1000);
     }),
 ];
+
+/// From the smallest that glibc takes to one that fits three times into 32 bits.
+const STACKS: [u64; 17] = {
+    let mut stacks = [16 << 10; 17];
+    let mut index = 1;
+    while index < stacks.len() {
+        stacks[index] = 2 * stacks[index - 1];
+        index += 1;
+    }
+    stacks
+};
 
 fn sysctl(name: &str, value: &str) -> Vec<(String, String)> {
     vec![(name.to_string(), value.to_string())]
@@ -62,10 +84,30 @@ fn with_low(abi: Abi, limit: &str, set: fn(&mut Ask)) -> Planned {
     let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
     ask.stacks = vec![2 << 20];
     set(&mut ask);
-    let threads = experiment::find(&["threads".to_string()]).expect("there is such an experiment");
-    let mut planned = run::plan(&threads, &ask, 1).expect("the plan is sound").remove(0);
+    let mut planned = plan(&ask);
     planned.trial.name = format!("limits/{abi}/{limit}");
     planned
+}
+
+/// One stack size, if it is not in the default plan anyway.
+fn with_stack(abi: Abi, stack: u64) -> Option<Planned> {
+    let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
+    if abi == Abi::X86_64 {
+        // No size binds there: a few threads show that all can be had.
+        ask.sysctls = sysctl("kernel.threads-max", "1000");
+    } else if (2 << 20..=16 << 20).contains(&stack) {
+        return None;
+    }
+    ask.stacks = vec![stack];
+    let mut planned = plan(&ask);
+    planned.trial.name = format!("stacks/{abi}/{}", show_size(stack));
+    Some(planned)
+}
+
+/// The first trial of `threads` that this asks for.
+fn plan(ask: &Ask) -> Planned {
+    let threads = experiment::find(&["threads".to_string()]).expect("there is such an experiment");
+    run::plan(&threads, ask, 1).expect("the plan is sound").remove(0)
 }
 
 fn test(planned: Planned, limit: Option<&'static str>, shared: Shared) -> Trial {

@@ -29,7 +29,79 @@ pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
             None => groups.push((key, vec![trial])),
         }
     }
-    groups.iter().map(|((abi, setting), group)| section(*abi, setting, group)).collect()
+    let mut sections: Vec<_> =
+        groups.iter().map(|((abi, setting), group)| section(*abi, setting, group)).collect();
+    if groups.len() > 1 {
+        sections.push(summary(&groups));
+    }
+    sections
+}
+
+/// How the predictions of all tables fared.
+fn summary(groups: &[((Abi, String), Vec<&TrialReport>)]) -> Section {
+    let row = |abi: String, setting: &str, trials: &[&TrialReport]| {
+        let tally = Tally::of(trials);
+        vec![
+            abi,
+            setting.to_string(),
+            trials.len().to_string(),
+            tally.exact.to_string(),
+            tally.worst.map_or("-".to_string(), |difference| difference.to_string()),
+            tally.bounds.to_string(),
+            tally.within.to_string(),
+        ]
+    };
+    let mut rows: Vec<_> =
+        groups.iter().map(|((abi, setting), group)| row(abi.to_string(), setting, group)).collect();
+    let all: Vec<_> = groups.iter().flat_map(|(_, group)| group.iter().copied()).collect();
+    rows.push(row("all".to_string(), "", &all));
+    Section {
+        title: "Predictions against counts".to_string(),
+        columns: ["ABI", "limits", "cells", "exact", "worst miss", "bounds", "within"]
+            .map(str::to_string)
+            .to_vec(),
+        rows,
+        words: format!(
+            "{} A bound is predicted where memory may bind before any other limit.",
+            counted(&all)
+        ),
+    }
+}
+
+/// How the predictions of some trials fared.
+struct Tally {
+    /// Predictions to the last thread that were right.
+    exact: usize,
+    /// The largest difference among such predictions.
+    worst: Option<u64>,
+    /// Predictions that are a bound.
+    bounds: usize,
+    /// Those of them that held.
+    within: usize,
+}
+
+impl Tally {
+    fn of(trials: &[&TrialReport]) -> Tally {
+        let threads = |map: &Option<serde_json::Map<String, Value>>, key: &str| {
+            map.as_ref()?.get(key)?.as_u64()
+        };
+        let (bounded, sharp): (Vec<&TrialReport>, Vec<&TrialReport>) = trials
+            .iter()
+            .partition(|trial| threads(&trial.predicted, "threads_at_least").is_some());
+        let differences: Vec<u64> = sharp
+            .iter()
+            .filter_map(|trial| {
+                let measured = threads(&trial.measured, "threads")?;
+                Some(measured.abs_diff(threads(&trial.predicted, "threads")?))
+            })
+            .collect();
+        Tally {
+            exact: differences.iter().filter(|&&difference| difference == 0).count(),
+            worst: differences.iter().copied().max(),
+            bounds: bounded.len(),
+            within: bounded.iter().filter(|trial| trial.verdict.is_well()).count(),
+        }
+    }
 }
 
 fn section(abi: Abi, setting: &str, trials: &[&TrialReport]) -> Section {
@@ -68,13 +140,21 @@ fn row(abi: Abi, trial: &TrialReport) -> Vec<String> {
     let whole = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.0}"));
     let measured = number(&trial.measured, "threads");
     let predicted = number(&trial.predicted, "threads");
+    let at_least = number(&trial.predicted, "threads_at_least");
     let difference = measured.zip(predicted).map(|(measured, predicted)| measured - predicted);
+    let difference = if at_least.is_some() { None } else { difference };
+    // A program that was killed could not be counted to the last thread.
+    let at_most = number(&trial.measured, "threads_at_most");
+    let range = |least: Option<f64>, most: Option<f64>| match least {
+        Some(least) => format!("{least:.0} to {}", whole(most)),
+        None => whole(most),
+    };
     vec![
         show_size(stack_bytes(trial)),
         theory(abi, trial).map_or("-".to_string(), |threads| threads.to_string()),
         published(trial),
-        whole(predicted),
-        whole(measured),
+        range(at_least, predicted),
+        if at_most.is_some() { range(measured, at_most) } else { whole(measured) },
         difference
             .map_or("-".to_string(), |difference| format!("{difference:+.0}").replace("+0", "0")),
         binding_limit(trial).to_string(),
@@ -117,14 +197,17 @@ fn counted(trials: &[&TrialReport]) -> String {
     if trials.iter().all(|trial| trial.params.contains_key("predict_only")) {
         return "Predictions only: no thread was created.".to_string();
     }
-    let exact = trials.iter().filter(|trial| {
-        let threads = |map: &Option<serde_json::Map<String, Value>>| {
-            Some(map.as_ref()?.get("threads")?.as_u64())
-        };
-        threads(&trial.measured).flatten().is_some()
-            && threads(&trial.measured) == threads(&trial.predicted)
+    let tally = Tally::of(trials);
+    let sharp = trials.len() - tally.bounds;
+    let exact =
+        (sharp > 0).then(|| format!("{} of {sharp} counts are exactly as predicted.", tally.exact));
+    let within = (tally.bounds > 0).then(|| {
+        format!(
+            "Where memory may bind the prediction is a bound: {} of {} counts lie within.",
+            tally.within, tally.bounds
+        )
     });
-    format!("{} of {} counts are exactly as predicted.", exact.count(), trials.len())
+    [exact, within].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 /// The explanation, if what it explains is what happened.

@@ -68,6 +68,7 @@ fn outcome(threads: u64) -> Outcome {
         pid_room: 0,
         map_areas: 10,
         mapped_bytes: 10,
+        data_bytes: 10,
         holes: Vec::new(),
         mapped_end: 0,
         open_files: 10,
@@ -77,27 +78,57 @@ fn outcome(threads: u64) -> Outcome {
 
 #[test]
 fn a_count_that_is_off_by_one_fails_and_says_so() {
-    let measured = measured(&outcome(60), Limit::PidMax.name());
-    assert_eq!(measured["threads_per_s"], 30.0);
-    let predicted = |threads: u64| object(json!({"threads": threads, "binding_limit": "pid-max"}));
-    assert_eq!(disagreement(&measured, Some(&predicted(60)), &outcome(60)), None);
-    let reason = disagreement(&measured, Some(&predicted(61)), &outcome(60)).unwrap();
-    assert!(reason.contains("threads 60 measured, 61 predicted"), "{reason}");
-    assert!(disagreement(&measured, None, &outcome(60)).is_some());
+    assert_eq!(measured(&outcome(60), Limit::PidMax.name())["threads_per_s"], 30.0);
+    let predicted =
+        |threads| Prediction { threads, threads_at_least: None, binding_limit: Limit::PidMax };
+    fn judge(outcome: &Outcome, predicted: Option<&Prediction>) -> Option<String> {
+        disagreement(outcome, Limit::PidMax, predicted)
+    }
+    assert_eq!(judge(&outcome(60), Some(&predicted(60))), None);
+    let reason = judge(&outcome(60), Some(&predicted(61))).unwrap();
+    assert!(reason.contains("60 threads") && reason.contains("predicted 61"), "{reason}");
+    assert!(judge(&outcome(60), None).is_some());
     let deaf = Outcome { echoes: 59, ..outcome(60) };
-    assert!(disagreement(&measured, Some(&predicted(60)), &deaf).unwrap().contains("59 echoes"));
+    assert!(judge(&deaf, Some(&predicted(60))).unwrap().contains("59 echoes"));
+}
+
+#[test]
+fn a_program_that_was_killed_for_its_memory_is_held_to_the_bounds() {
+    let trial = &Threads.plan(&ask(&[Abi::X86_64])).unwrap()[0];
+    let verdict = |alive: u64, out_of_memory: Option<&str>| {
+        let observed = Observed {
+            last_sign: Some(json!({"progress": {"threads": alive}})),
+            predicted: Some(object(
+                json!({"threads": 9000, "threads_at_least": 7000, "binding_limit": "memory"}),
+            )),
+            out_of_memory: out_of_memory.map(str::to_string),
+            ..observed(vec![], Exit::Signal(libc::SIGKILL))
+        };
+        Threads.judge(trial, &observed).verdict
+    };
+    let words = Some("Out of memory: Killed process 61 (threads)");
+    assert_eq!(verdict(7936, words), Verdict::Pass);
+    assert_eq!(verdict(6912, words), Verdict::Pass, "up to 255 more were alive");
+    assert_eq!(verdict(6656, words), Verdict::Fail);
+    assert_eq!(verdict(9216, words), Verdict::Fail);
+    assert_eq!(verdict(7936, None), Verdict::Fail, "killed by what?");
+}
+
+fn observed(data: Vec<Value>, exit: Exit) -> Observed {
+    Observed {
+        data,
+        exit,
+        predicted: None,
+        out_of_memory: None,
+        last_sign: None,
+        boot: Duration::ZERO,
+        total: Duration::ZERO,
+    }
 }
 
 #[test]
 fn a_workload_that_failed_or_lied_fails_the_trial() {
     let trial = &Threads.plan(&ask(&[Abi::I386])).unwrap()[0];
-    let observed = |data: Vec<Value>, exit| Observed {
-        data,
-        exit,
-        predicted: None,
-        boot: Duration::ZERO,
-        total: Duration::ZERO,
-    };
     for observed in [
         observed(vec![], Exit::Code(1)),
         observed(vec![], Exit::Code(0)),

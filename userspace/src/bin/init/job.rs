@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio as ProcessStdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use libc::{RLIM_INFINITY, rlim_t};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,6 +16,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
+use nlrig_guest::look::loadavg;
 use nlrig_guest::protocol::{
     Aslr, Event, Exit, Job, LINE_MAX_BYTES, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Rlimit, Stdio,
     WORKLOAD_FD,
@@ -25,6 +28,12 @@ use crate::channel::{Channel, open_port};
 const SEARCH_PATH: &str = "/run/nlrig/guest/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Room for one read from a pipe, which holds as much.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The kernel starts and ends threads of its own after boot. It is at rest when
+/// none has come or gone for so long,
+const AT_REST: Duration = Duration::from_millis(60);
+/// or is not waited for any longer.
+const AT_REST_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs the job and reports its start, its data and its end.
 ///
@@ -87,6 +96,7 @@ impl Running {
             .stderr(child_stderr);
         let (user, aslr) = (job.user, job.aslr);
         let reports_fd = child_reports.as_raw_fd();
+        wait_for_rest().map_err(rig)?;
         // SAFETY: the closure only makes system calls and allocates nothing.
         unsafe {
             command.pre_exec(move || enter_child(&limits, user, aslr, reports_fd));
@@ -137,6 +147,20 @@ impl Running {
 
 fn readable(source: &PipeReader) -> PollFd<'_> {
     PollFd::new(source.as_fd(), PollFlags::POLLIN)
+}
+
+/// Lets the kernel's threads settle, because programs count tasks.
+fn wait_for_rest() -> io::Result<()> {
+    let start = Instant::now();
+    let mut seen = (loadavg()?, start);
+    while seen.1.elapsed() < AT_REST && start.elapsed() < AT_REST_LIMIT {
+        sleep(AT_REST / 4);
+        let now = loadavg()?;
+        if now != seen.0 {
+            seen = (now, Instant::now());
+        }
+    }
+    Ok(())
 }
 
 /// In the child, between fork and exec.
