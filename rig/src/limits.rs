@@ -142,7 +142,7 @@ pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limi
         Limit::ThreadsMax
     } else if outcome.pid_room == 0 {
         Limit::PidMax
-    } else if nproc.is_some_and(|nproc| look.user_tasks + outcome.threads >= nproc) {
+    } else if nproc.is_some_and(|nproc| look.user_tasks.saturating_add(outcome.threads) >= nproc) {
         Limit::Nproc
     } else if by_map_count(outcome.map_areas, look.sysctls.max_map_count) == 0 {
         Limit::MaxMapCount
@@ -161,7 +161,7 @@ pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limi
 /// twice, and each split needs `map_count < max` (mm/mmap.c, `split_vma`). So
 /// the k-th worker comes into being if `areas + 2 (k - 1) <= max - 2`.
 fn by_map_count(areas: u64, max: u64) -> u64 {
-    match max.checked_sub(areas + 2) {
+    match max.checked_sub(areas.saturating_add(2)) {
         Some(spare) => spare / 2 + 1,
         None => 0,
     }
@@ -377,3 +377,6 @@ bf87c000-bf89d000 rw-p 00000000 00:00 0          [stack]
         assert!(predict(&look, Abi::I386, 2 << 20).is_err());
     }
 }
+
+#[cfg(test)]
+mod properties;
