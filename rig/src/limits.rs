@@ -8,7 +8,8 @@
 //! - one mapping of stack and guard, `mmap(stack + page)`
 //!   (nptl/allocatestack.c; the guard is outside of the size since glibc 2.27);
 //! - two areas: its guard and its stack (the guard joins the one before it, and
-//!   `mprotect` then cuts out the stack: mm/mprotect.c, `split_vma`);
+//!   `mprotect` then cuts out the stack: mm/mprotect.c, `split_vma`); but the
+//!   stack that ends where the heap begins becomes one area with it;
 //! - one task and one task id (kernel/fork.c, `copy_process`);
 //! - one file descriptor, for its socket.
 //!
@@ -20,7 +21,7 @@ use nlrig_guest::look::{Look, Outcome};
 use nlrig_guest::{maps, pids};
 use serde::{Deserialize, Serialize};
 
-use self::space::{by_map_count, holes, largest_hole_bytes, own_areas};
+use self::space::Space;
 use crate::abi::Abi;
 
 /// What can stop the creation of threads.
@@ -119,36 +120,28 @@ impl Room {
     }
 }
 
-/// How many workers each limit that holds here leaves room for.
+/// How many workers each limit that holds here leaves room for, in the order in
+/// which [`bound`] looks at them: where two are equal the first is named.
 fn rooms(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Vec<Room>, maps::BadLine> {
-    let areas = own_areas(look)?;
-    let each_bytes = stack_bytes.saturating_add(look.page_bytes);
-    let fitting: u64 =
-        holes(&areas, abi, look).iter().map(|(start, end)| (end - start) / each_bytes).sum();
+    let space = Space::of(look, abi)?;
+    let each_bytes = stack_bytes.saturating_add(look.page_bytes).max(1);
     let mut ids = pids::Room::new(look.last_pid, look.sysctls.pid_max);
     look.pids.iter().for_each(|&id| ids.take(id));
 
+    // copy_process() refuses at nr_threads >= max_threads, and counts every
+    // task but the idle ones.
     let mut rooms = vec![
-        Room::exact(Limit::AddressSpace, fitting),
-        // copy_process() refuses at nr_threads >= max_threads, and counts every
-        // task but the idle ones.
         Room::exact(Limit::ThreadsMax, look.sysctls.threads_max.saturating_sub(look.tasks)),
         Room::exact(Limit::PidMax, ids.left()),
-        Room::exact(
-            Limit::MaxMapCount,
-            by_map_count(areas.len() as u64, look.sysctls.max_map_count),
-        ),
     ];
-    if let Some(nofile) = look.limits.nofile {
-        rooms.push(Room::exact(Limit::Nofile, nofile.saturating_sub(look.open_files)));
-    }
     // Root is exempt, as is CAP_SYS_RESOURCE (kernel/fork.c).
     if let Some(nproc) = look.limits.nproc.filter(|_| look.uid != 0) {
         rooms.push(Room::exact(Limit::Nproc, nproc.saturating_sub(look.user_tasks)));
     }
+    let by_map_count = space.by_map_count(each_bytes, look.sysctls.max_map_count);
+    rooms.push(Room::exact(Limit::MaxMapCount, by_map_count));
     if let Some(bytes) = look.limits.address_space_bytes {
-        let mapped: u64 = areas.iter().map(|area| area.end - area.start).sum();
-        let left = bytes.saturating_sub(mapped);
+        let left = bytes.saturating_sub(space.mapped_bytes());
         rooms.push(Room::exact(Limit::RlimitAs, left / each_bytes));
     }
     // Only what can be written counts, so the guard does not (mm/mmap.c,
@@ -157,7 +150,11 @@ fn rooms(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Vec<Room>, maps::Bad
         let left = bytes.saturating_sub(look.data_bytes);
         rooms.push(Room::exact(Limit::RlimitData, left / stack_bytes.max(1)));
     }
+    rooms.push(Room::exact(Limit::AddressSpace, space.stacks(each_bytes)));
     rooms.extend(memory::rooms(look, abi, stack_bytes));
+    if let Some(nofile) = look.limits.nofile {
+        rooms.push(Room::exact(Limit::Nofile, nofile.saturating_sub(look.open_files)));
+    }
     Ok(rooms)
 }
 
@@ -185,26 +182,32 @@ pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limi
         ("socket", "EMFILE") => return Limit::Nofile,
         ("bind", "EADDRINUSE") => return Limit::Port,
         ("pthread_create", "EAGAIN" | "ENOMEM") => {}
+        // The kernel offered a place below vm.mmap_min_addr, and took it back.
+        ("pthread_create", "EPERM") => return Limit::AddressSpace,
         (_, "ENOMEM" | "ENOBUFS" | "ENFILE") => return Limit::Memory,
         _ => return Limit::None,
     }
     // All of these look alike to the caller: pthread_create says EAGAIN.
     let nproc = look.limits.nproc.filter(|_| look.uid != 0);
-    let space = look.limits.address_space_bytes;
+    let address_space = look.limits.address_space_bytes;
     let data = look.limits.data_bytes;
+    let space = Space::of(look, abi).ok();
+    let hole_bytes = space.map_or(0, |space| space.largest_hole_bytes(outcome));
     if outcome.tasks >= look.sysctls.threads_max {
         Limit::ThreadsMax
     } else if outcome.pid_room == 0 {
         Limit::PidMax
-    } else if nproc.is_some_and(|nproc| look.user_tasks + outcome.threads >= nproc) {
+    } else if nproc.is_some_and(|nproc| look.user_tasks.saturating_add(outcome.threads) >= nproc) {
         Limit::Nproc
-    } else if by_map_count(outcome.map_areas, look.sysctls.max_map_count) == 0 {
+    } else if outcome.map_areas.saturating_add(2) > look.sysctls.max_map_count {
         Limit::MaxMapCount
-    } else if space.is_some_and(|bytes| outcome.mapped_bytes.saturating_add(each_bytes) > bytes) {
+    } else if address_space
+        .is_some_and(|bytes| outcome.mapped_bytes.saturating_add(each_bytes) > bytes)
+    {
         Limit::RlimitAs
     } else if data.is_some_and(|bytes| outcome.data_bytes.saturating_add(stack_bytes) > bytes) {
         Limit::RlimitData
-    } else if largest_hole_bytes(look, outcome, abi) < each_bytes {
+    } else if hole_bytes < each_bytes {
         Limit::AddressSpace
     } else {
         Limit::Memory
@@ -214,5 +217,7 @@ pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limi
 mod memory;
 mod space;
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -13,11 +13,26 @@ pub struct Area {
     pub start: u64,
     /// The address after the last.
     pub end: u64,
+    /// What it can become one area with.
+    pub kind: Kind,
     /// Whether this is the main thread's stack, which grows down and keeps a
     /// gap below itself.
     pub grows_down: bool,
     /// The name at the end of the line: a path, `[heap]`, `[vdso]`, or nothing.
     pub name: String,
+}
+
+/// What decides whether two neighbours become one area (`vma_merge` in
+/// mm/mmap.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Anonymous private memory that can be read and written: the heap, the
+    /// stack of a thread.
+    Writable,
+    /// Anonymous private memory without access: the guard of a stack.
+    NoAccess,
+    /// Of a file or of the kernel, or the main stack.
+    Other,
 }
 
 /// A line that is not a line of /proc/PID/maps, or that contradicts the lines
@@ -56,8 +71,17 @@ pub fn parse(text: &str) -> Result<Vec<Area>, BadLine> {
         }
         // Address, access, offset, device, inode, and then the name, which may
         // hold blanks.
-        let name = line.splitn(6, ' ').nth(5).unwrap_or("").trim_start().to_string();
-        areas.push(Area { start, end, grows_down: name == "[stack]", name });
+        let mut fields = line.splitn(6, ' ').skip(1);
+        let access = fields.next().unwrap_or("");
+        let inode = fields.nth(2).unwrap_or("");
+        let name = fields.next().unwrap_or("").trim_start().to_string();
+        let anonymous = inode == "0" && (name.is_empty() || name == "[heap]");
+        let kind = match access {
+            "rw-p" if anonymous => Kind::Writable,
+            "---p" if anonymous => Kind::NoAccess,
+            _ => Kind::Other,
+        };
+        areas.push(Area { start, end, kind, grows_down: name == "[stack]", name });
     }
     Ok(areas)
 }
@@ -88,6 +112,8 @@ bf871000-bf892000 rw-p 00000000 00:00 0          [stack]
         assert_eq!((areas[0].start, areas[0].end), (0x0804_8000, 0x0804_9000));
         assert_eq!(areas[0].name, "/run/nlrig/guest/bin/threads");
         assert!(areas[4].grows_down && !areas[3].grows_down);
+        let kinds = [Kind::Other, Kind::Writable, Kind::Other, Kind::Other, Kind::Other];
+        assert_eq!(areas.iter().map(|area| area.kind).collect::<Vec<_>>(), kinds);
     }
 
     #[test]

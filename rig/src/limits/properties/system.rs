@@ -1,0 +1,298 @@
+//! A process and the system around it, as far as they can refuse a thread, in
+//! the kernel's and glibc's own steps.
+
+use std::collections::BTreeSet;
+
+use nlrig_guest::look::Look;
+
+use super::super::{Limit, predict};
+use crate::abi::Abi;
+
+pub const PAGE: u64 = 4096;
+/// `stack_guard_gap` in mm/mmap.c.
+const GAP: u64 = 256 * PAGE;
+/// kernel/pid.c.
+const RESERVED_PIDS: u64 = 300;
+
+/// What decides whether neighbours become one area (`vma_merge`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Of a file or of the kernel: never joins another.
+    Other,
+    /// The main thread's stack.
+    GrowsDown,
+    /// Anonymous: a guard, or a stack that is not writable yet.
+    NoAccess,
+    /// Anonymous: a stack, the heap.
+    Writable,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Vma {
+    pub start: u64,
+    pub end: u64,
+    pub kind: Kind,
+}
+
+impl Vma {
+    /// Where what is below it has to end: `vm_start_gap`.
+    fn floor(&self) -> u64 {
+        if self.kind == Kind::GrowsDown { self.start - GAP } else { self.start }
+    }
+}
+
+/// A process and what is around it. The look is both what the prediction gets
+/// and, from the first thread on, the kernel's own counters.
+#[derive(Clone, Debug)]
+pub struct System {
+    pub abi: Abi,
+    pub stack: u64,
+    /// By address.
+    pub vmas: Vec<Vma>,
+    mmap_base: u64,
+    bottom_up_from: u64,
+    task_size: u64,
+    pub ids: Ids,
+    pub look: Look,
+}
+
+/// The ids of tasks: an `idr` and where it is.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    used: BTreeSet<u64>,
+    /// `idr_next`.
+    pub cursor: u64,
+}
+
+impl Ids {
+    pub fn new(used: &[u32], last: u64) -> Ids {
+        Ids { used: used.iter().map(|&id| u64::from(id)).collect(), cursor: last + 1 }
+    }
+
+    /// `alloc_pid`, `idr_alloc_cyclic`.
+    pub fn alloc(&mut self, pid_max: u64) -> Option<u64> {
+        let start = if self.cursor > RESERVED_PIDS { RESERVED_PIDS } else { 1 };
+        let free = |from| (from..pid_max).find(|id| !self.used.contains(id));
+        let id = free(self.cursor.max(start)).or_else(|| free(start))?;
+        self.used.insert(id);
+        self.cursor = id + 1;
+        Some(id)
+    }
+}
+
+impl System {
+    /// The first area at or above this address, if it is one that grows down
+    /// and its gap reaches below this end.
+    fn gap_in_the_way(&self, above: u64, end: u64) -> Option<Vma> {
+        let next = *self.vmas.get(self.vmas.partition_point(|vma| vma.start < above))?;
+        (next.kind == Kind::GrowsDown && next.floor() < end).then_some(next)
+    }
+
+    /// `unmapped_area_topdown`: the highest place below mmap_base.
+    fn top_down(&self, len: u64) -> Option<u64> {
+        let min_addr = self.look.sysctls.mmap_min_addr;
+        let low = if self.abi == Abi::I386 { min_addr.max(PAGE) } else { PAGE };
+        let mut high = self.mmap_base;
+        loop {
+            let mut end = high;
+            for vma in self.vmas.iter().rev().filter(|vma| vma.start < high) {
+                if end >= vma.end.max(low) + len {
+                    break;
+                }
+                end = end.min(vma.start);
+            }
+            let addr = end.checked_sub(len).filter(|&addr| addr >= low)?;
+            match self.gap_in_the_way(end, end) {
+                Some(stack) => high = stack.floor(),
+                None => return Some(addr),
+            }
+        }
+    }
+
+    /// `unmapped_area`: the lowest place above TASK_UNMAPPED_BASE.
+    fn bottom_up(&self, len: u64) -> Option<u64> {
+        let mut low = self.bottom_up_from;
+        loop {
+            let mut addr = low;
+            for vma in self.vmas.iter().filter(|vma| vma.end > low) {
+                if addr + len <= vma.start {
+                    break;
+                }
+                addr = addr.max(vma.end);
+            }
+            if addr + len > self.task_size {
+                return None;
+            }
+            match self.gap_in_the_way(addr, addr + len) {
+                Some(stack) => low = stack.end,
+                None => return Some(addr),
+            }
+        }
+    }
+
+    /// `do_mmap` and `mmap_region`, of memory without access.
+    fn mmap(&mut self, len: u64) -> Result<u64, Limit> {
+        if self.vmas.len() as u64 > self.look.sysctls.max_map_count {
+            return Err(Limit::MaxMapCount);
+        }
+        let addr = self.top_down(len).or_else(|| self.bottom_up(len)).ok_or(Limit::AddressSpace)?;
+        if addr < self.look.sysctls.mmap_min_addr && self.look.uid != 0 {
+            return Err(Limit::AddressSpace);
+        }
+        let pages: u64 = self.vmas.iter().map(|vma| (vma.end - vma.start) / PAGE).sum();
+        if pages + len / PAGE > self.look.limits.address_space_bytes.unwrap_or(u64::MAX) / PAGE {
+            return Err(Limit::RlimitAs);
+        }
+        let mut new = Vma { start: addr, end: addr + len, kind: Kind::NoAccess };
+        let at = self.vmas.partition_point(|vma| vma.start < addr);
+        let mut joins = at..at;
+        if let Some(below) = at.checked_sub(1).map(|below| self.vmas[below])
+            && (below.kind, below.end) == (new.kind, new.start)
+        {
+            (new.start, joins.start) = (below.start, at - 1);
+        }
+        if let Some(above) = self.vmas.get(at)
+            && (above.kind, above.start) == (new.kind, new.end)
+        {
+            (new.end, joins.end) = (above.end, at + 1);
+        }
+        self.vmas.splice(joins, [new]);
+        Ok(addr)
+    }
+
+    /// `mprotect_fixup`, to writable.
+    fn mprotect(&mut self, start: u64, end: u64) -> Result<(), Limit> {
+        let at = self.vmas.partition_point(|vma| vma.end <= start);
+        let old = self.vmas[at];
+        if let Some(above) = self.vmas.get_mut(at + 1)
+            && (above.kind, above.start, old.end) == (Kind::Writable, end, end)
+        {
+            above.start = start;
+            self.vmas[at].end = start;
+            return Ok(());
+        }
+        let mut pieces = vec![Vma { end: start, ..old }, Vma { start, end, kind: Kind::Writable }];
+        if end < old.end {
+            pieces.push(Vma { start: end, ..old });
+        }
+        // Each piece but the first takes a split_vma.
+        let splits = 0..pieces.len() as u64 - 1;
+        let count = self.vmas.len() as u64;
+        if splits.into_iter().any(|done| count + done >= self.look.sysctls.max_map_count) {
+            return Err(Limit::MaxMapCount);
+        }
+        self.vmas.splice(at..=at, pieces);
+        Ok(())
+    }
+
+    /// `pthread_create` (allocate_stack, copy_process), then `socket`.
+    fn thread(&mut self) -> Result<(), Limit> {
+        let addr = self.mmap(self.stack + PAGE)?;
+        self.mprotect(addr + PAGE, addr + PAGE + self.stack)?;
+        let (sysctls, limits) = (&self.look.sysctls, &self.look.limits);
+        self.look.user_tasks += 1;
+        if limits.nproc.is_some_and(|max| self.look.user_tasks > max) && self.look.uid != 0 {
+            return Err(Limit::Nproc);
+        }
+        if self.look.tasks >= sysctls.threads_max {
+            return Err(Limit::ThreadsMax);
+        }
+        self.look.tasks += 1;
+        self.ids.alloc(sysctls.pid_max).ok_or(Limit::PidMax)?;
+        if self.look.limits.nofile.is_some_and(|end| self.look.open_files >= end) {
+            return Err(Limit::Nofile);
+        }
+        self.look.open_files += 1;
+        Ok(())
+    }
+
+    /// Workers alive in the end, and what refused the next.
+    pub fn run(&self) -> (u64, Limit) {
+        let mut system = self.clone();
+        let mut threads = 0;
+        loop {
+            match system.thread() {
+                Ok(()) => threads += 1,
+                Err(limit) => return (threads, limit),
+            }
+        }
+    }
+
+    /// Another area, if there is room for it. The map says so.
+    pub fn add(&mut self, new: Vma) {
+        let taken = |vma: &Vma| new.start < vma.end && vma.floor() < new.end;
+        if new.end <= self.task_size && !self.vmas.iter().any(taken) {
+            self.vmas.push(new);
+            self.vmas.sort_by_key(|vma| vma.start);
+        }
+        let line = |vma: &Vma| {
+            let (access, inode, name) = match vma.kind {
+                Kind::GrowsDown => ("rw-p", 0, "[stack]"),
+                Kind::Writable => ("rw-p", 0, ""),
+                Kind::NoAccess => ("---p", 0, ""),
+                Kind::Other if vma.end == self.mmap_base => ("r-xp", 0, "[vdso]"),
+                Kind::Other => ("r-xp", 4, "/program"),
+            };
+            format!("{:x}-{:x} {access} 00000000 00:00 {inode} {name}\n", vma.start, vma.end)
+        };
+        self.look.maps = self.vmas.iter().map(line).collect();
+    }
+
+    pub fn predicted(&self) -> (u64, Limit) {
+        let prediction = predict(&self.look, self.abi, self.stack).unwrap();
+        (prediction.threads, prediction.binding_limit)
+    }
+}
+
+/// An address space as exec leaves it (arch/x86/mm/mmap.c, `mmap_base`), with a
+/// few more areas anywhere.
+pub fn space(
+    look: Look,
+    abi: Abi,
+    stack: u64,
+    random: [u64; 4],
+    more: &[(u64, u64, u8)],
+) -> System {
+    let (task_size, stack_random, mmap_random) = match abi {
+        Abi::I386 => (0xc000_0000, 0x7ff, 0xff),
+        Abi::Ia32 => (0xffff_e000, 0x7ff, 0xff),
+        Abi::X86_64 => (0x7fff_ffff_f000_u64, 0x3f_ffff, 0xfff_ffff),
+    };
+    let moved = (random[0] & mmap_random) * PAGE;
+    let below = (stack + stack_random * PAGE + GAP).clamp(128 << 20, task_size / 6 * 5);
+    let mmap_base = (task_size - below - moved).next_multiple_of(PAGE);
+    let bottom_up_from =
+        (task_size / 3).next_multiple_of(PAGE) + if abi == Abi::I386 { 0 } else { moved };
+    let (vmas, ids) = (Vec::new(), Ids::new(&look.pids, look.last_pid));
+    let mut system = System { abi, stack, vmas, mmap_base, bottom_up_from, task_size, ids, look };
+    let mut add = |start, pages: u64, kind| {
+        system.add(Vma { start, end: start + pages * PAGE, kind });
+    };
+    // The program, and after a random step its heap.
+    let heap = 0x52_c000 + (random[1] & 0x1fff) * PAGE;
+    add(0x40_0000, 0x12c, Kind::Other);
+    add(heap, 0x200, Kind::Writable);
+    // What exec maps first ends at mmap_base; below it is the signal stack.
+    add(mmap_base - 6 * PAGE, 6, Kind::Other);
+    add(mmap_base - 8 * PAGE, 2, Kind::Writable);
+    add(mmap_base - 9 * PAGE, 1, Kind::NoAccess);
+    // Above the main stack is a hole, every other time of whole stacks.
+    let above = (random[2] & stack_random) * PAGE;
+    let rest = if random[3] & 1 == 0 { above % (stack + PAGE) } else { 0 };
+    add(task_size - (above - rest) - 0x21 * PAGE, 0x21, Kind::GrowsDown);
+    for &(at, pages, how) in more {
+        // Three of four leave a hole of whole stacks behind, or a page less.
+        let hole = (1 + at % 3) * (stack + PAGE) - at % 2 * PAGE;
+        let beside = system.vmas[(at >> 8) as usize % system.vmas.len()];
+        let above = match how % 4 {
+            0 => Some(beside.end + hole),
+            1 => beside.floor().checked_sub(hole + pages * PAGE),
+            2 => task_size.checked_sub(hole + pages * PAGE),
+            _ => Some(at % task_size / PAGE * PAGE),
+        };
+        let start = above.unwrap_or(0).max(16 * PAGE);
+        let kind = [Kind::Other, Kind::NoAccess, Kind::Writable][usize::from(how / 4 % 3)];
+        system.add(Vma { start, end: start + pages * PAGE, kind });
+    }
+    system
+}
