@@ -7,9 +7,10 @@
 
 pub mod console;
 pub mod events;
+pub mod log;
 pub mod streams;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -82,6 +83,8 @@ pub struct Boot<'a> {
 pub struct Ready {
     /// The clock that its times come from.
     pub clocksource: String,
+    /// What did not work while it came up; empty when all is well.
+    pub faults: Vec<String>,
     /// From the start of QEMU to the event, on the host's clock.
     pub boot: Duration,
 }
@@ -132,7 +135,7 @@ impl Guest {
     /// Starts a machine and waits until it is ready.
     ///
     /// # Errors
-    /// A [`Loss`] if the guest did not come up, or came up with faults.
+    /// A [`Loss`] if the guest did not come up.
     pub fn boot(boot: Boot<'_>) -> Result<Guest> {
         fs::create_dir_all(boot.dir)
             .with_context(|| format!("cannot make {}", boot.dir.display()))?;
@@ -172,7 +175,7 @@ impl Guest {
             events: Lines::new(events.try_clone()?, &boot.dir.join("events.jsonl"))?,
             control: events,
             streams: Streams::new(stdin, stdout, stderr)?,
-            ready: Ready { clocksource: String::new(), boot: Duration::ZERO },
+            ready: Ready { clocksource: String::new(), faults: Vec::new(), boot: Duration::ZERO },
             _scratch: scratch,
         };
         guest.wait_until_ready(start, boot.limit)?;
@@ -185,14 +188,7 @@ impl Guest {
         };
         match self.next_event(start + limit, late)? {
             Event::Ready { clocksource, faults, .. } => {
-                if !faults.is_empty() {
-                    let faults = faults.join("; ");
-                    return Err(loss(
-                        Verdict::Infra,
-                        format!("the guest came up with faults: {faults}"),
-                    ));
-                }
-                self.ready = Ready { clocksource, boot: start.elapsed() };
+                self.ready = Ready { clocksource, faults, boot: start.elapsed() };
                 Ok(())
             }
             event => Err(out_of_order(&event)),
@@ -282,6 +278,10 @@ impl Guest {
             match self.wake(left.min(interrupt::POLL))? {
                 Woken::Event(event) => return Ok(event),
                 Woken::Gone => return Err(self.post_mortem()),
+                // A guest whose share is gone waits for it for ever.
+                Woken::Nothing if self.share_failure().is_some() => {
+                    return Err(self.post_mortem());
+                }
                 Woken::Nothing if left.is_zero() => return Err(late()),
                 Woken::Nothing => {}
             }
@@ -366,8 +366,16 @@ impl Guest {
         Ok(())
     }
 
+    /// Why a share's daemon is gone, if one is.
+    fn share_failure(&mut self) -> Option<String> {
+        self.shares.iter_mut().find_map(Share::failure)
+    }
+
     /// Why a machine is gone before its last event, from what it left.
     fn post_mortem(&mut self) -> anyhow::Error {
+        if let Some(reason) = self.share_failure() {
+            return loss(Verdict::Infra, reason);
+        }
         // QEMU closes its sockets before it is gone, and the console may hold
         // more than was read.
         let deadline = Instant::now() + QEMU_END_LIMIT;
@@ -383,7 +391,7 @@ impl Guest {
         if let Some(line) = self.console.panic() {
             return loss(Verdict::Panic, format!("the guest's kernel panicked: {line}"));
         }
-        if let Some(reason) = self.shares.iter_mut().find_map(Share::failure) {
+        if let Some(reason) = self.share_failure() {
             return loss(Verdict::Infra, reason);
         }
         let how = match status {
@@ -451,9 +459,4 @@ fn read_some(source: &mut impl Read, into: &mut Vec<u8>) -> std::io::Result<bool
             Err(err) => return Err(err),
         }
     }
-}
-
-/// Makes a file of a trial's folder.
-fn create(path: &Path) -> Result<File> {
-    File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }

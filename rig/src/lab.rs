@@ -82,7 +82,8 @@ impl Lab {
         Ok(choice)
     }
 
-    /// Boots this kernel under KVM until it is ready.
+    /// Boots this kernel under KVM until it is ready. It lacks folders that the
+    /// trial's own image mounts; that is no fault of KVM's.
     fn probe(&self, built: &Built) -> Result<accel::Probe> {
         let dir = Scratch::new()?;
         let needs = Needs { cpus: 2, memory_bytes: PROBE_MEMORY_BYTES, folders: Vec::new() };
@@ -93,14 +94,21 @@ impl Lab {
     /// Boots a guest; its console and the rest are kept in `dir`.
     ///
     /// # Errors
-    /// See [`Guest::boot`] and [`Lab::accel`].
+    /// See [`Guest::boot`] and [`Lab::accel`]; a [`Loss`] if the guest came up
+    /// with faults.
     pub fn boot(&mut self, built: &Built, needs: Needs, dir: &Path) -> Result<Guest> {
         let accel = self.accel(built)?.used;
         let limit = match accel {
             Accel::Kvm => BOOT_LIMIT_KVM,
             Accel::Tcg => BOOT_LIMIT_TCG,
         };
-        self.start(built, accel, needs, dir, limit)
+        let guest = self.start(built, accel, needs, dir, limit)?;
+        if guest.ready.faults.is_empty() {
+            return Ok(guest);
+        }
+        let faults = guest.ready.faults.join("; ");
+        let reason = format!("the guest came up with faults: {faults}");
+        Err(Loss { verdict: Verdict::Infra, reason }.into())
     }
 
     fn start(

@@ -3,13 +3,13 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Result;
 
-use super::{create, read_some};
+use super::log::Log;
+use super::read_some;
 use crate::say::printable;
 
 /// A file takes no more than this; a guest may print for ever.
@@ -28,8 +28,7 @@ const OUT_OF_MEMORY: &str = "Out of memory: Killed process";
 #[derive(Debug)]
 pub struct Console {
     source: Option<File>,
-    file: File,
-    written: u64,
+    log: Log,
     line: Vec<u8>,
     tail: VecDeque<String>,
     panic: Option<String>,
@@ -42,11 +41,10 @@ impl Console {
     /// # Errors
     /// The file cannot be made.
     pub fn new(source: OwnedFd, path: &Path) -> Result<Console> {
-        let file = create(path)?;
+        let log = Log::create(path, FILE_MAX_BYTES)?;
         Ok(Console {
             source: Some(File::from(source)),
-            file,
-            written: 0,
+            log,
             line: Vec::new(),
             tail: VecDeque::new(),
             panic: None,
@@ -101,9 +99,7 @@ impl Console {
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<()> {
-        let room = FILE_MAX_BYTES.saturating_sub(self.written).min(bytes.len() as u64);
-        self.file.write_all(&bytes[..room as usize])?;
-        self.written += room;
+        self.log.append(bytes)?;
         for &byte in bytes {
             if byte == b'\n' {
                 self.end_line();
@@ -138,6 +134,7 @@ fn text(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::io::Write;
 
     use super::*;
 

@@ -1,14 +1,13 @@
 //! The guest's events: lines of JSON from an untrusted end.
 
-use std::fs::File;
-use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::Result;
 use nlrig_guest::protocol::{Event, LINE_MAX_BYTES};
 
-use super::{create, loss, read_some};
+use super::log::Log;
+use super::{loss, read_some};
 use crate::report::Verdict;
 
 /// A trial's events take no more than this on disk.
@@ -18,8 +17,7 @@ const FILE_MAX_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Lines {
     source: UnixStream,
-    file: File,
-    written: u64,
+    log: Log,
     /// What has been read and not given out.
     bytes: Vec<u8>,
     /// How much of it is known to hold no end of a line.
@@ -32,8 +30,8 @@ impl Lines {
     /// # Errors
     /// The file cannot be made.
     pub fn new(source: UnixStream, path: &Path) -> Result<Lines> {
-        let file = create(path)?;
-        Ok(Lines { source, file, written: 0, bytes: Vec::new(), searched: 0 })
+        let log = Log::create(path, FILE_MAX_BYTES)?;
+        Ok(Lines { source, log, bytes: Vec::new(), searched: 0 })
     }
 
     /// Where to wait for more.
@@ -65,10 +63,7 @@ impl Lines {
         };
         let line: Vec<u8> = self.bytes.drain(..=at).collect();
         self.searched = 0;
-        if self.written + line.len() as u64 <= FILE_MAX_BYTES {
-            self.file.write_all(&line)?;
-            self.written += line.len() as u64;
-        }
+        self.log.append(&line)?;
         match serde_json::from_slice(&line) {
             Ok(event) => Ok(Some(event)),
             Err(err) => Err(loss(Verdict::LostVm, format!("the guest sent no event: {err}"))),
@@ -80,6 +75,7 @@ impl Lines {
 mod tests {
     use super::*;
     use crate::guest::Loss;
+    use std::io::Write;
 
     fn lines_of(bytes: &[u8]) -> (Lines, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::fake::{Host, fails, mounted, stderr, succeeds};
+use crate::common::mounted;
+use crate::fake::{Host, fails, stderr, succeeds};
 
 /// Counts how often it was built.
 const COUNTED: &str = "sleep 1; echo built >> $(HOST)/count";

@@ -1,7 +1,6 @@
 //! A kernel source that is none, and the rig with a cache of its own.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -93,29 +92,6 @@ impl Host {
         }
         folder
     }
-}
-
-/// Makes a script that anybody may run.
-pub fn script(path: &Path, text: &str) {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("a script");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
-}
-
-/// This command in a mount namespace of its own, after these lines of shell:
-/// what they mount nobody else sees.
-pub fn mounted(lines: &str, command: &Command) -> Command {
-    let mut inside = Command::new("unshare");
-    if !nix::unistd::geteuid().is_root() {
-        inside.args(["--user", "--map-root-user"]);
-    }
-    inside.args(["--mount", "sh", "-ec", &format!("{lines}\n\"$@\""), "sh"]);
-    inside.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            inside.env(name, value);
-        }
-    }
-    inside
 }
 
 /// Runs to the end and gives back what came out.

@@ -6,6 +6,8 @@
 //! from it: by a PATH of its own, or by mounts in a namespace of its own.
 
 mod builds;
+#[path = "../common/mod.rs"]
+mod common;
 mod fake;
 mod leftovers;
 mod missing;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use crate::fake::{Host, fails, script};
+use crate::common::script;
+use crate::fake::{Host, fails};
 
 /// A run of a source that would never be built: what is missing is found before.
 fn smoke(host: &Host) -> Command {

@@ -36,8 +36,11 @@ pub fn tests() -> Vec<Trial> {
         test("i386/writable", writable),
         test("x86_64/panic", panic),
         test("i386/timeout", timeout),
-        test("x86_64/interrupted", interrupted),
+        test("x86_64/interrupted", || stopped("INT")),
+        test("x86_64/terminated", || stopped("TERM")),
         test("x86_64/killed", killed),
+        test("x86_64/qemu-killed", || loses("qemu-system", "QEMU ended (signal: 9")),
+        test("x86_64/share-daemon-killed", || loses("share-daemon", "daemon of the share")),
     ]
 }
 
@@ -187,7 +190,7 @@ fn start_sleeping(dir: &Path) -> Result<(Child, Vec<u32>), Failed> {
         .args(["--", "sh", "-c", "echo running; sleep 1000"])
         .env("TMPDIR", dir)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()?;
     let mut word = [0; 8];
     child.stdout.as_mut().expect("it was made a pipe").read_exact(&mut word)?;
@@ -223,10 +226,10 @@ fn signal(child: &Child, name: &str) -> Outcome {
     if status.success() { Ok(()) } else { Err("kill failed".into()) }
 }
 
-fn interrupted() -> Outcome {
+fn stopped(by: &str) -> Outcome {
     let dir = tempfile::tempdir()?;
     let (mut child, children) = start_sleeping(dir.path())?;
-    signal(&child, "INT")?;
+    signal(&child, by)?;
     let status = child.wait()?;
     gone_soon(&children)?;
     assert_eq!(status.code(), Some(130));
@@ -239,5 +242,29 @@ fn killed() -> Outcome {
     let (mut child, children) = start_sleeping(dir.path())?;
     signal(&child, "KILL")?;
     child.wait()?;
-    gone_soon(&children)
+    gone_soon(&children)?;
+    assert!(fs::read_dir(dir.path())?.count() > 0, "a killed rig cannot clear up");
+    let next =
+        Command::new(env!("CARGO_BIN_EXE_nlrig")).arg("list").env("TMPDIR", dir.path()).output()?;
+    check("the next run works", next.status.success(), &next)?;
+    check("and clears up", fs::read_dir(dir.path())?.count() == 0, &next)
+}
+
+/// Kills one of the rig's own children: it says so, and leaves nothing.
+fn loses(program: &str, words: &str) -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let (child, children) = start_sleeping(dir.path())?;
+    let is = |id: &&u32| {
+        fs::read(format!("/proc/{id}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(program))
+    };
+    let id = children.iter().find(is).expect("it runs").to_string();
+    let start = Instant::now();
+    Command::new("kill").args(["-s", "KILL", &id]).status()?;
+    let output = child.wait_with_output()?;
+    check("it is the rig's trouble", output.status.code() == Some(125), &output)?;
+    says(&output, words)?;
+    check("it is seen at once", start.elapsed() < Duration::from_secs(15), &output)?;
+    gone_soon(&children)?;
+    check("no temporary folder is left", fs::read_dir(dir.path())?.count() == 0, &output)
 }

@@ -1,11 +1,16 @@
-//! Tests that boot real machines: every trial of the default plans, and `exec`
-//! as a user types it.
+//! Tests that boot real machines: every trial of the default plans and more of
+//! `threads`, `exec` as a user types it, hosts where something is missing or
+//! dies, and accelerators that do not work.
 //!
 //! Nothing is built to list them, and only what a test needs is built when it
 //! runs. Trials that take minutes are ignored by default; `--include-ignored`
 //! runs them too.
 
+mod accel;
+#[path = "../common/mod.rs"]
+mod common;
 mod exec;
+mod host;
 mod trials;
 
 use std::process::ExitCode;
@@ -19,5 +24,7 @@ fn main() -> ExitCode {
     // These first: they build in this process, which says how far it is.
     let mut tests = trials::tests();
     tests.extend(exec::tests());
+    tests.extend(host::tests());
+    tests.extend(accel::tests());
     libtest_mimic::run(&arguments, tests).exit_code()
 }

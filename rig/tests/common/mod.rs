@@ -1,0 +1,30 @@
+//! What tests with and without machines share: a host that is not quite this
+//! one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Makes a script that anybody may run.
+pub fn script(path: &Path, text: &str) {
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("a script");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
+}
+
+/// This command in a mount namespace of its own, after these lines of shell:
+/// what they mount nobody else sees.
+pub fn mounted(lines: &str, command: &Command) -> Command {
+    let mut inside = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        inside.args(["--user", "--map-root-user"]);
+    }
+    inside.args(["--mount", "sh", "-ec", &format!("{lines}\n\"$@\""), "sh"]);
+    inside.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            inside.env(name, value);
+        }
+    }
+    inside
+}

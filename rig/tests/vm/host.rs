@@ -1,0 +1,125 @@
+//! Runs on hosts that are not like this one: an ordinary user's, one whose disk
+//! is full, one where the checkout has a path that make(1) would not take.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::common::mounted;
+
+type Outcome = Result<(), Failed>;
+
+pub fn tests() -> Vec<Trial> {
+    let test = |name: &str, body: fn() -> Outcome| Trial::test(format!("host/{name}"), body);
+    vec![
+        test("ordinary-user", ordinary_user),
+        test("report-to-a-full-device", report_to_a_full_device),
+        test("report-on-a-full-disk", report_on_a_full_disk),
+        // Compiles the rig twice.
+        test("two-clones-one-with-blanks", two_clones).with_ignored_flag(true),
+    ]
+}
+
+fn nlrig(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nlrig"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn check(holds: bool, what: &str, output: &Output) -> Outcome {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    let said = || format!("{what}: {}\nstdout: {stdout}\nstderr: {stderr}", output.status);
+    if holds { Ok(()) } else { Err(said().into()) }
+}
+
+/// Without a single capability, and with a user id of its own.
+fn ordinary_user() -> Outcome {
+    let inside = ["--user", "--map-user=1000", "--map-group=1000"];
+    let plain = nlrig(&["exec", "--writable", "--", "sh", "-c", "echo $(uname -m) > file"]);
+    let dir = tempfile::tempdir()?;
+    let output = Command::new("unshare")
+        .args(inside)
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .current_dir(dir.path())
+        .env("TMPDIR", dir.path())
+        .stdin(Stdio::null())
+        .output()?;
+    check(output.status.success(), "it works", &output)?;
+    check(fs::read(dir.path().join("file"))? == b"x86_64\n", "it writes", &output)?;
+    check(fs::read_dir(dir.path())?.count() == 1, "it leaves nothing else", &output)
+}
+
+fn report_to_a_full_device() -> Outcome {
+    let output = nlrig(&["run", "smoke", "--abi", "i386", "--json", "/dev/full"]).output()?;
+    full(&output, "/dev/full")
+}
+
+fn report_on_a_full_disk() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let out = dir.path().to_str().ok_or("the path is UTF-8")?;
+    let run = nlrig(&["run", "smoke", "--abi", "i386", "--out", out]);
+    // A former report, and a disk that has no more than two pages left.
+    let lines = format!(
+        "mount -t tmpfs -o size=64k none {out}\n\
+         mkdir {out}/run-0\necho old > {out}/run-0/report.json\nln -s run-0 {out}/latest\n\
+         head -c 52k /dev/zero > {out}/filler"
+    );
+    let after =
+        format!("{lines}\nset +e; \"$@\"; status=$?; cat {out}/run-0/report.json; exit $status; :");
+    let output = mounted(&after, &run).output()?;
+    full(&output, out)?;
+    check(output.stdout.ends_with(b"old\n"), "the former report survives", &output)
+}
+
+fn full(output: &Output, path: &str) -> Outcome {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = stderr.lines().last().unwrap_or_default();
+    check(output.status.code() == Some(125), "it is the rig's trouble", output)?;
+    check(last.contains("No space left on device") && last.contains(path), "it says so", output)
+}
+
+/// Copies what git knows of the checkout.
+fn clone(to: &Path) -> Result<(), Failed> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the checkout")?;
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root)
+        .output()?;
+    for name in listed.stdout.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        let name = PathBuf::from(String::from_utf8_lossy(name).into_owned());
+        let target = to.join(&name);
+        fs::create_dir_all(target.parent().ok_or("a folder")?)?;
+        fs::copy(root.join(&name), target)?;
+    }
+    Ok(())
+}
+
+fn two_clones() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let runs = ["plain", "Netlink für alle, zweiter Klon"].map(|name| {
+        let folder = dir.path().join(name);
+        clone(&folder)?;
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let child = Command::new(cargo)
+            .args(["xtask", "rig", "run", "smoke", "--abi", "x86_64", "--yes"])
+            .current_dir(&folder)
+            .env_remove("CARGO_TARGET_DIR")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        Ok::<_, Failed>((folder, child))
+    });
+    for run in runs {
+        let (folder, child) = run?;
+        let output = child.wait_with_output()?;
+        check(output.status.success(), "it works", &output)?;
+        let report = folder.join("target/rig/latest/report.json");
+        check(report.is_file(), "it reports into its own folder", &output)?;
+    }
+    Ok(())
+}
