@@ -132,7 +132,10 @@ fn run(command: &mut Command, what: &str) -> Result<()> {
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{what} failed ({status})")),
-        Err(err) => Err(failed(what, err)),
+        Err(err) => {
+            let program = command.get_program().to_string_lossy();
+            Err(format!("{what} failed: {program} does not start: {err}"))
+        }
     }
 }
 

@@ -65,7 +65,7 @@ pub fn ensure(packages: &[String], yes: bool) -> Result<()> {
     // One stale list of many is no reason to stop; the installation tells.
     let _ = run(&mut command(&update), "apt-get update");
     run(command(&install).args(&missing), "installing packages")
-        .map_err(|err| format!("{err}; the command was `{shown}`"))
+        .map_err(|err| format!("{err}; as root, run `{}`", shown.replace("sudo ", "")))
 }
 
 fn command(words: &[&str]) -> Command {
