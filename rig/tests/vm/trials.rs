@@ -27,13 +27,17 @@ pub fn tests() -> Vec<Trial> {
     let ask = Ask::new(&Abi::ALL, &GuestOptions::default().kernel);
     let planned = run::plan(experiment::ALL, &ask, 1).expect("the default plans are sound");
     let mut tests: Vec<_> =
-        planned.into_iter().map(|planned| test(planned, None, shared.clone())).collect();
+        planned.into_iter().map(|planned| test(planned, None, takes_long, &shared)).collect();
     for abi in Abi::ALL {
         for (limit, set) in LOW {
-            tests.push(test(with_low(abi, limit, set), Some(limit), shared.clone()));
+            tests.push(test(with_low(abi, limit, set), Some(limit), |_| false, &shared));
         }
         for stack in STACKS {
-            tests.extend(with_stack(abi, stack).map(|planned| test(planned, None, shared.clone())));
+            // Smaller than these, and a 32-bit program has ten thousand threads;
+            // the smallest size is enough for every change.
+            let long =
+                move |_: &Planned| abi != Abi::X86_64 && (32 << 10..512 << 10).contains(&stack);
+            tests.extend(with_stack(abi, stack).map(|planned| test(planned, None, long, &shared)));
         }
     }
     tests
@@ -110,9 +114,15 @@ fn plan(ask: &Ask) -> Planned {
     run::plan(&threads, ask, 1).expect("the plan is sound").remove(0)
 }
 
-fn test(planned: Planned, limit: Option<&'static str>, shared: Shared) -> Trial {
+fn test(
+    planned: Planned,
+    limit: Option<&'static str>,
+    long: impl Fn(&Planned) -> bool,
+    shared: &Shared,
+) -> Trial {
     let name = planned.trial.name.clone();
-    let long = takes_long(&planned);
+    let long = long(&planned);
+    let shared = shared.clone();
     Trial::test(name, move || {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         judge(&planned, limit, &mut shared).map_err(|err| Failed::from(format!("{err:#}")))
