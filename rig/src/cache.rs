@@ -22,7 +22,8 @@ pub struct Cache {
 }
 
 /// The kinds of entries there are; a folder each.
-pub const KINDS: [&str; 7] = ["busybox", "config", "image", "kernel", "module", "sha256", "source"];
+pub const KINDS: [&str; 8] =
+    ["busybox", "config", "image", "kernel", "module", "sha256", "source", "yardstick"];
 
 /// A finished entry.
 #[derive(Clone, Debug)]

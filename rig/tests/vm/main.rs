@@ -5,6 +5,7 @@
 //! runs. Trials that take minutes are ignored by default; `--include-ignored`
 //! runs them too.
 
+mod bench;
 mod exec;
 mod trials;
 
@@ -19,5 +20,6 @@ fn main() -> ExitCode {
     // These first: they build in this process, which says how far it is.
     let mut tests = trials::tests();
     tests.extend(exec::tests());
+    tests.extend(bench::tests());
     libtest_mimic::run(&arguments, tests).exit_code()
 }
