@@ -28,7 +28,8 @@ pub struct Cache {
 }
 
 /// The kinds of entries there are; a folder each.
-pub const KINDS: [&str; 7] = ["busybox", "config", "image", "kernel", "module", "sha256", "source"];
+pub const KINDS: [&str; 8] =
+    ["busybox", "config", "image", "kernel", "module", "sha256", "source", "yardstick"];
 
 /// How the folder of an entry in the making ends.
 const PARTIAL: &str = "partial";

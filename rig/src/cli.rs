@@ -4,7 +4,9 @@ use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::options::{BuildOptions, DoctorOptions, ExecOptions, ListOptions, RunOptions};
+use crate::options::{
+    BenchOptions, BuildOptions, DoctorOptions, ExecOptions, ListOptions, RunOptions,
+};
 use crate::{command, error, interrupt, say, scratch, share, usage};
 
 /// Builds minimal i386 and x86_64 Linux kernels and a netlink module, boots
@@ -51,6 +53,8 @@ enum Command {
     Doctor(DoctorOptions),
     /// Run one command in a guest and give back its exit status
     Exec(ExecOptions),
+    /// Time the rig's own stages and hold the times against their bounds
+    Bench(BenchOptions),
     /// Remove what was built and reported
     Clean {
         /// The build cache too, kernels and all
@@ -92,6 +96,7 @@ pub fn run() -> Result<u8> {
         Some(Command::Build(options)) => command::build::build(&options),
         Some(Command::Doctor(options)) => command::doctor::doctor(&options),
         Some(Command::Exec(options)) => command::exec::exec(&options),
+        Some(Command::Bench(options)) => command::bench::bench(&options),
         Some(Command::Clean { cache }) => command::clean::clean(cache),
         Some(Command::ShareDaemon(_)) => Ok(error::OK),
     }
@@ -137,6 +142,7 @@ mod tests {
             (&["run", "--sysctl", "../x=1"], &["../x"]),
             (&["run", "--rlimit", "speed=1"], &["speed", "nofile"]),
             (&["run", "--memory", "1M"], &["1M", "64M"]),
+            (&["bench", "--rounds", "0"], &["--rounds", "0"]),
             (&["exec"], &["CMD"]),
             (&["no-such-command"], &["no-such-command"]),
         ] {

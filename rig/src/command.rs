@@ -1,5 +1,6 @@
 //! The subcommands, a file each.
 
+pub mod bench;
 pub mod build;
 pub mod clean;
 pub mod doctor;

@@ -27,6 +27,7 @@ use nlrig_guest::protocol::{
 
 use crate::interrupt;
 use crate::process::{self, Child};
+use crate::procfs;
 use crate::qemu::{self, Machine};
 use crate::report::Verdict;
 use crate::scratch::Scratch;
@@ -236,6 +237,17 @@ impl Guest {
     /// its end.
     pub fn forward_streams(&mut self) {
         self.streams.forward();
+    }
+
+    /// The most memory that QEMU and the share daemons have held so far, each
+    /// at its own peak, in bytes. A page of the guest's that a daemon has
+    /// touched counts for it too, so this is rather too much than too little.
+    ///
+    /// # Errors
+    /// One of them is gone.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        let processes = self.shares.iter().map(Share::id).chain([self.qemu.id()]);
+        processes.map(procfs::peak_bytes).sum()
     }
 
     /// Ends the machine and waits until it is gone; what its console said.

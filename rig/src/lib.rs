@@ -12,12 +12,14 @@
 //! - **report**: [`report`] writes and renders.
 //!
 //! [`run`] is that line from end to end; [`command::exec`] is its short cut for
-//! one command. The rest serves all: [`process`], [`scratch`], [`interrupt`],
-//! [`say`], [`error`], [`units`], [`abi`], [`project`].
+//! one command, and [`bench`] times the rig itself. The rest serves all:
+//! [`process`], [`procfs`], [`scratch`], [`interrupt`], [`say`], [`error`],
+//! [`units`], [`abi`], [`project`].
 
 pub mod abi;
 pub mod accel;
 pub mod artifact;
+pub mod bench;
 pub mod busybox;
 pub mod cache;
 pub mod cli;
@@ -33,6 +35,7 @@ pub mod limits;
 pub mod module;
 pub mod options;
 pub mod process;
+pub mod procfs;
 pub mod project;
 pub mod qemu;
 pub mod report;
@@ -43,3 +46,4 @@ pub mod share;
 pub mod toolchain;
 pub mod units;
 pub mod userspace;
+pub mod yardstick;

@@ -169,6 +169,18 @@ pub struct ExecOptions {
     pub command: Vec<String>,
 }
 
+/// Options of `bench`.
+#[derive(Args, Debug)]
+pub struct BenchOptions {
+    /// How often each stage is timed; three rounds take about five minutes
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Write what was measured here too; `-` is standard output, and then
+    /// nothing else goes there
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),

@@ -77,6 +77,11 @@ impl Child {
         Ok(Child { inner, _lifeline: lifeline })
     }
 
+    /// Its number among processes, until it is waited for.
+    pub fn id(&self) -> u32 {
+        self.inner.id()
+    }
+
     /// The standard output, if it was made a pipe and not taken before.
     pub fn take_stdout(&mut self) -> Option<OwnedFd> {
         self.inner.stdout.take().map(OwnedFd::from)

@@ -47,6 +47,11 @@ impl Project {
         self.root.join("module")
     }
 
+    /// The C program that a workload is held against.
+    pub fn yardstick(&self) -> PathBuf {
+        self.root.join("userspace/yardstick/threads.c")
+    }
+
     /// Recipes of what a guest boots.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")

@@ -32,6 +32,11 @@ pub struct Report {
     pub started_at: String,
     /// From start to end, builds included.
     pub duration_s: f64,
+    /// From the start of the process to the start of its first QEMU: that of
+    /// the first trial, absent if it did not come up. cargo, `cargo xtask` and
+    /// the rig become one another, so their time is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_vm_s: Option<f64>,
     /// What it ran on.
     pub environment: Environment,
     /// In the order in which they ran.

@@ -15,7 +15,7 @@ use crate::experiment::{Ask, Experiment, Judgement, Observed, Trial};
 use crate::guest::Loss;
 use crate::lab::{Lab, Needs};
 use crate::report::{self, Report, Section, TrialReport, Verdict, seconds};
-use crate::{error, interrupt, say, share};
+use crate::{error, interrupt, procfs, say, share};
 
 /// How many runs are kept below the folder of results.
 const RUNS_KEPT: usize = 20;
@@ -93,6 +93,7 @@ impl Run {
             schema: report::SCHEMA.to_string(),
             started_at: report::rfc3339(started),
             duration_s: 0.0,
+            first_vm_s: None,
             environment: report::environment(&workshop.project, qemu),
             trials: Vec::new(),
         };
@@ -182,6 +183,10 @@ impl Run {
         };
         let mut guest = self.lab.boot(built, needs, dir)?;
         let boot = guest.ready.boot;
+        if self.report.trials.is_empty() {
+            let age = procfs::age().ok();
+            self.report.first_vm_s = age.map(|age| seconds(age.saturating_sub(boot)));
+        }
         let clocksource = guest.ready.clocksource.clone();
         let mut data: Vec<Value> = Vec::new();
         let mut predicted: Option<Map<String, Value>> = None;

@@ -82,6 +82,11 @@ impl Share {
         Ok(Share { tag: folder.tag.clone(), socket, log: log.to_path_buf(), child })
     }
 
+    /// The daemon's number among processes.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Why the daemon ended, if it did in any other way than with its guest.
     pub fn failure(&mut self) -> Option<String> {
         let status = self.child.try_wait().ok().flatten().filter(|status| !status.success())?;

@@ -59,7 +59,7 @@ fn help_names_every_command() {
     let output = nlrig(&["--help"]);
     assert!(output.status.success());
     let text = String::from_utf8_lossy(&output.stdout);
-    for command in ["run", "list", "build", "doctor", "exec", "clean"] {
+    for command in ["run", "list", "build", "doctor", "exec", "bench", "clean"] {
         assert!(text.contains(command), "{command}");
     }
     assert!(!text.contains("share-daemon"), "what is the rig's own is not shown");

@@ -93,7 +93,8 @@ fn status(exit: Exit) -> u8 {
     }
 }
 
-fn show_console(dir: &Path) {
+/// Says the last lines that a lost guest wrote to its console.
+pub fn show_console(dir: &Path) {
     let Ok(console) = std::fs::read(dir.join("console")) else { return };
     let console = String::from_utf8_lossy(&console);
     let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();

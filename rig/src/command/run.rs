@@ -78,7 +78,10 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
 }
 
 /// Refuses a place for the report before the work, not after it.
-fn check_target(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// A usage error: a file cannot be made there.
+pub fn check_target(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
         return Err(usage!("--json {}: there is no such folder, or it is one", path.display()));

@@ -7,6 +7,7 @@
 //! runs them too.
 
 mod accel;
+mod bench;
 #[path = "../common/mod.rs"]
 mod common;
 mod exec;
@@ -26,5 +27,6 @@ fn main() -> ExitCode {
     tests.extend(exec::tests());
     tests.extend(host::tests());
     tests.extend(accel::tests());
+    tests.extend(bench::tests());
     libtest_mimic::run(&arguments, tests).exit_code()
 }

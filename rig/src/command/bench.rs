@@ -1,0 +1,120 @@
+//! `bench`: what the rig's own stages cost.
+
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::exec::show_console;
+use super::prepare;
+use super::run::check_target;
+use crate::abi::{Abi, Arch};
+use crate::artifact::{Built, Workshop};
+use crate::bench::job::{self, Round};
+use crate::bench::start::Starter;
+use crate::bench::{self, Measured, Quantity};
+use crate::guest::{Guest, Loss};
+use crate::lab::{Lab, Needs};
+use crate::options::{BenchOptions, GuestOptions};
+use crate::report::{self, seconds, terminal};
+use crate::scratch::Scratch;
+use crate::share::{self, Access, Folder};
+use crate::{error, procfs, say, yardstick};
+
+/// The form of the document that `--json` writes.
+const SCHEMA: &str = "nlrig.bench/1";
+/// A guest under TCG takes up to two processors; more than a little beside it
+/// shows in the times.
+const LOAD_QUIET: f64 = 0.5;
+
+/// Measures everything and prints it; the exit status is 1 if a bound does not
+/// hold.
+///
+/// # Errors
+/// Something cannot be built, or a guest was lost.
+pub fn bench(options: &BenchOptions) -> Result<u8> {
+    if let Some(path) = &options.json {
+        check_target(path)?;
+    }
+    let (started_at, start) = (SystemTime::now(), Instant::now());
+    let load = procfs::load();
+    if let Some(load) = load.filter(|&load| load > LOAD_QUIET) {
+        say::status(&format!("others keep this host busy (load {load}): times will be longer"));
+    }
+    let (mut workshop, mut lab) = prepare(&GuestOptions::default())?;
+    let starter = Starter::find();
+    let qemu = lab.qemu(Arch::X86_64)?;
+    let built = workshop.build(Abi::X86_64, &[share::OUT_MOUNT.into(), job::MOUNT.into()])?;
+    let accel = lab.accel(&built)?;
+
+    let first_vm_s = starter.rounds(&workshop.project, options.rounds)?;
+    let dir = Scratch::new()?;
+    let threads = threads(&workshop, &mut lab, &built, dir.path(), options.rounds);
+    let (rounds, guest_bytes) = threads.inspect_err(|err| {
+        if err.is::<Loss>() {
+            show_console(dir.path());
+        }
+    })?;
+    let own_bytes = procfs::peak_bytes(std::process::id())?;
+    let peak_memory_bytes = guest_bytes + own_bytes;
+    let quantities =
+        bench::quantities(&Measured { first_vm_s, rounds: rounds.clone(), peak_memory_bytes });
+
+    let mut environment = report::environment(&workshop.project, qemu);
+    environment.accel.insert(built.kernel.arch.to_string(), accel);
+    environment.kernels.push(built.kernel.clone());
+    let document = serde_json::to_string_pretty(&json!({
+        "schema": SCHEMA,
+        "started_at": report::rfc3339(started_at),
+        "duration_s": seconds(start.elapsed()),
+        "environment": environment,
+        "load_before": load,
+        "first_vm_command": starter.shown,
+        "quantities": quantities,
+        "rounds": rounds,
+        "peak_memory": { "qemu_and_shares_bytes": guest_bytes, "rig_bytes": own_bytes },
+    }))?;
+    match options.json.as_deref() {
+        Some(path) if path == Path::new("-") => say::result(&document)?,
+        path => {
+            if let Some(path) = path {
+                report::write_whole(path, &(document + "\n"))?;
+            }
+            let section = bench::section(&quantities, options.rounds, &starter.shown);
+            say::result(&terminal::section(&section))?;
+        }
+    }
+    let excesses: Vec<_> = quantities.iter().filter_map(Quantity::excess).collect();
+    for excess in &excesses {
+        say::error(excess);
+    }
+    Ok(if excesses.is_empty() { error::OK } else { error::TRIAL_FAILED })
+}
+
+/// Creates threads in one guest; gives back each round, and the most memory of
+/// the host that the guest took, in bytes.
+fn threads(
+    workshop: &Workshop,
+    lab: &mut Lab,
+    built: &Built,
+    dir: &Path,
+    rounds: u32,
+) -> Result<(Vec<Round>, u64)> {
+    let yardstick = yardstick::build(&workshop.cache, &workshop.project, Arch::X86_64)?;
+    let trial = job::largest()?;
+    let needs = Needs {
+        cpus: trial.cpus,
+        memory_bytes: trial.memory_bytes,
+        folders: vec![
+            share::out_folder(dir)?,
+            Folder { tag: job::TAG.to_string(), path: yardstick, access: Access::ReadOnly },
+        ],
+    };
+    let mut guest: Guest = lab.boot(built, needs, dir)?;
+    let rounds = job::rounds(&mut guest, rounds)?;
+    // Before its end: there is nothing to look at after it.
+    let bytes = guest.peak_bytes()?;
+    guest.end()?;
+    Ok((rounds, bytes))
+}

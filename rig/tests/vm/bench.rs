@@ -1,0 +1,28 @@
+//! `nlrig bench` as a user types it: every bound holds on this host.
+
+use std::process::{Command, Stdio};
+
+use libtest_mimic::{Failed, Trial};
+use serde_json::Value;
+
+pub fn tests() -> Vec<Trial> {
+    // It creates 32 thousand threads three times.
+    vec![Trial::test("bench", bounds_hold).with_ignored_flag(true)]
+}
+
+fn bounds_hold() -> Result<(), Failed> {
+    let output = Command::new(env!("CARGO_BIN_EXE_nlrig"))
+        .args(["bench", "--rounds", "1", "--json", "-"])
+        .stdin(Stdio::null())
+        .output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    if output.status.code() != Some(0) {
+        return Err(format!("{}: {stderr}\n{stdout}", output.status).into());
+    }
+    let document: Value = serde_json::from_str(&stdout)?;
+    if document["schema"] != "nlrig.bench/1" {
+        return Err(format!("no such document: {stdout}").into());
+    }
+    Ok(())
+}
