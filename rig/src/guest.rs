@@ -5,33 +5,29 @@
 //! console, QEMU's own words, and a command's streams. Whatever goes wrong with
 //! the machine itself is a [`Loss`].
 
+mod boot;
 pub mod console;
 pub mod events;
 pub mod log;
 pub mod streams;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Command, Stdio as ProcessStdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nlrig_guest::protocol::{
-    Event, Exit, Job, PORT_EVENTS, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Request,
-};
+use nlrig_guest::protocol::{Event, Exit, Job, Request};
 
 use crate::interrupt;
-use crate::process::{self, Child};
+use crate::process::Child;
 use crate::procfs;
-use crate::qemu::{self, Machine};
 use crate::report::Verdict;
 use crate::scratch::Scratch;
-use crate::share::{Folder, Share};
+use crate::share::Share;
+pub use boot::Boot;
 use console::Console;
 use events::Lines;
 use streams::Streams;
@@ -40,9 +36,6 @@ use streams::Streams;
 const END_LIMIT: Duration = Duration::from_secs(20);
 /// How long QEMU may take to close once its guest is gone.
 const QEMU_END_LIMIT: Duration = Duration::from_secs(5);
-/// How long a request may wait for QEMU to take it.
-const SEND_LIMIT: Duration = Duration::from_secs(5);
-
 /// A machine that did not do what it was asked, and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -62,21 +55,6 @@ impl std::error::Error for Loss {}
 
 fn loss(verdict: Verdict, reason: impl Into<String>) -> anyhow::Error {
     Loss { verdict, reason: reason.into() }.into()
-}
-
-/// What a guest is started with.
-#[derive(Clone, Debug)]
-pub struct Boot<'a> {
-    /// This rig's own binary, which is also the share daemon.
-    pub program: &'a Path,
-    /// The machine, but for shares and ports.
-    pub machine: Machine,
-    /// What it sees of the host.
-    pub folders: Vec<Folder>,
-    /// Where console, events and QEMU's command line are written.
-    pub dir: &'a Path,
-    /// How long it may take to be ready.
-    pub limit: Duration,
 }
 
 /// What the guest said when it was ready.
@@ -133,69 +111,6 @@ enum Woken {
 }
 
 impl Guest {
-    /// Starts a machine and waits until it is ready.
-    ///
-    /// # Errors
-    /// A [`Loss`] if the guest did not come up.
-    pub fn boot(boot: Boot<'_>) -> Result<Guest> {
-        fs::create_dir_all(boot.dir)
-            .with_context(|| format!("cannot make {}", boot.dir.display()))?;
-        let scratch = Scratch::new()?;
-        let mut shares = Vec::new();
-        for folder in &boot.folders {
-            let log = boot.dir.join(format!("share-{}.log", folder.tag));
-            shares.push(Share::start(boot.program, folder, scratch.path(), &log)?);
-        }
-
-        let mut machine = boot.machine;
-        machine.shares =
-            shares.iter().map(|share| (share.tag.clone(), share.socket.clone())).collect();
-        let mut ours = Vec::new();
-        let mut theirs = Vec::new();
-        for name in [PORT_EVENTS, PORT_STDIN, PORT_STDOUT, PORT_STDERR] {
-            let (host, guest) = process::socket_pair()?;
-            machine.ports.push((name.to_string(), process::number(&guest)));
-            ours.push(UnixStream::from(host));
-            theirs.push(guest);
-        }
-        let [events, stdin, stdout, stderr] = <[UnixStream; 4]>::try_from(ours)
-            .map_err(|_| anyhow::anyhow!("four ports make four sockets"))?;
-
-        let start = Instant::now();
-        let mut qemu = start_qemu(&machine, theirs, boot.dir)?;
-        let piped = "QEMU was started with pipes";
-        events.set_write_timeout(Some(SEND_LIMIT))?;
-        let mut guest = Guest {
-            console: Console::new(qemu.take_stdout().context(piped)?, &boot.dir.join("console"))?,
-            complaints: Console::new(
-                qemu.take_stderr().context(piped)?,
-                &boot.dir.join("qemu.log"),
-            )?,
-            qemu,
-            shares,
-            events: Lines::new(events.try_clone()?, &boot.dir.join("events.jsonl"))?,
-            control: events,
-            streams: Streams::new(stdin, stdout, stderr)?,
-            ready: Ready { clocksource: String::new(), faults: Vec::new(), boot: Duration::ZERO },
-            _scratch: scratch,
-        };
-        guest.wait_until_ready(start, boot.limit)?;
-        Ok(guest)
-    }
-
-    fn wait_until_ready(&mut self, start: Instant, limit: Duration) -> Result<()> {
-        let late = || {
-            loss(Verdict::GuestHang, format!("the guest said nothing within {}", seconds(limit)))
-        };
-        match self.next_event(start + limit, late)? {
-            Event::Ready { clocksource, faults, .. } => {
-                self.ready = Ready { clocksource, faults, boot: start.elapsed() };
-                Ok(())
-            }
-            event => Err(out_of_order(&event)),
-        }
-    }
-
     /// Runs one job to its end; `data` gets every object that its program
     /// reports.
     ///
@@ -434,25 +349,6 @@ fn out_of_order(event: &Event) -> anyhow::Error {
 
 fn seconds(duration: Duration) -> String {
     format!("{:.0} s", duration.as_secs_f64())
-}
-
-fn start_qemu(machine: &Machine, ports: Vec<OwnedFd>, dir: &Path) -> Result<Child> {
-    let program = qemu::program(machine.arch);
-    let arguments = qemu::arguments(machine);
-    crate::cache::write(
-        &dir.join("qemu.sh"),
-        format!(
-            "# Inherited descriptors stand for the ports.\n{}\n",
-            process::show(program, &arguments)
-        ),
-    )?;
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(ProcessStdio::null())
-        .stdout(ProcessStdio::piped())
-        .stderr(ProcessStdio::piped());
-    Child::spawn(command, ports)
 }
 
 /// Reads what is there; false at the end.
