@@ -19,8 +19,9 @@ const FIRST_VM_MOST_S: f64 = 2.0;
 /// Twice the threads may take this many times as long, and no more: each thread
 /// costs the same, but for a little.
 const GROWTH_MOST: f64 = 2.3;
-/// What the median of a ratio may be above one: two medians of one program
-/// differ by as much.
+/// What the median of a ratio may be above one. On a host that does nothing else
+/// two medians of one program differ by more than that, so it is not all that
+/// is asked: see [`Quantity::no_more_than_one`].
 const NOISE: f64 = 0.02;
 /// What a small machine for CI can spare, in bytes.
 const MEMORY_MOST_BYTES: f64 = (4_u64 << 30) as f64;

@@ -10,9 +10,9 @@
  *
  * It creates threads with default attributes until that fails. Each opens a
  * netlink socket of the module's protocol, has one echo and sleeps for good.
- * One JSON line on descriptor 3 says how many there were, how long it took, and
- * what failed. What it leaves out is what no thread pays for: the looks at the
- * address space before and after, and a sign of life every 256 threads.
+ * A JSON line on descriptor 3 says every 256 threads that it lives, and the last
+ * one how many there were, how long it took, and what failed. What it leaves out
+ * is what no thread pays for: the looks at the address space before and after.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -31,6 +31,7 @@
 #include "nlrig.h"
 
 #define REPORT_FD		3
+#define PROGRESS_EVERY		256
 #define WORKER_DEADLINE_NS	(60 * 1000000000LL)
 
 struct message {
@@ -189,6 +190,14 @@ static int wait_until_done(unsigned int workers)
 	}
 }
 
+static int write_progress(unsigned int threads)
+{
+	char line[64];
+	int length = snprintf(line, sizeof(line), "{\"progress\":{\"threads\":%u}}\n", threads);
+
+	return write(REPORT_FD, line, length) == length;
+}
+
 /* How many workers are alive in the end, and what failed. */
 static unsigned int create_until_failure(const char **call, int *error)
 {
@@ -214,6 +223,8 @@ static unsigned int create_until_failure(const char **call, int *error)
 			*error = atomic_load(&failed_errno);
 			return created - 1;
 		}
+		if (created % PROGRESS_EVERY == 0 && !write_progress(created))
+			_exit(1);
 	}
 }
 

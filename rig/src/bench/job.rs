@@ -175,16 +175,17 @@ fn time(guest: &mut Guest, program: Program, threads_max: u64) -> Result<Creatio
     if program == Program::C {
         job.argv = vec![format!("{YARDSTICK_IN_GUEST}/{}", yardstick::PROGRAM)];
     }
-    // The yardstick gives no sign of life.
-    let limits = Limits { silence: trial.limits.total, ..trial.limits };
     let mut progress = say::Progress::new();
     let mut ended = None;
-    let exit = guest.run(&job, limits, |value| {
+    let exit = guest.run(&job, trial.limits, |value| {
+        if let Some(sign) = value.get("progress") {
+            progress.update(|| format!("{program:?}: {sign}"));
+            return Ok(());
+        }
         match program {
             Program::C => ended = Some(Yardstick::parse(&value)?),
             Program::Rust => match Report::deserialize(&value)? {
-                Report::Look(_) => {}
-                Report::Progress { threads } => progress.update(|| format!("{threads} threads")),
+                Report::Look(_) | Report::Progress { .. } => {}
                 Report::Outcome(outcome) => {
                     ended = Some(Yardstick {
                         threads: outcome.threads,
