@@ -12,6 +12,19 @@ pub fn script(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
 }
 
+/// Whether this machine lets us mount: most containers do not, and there is no
+/// other way to fill a disk or hide a device that leaves the host alone.
+pub fn can_mount() -> bool {
+    let can = mounted("mount -t tmpfs none /mnt", &Command::new("true"))
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !can {
+        eprintln!("not tested: this machine lets nobody mount in a namespace of his own");
+    }
+    can
+}
+
 /// This command in a mount namespace of its own, after these lines of shell:
 /// what they mount nobody else sees.
 pub fn mounted(lines: &str, command: &Command) -> Command {

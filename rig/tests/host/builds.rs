@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::mounted;
+use crate::common::{can_mount, mounted};
 use crate::fake::{Host, fails, stderr, succeeds};
 
 /// Counts how often it was built.
@@ -77,6 +77,9 @@ fn a_tarball_with_another_hash_is_an_error_that_names_both() {
 
 #[test]
 fn a_full_disk_is_an_error_that_says_so_and_the_next_run_works() {
+    if !can_mount() {
+        return;
+    }
     let host = Host::new();
     let source = host.source("linux", "head -c 4000000 /dev/zero > $(O)/large");
     let cache = host.path("cache");
@@ -109,6 +112,9 @@ fn a_damaged_entry_of_the_cache_is_made_anew() {
 
 #[test]
 fn a_cache_that_cannot_be_written_is_an_error_that_names_the_way_out() {
+    if !can_mount() {
+        return;
+    }
     let host = Host::new();
     let source = host.source("linux", "@:");
     let cache = host.path("cache");
