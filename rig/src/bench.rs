@@ -62,7 +62,8 @@ pub struct Quantity {
 pub struct Bound {
     /// The most that the median may be.
     pub most: f64,
-    /// Whether it is no more than that.
+    /// Whether it is no more than that; for `rust_over_c_32k`, whether not every
+    /// pair of runs, at both sizes, says that it is more.
     pub holds: bool,
 }
 

@@ -188,10 +188,13 @@ impl Cache {
                 let Ok(lock) = File::create(self.lock_path(&lock_name(kind, &name))) else {
                     continue;
                 };
+                if lock.try_lock().is_err() {
+                    continue;
+                }
                 let is_recent = fs::metadata(path.join(FAILED))
                     .and_then(|meta| meta.modified())
                     .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FAILED_KEPT));
-                if lock.try_lock().is_ok() && !is_recent {
+                if !is_recent {
                     say::detail(&format!("removing {}, which a killed run left", path.display()));
                     let _ = fs::remove_dir_all(&path);
                 }

@@ -13,7 +13,10 @@ use tempfile::TempDir;
 
 /// How all of them begin: short, because sockets go there, and the path of a
 /// UNIX socket has 108 bytes at most.
-const PREFIX: &str = "nlrig-";
+const PREFIX: &str = ".nlrig-";
+/// The file in each of them that says whose it is: a folder of the user's own
+/// is not taken for one, whatever it is called.
+const MARK: &str = ".scratch";
 
 /// A temporary folder for this user alone, removed with its owner.
 #[derive(Debug)]
@@ -32,16 +35,12 @@ impl Scratch {
         let cannot = || {
             format!("cannot make a folder in {}; TMPDIR names another place for it", base.display())
         };
-        loop {
-            let dir =
-                tempfile::Builder::new().prefix(PREFIX).tempdir_in(&base).with_context(cannot)?;
-            let lock = open(dir.path()).with_context(cannot)?;
-            lock.lock().with_context(cannot)?;
-            // A sweep that came between may have taken it for a dead one's.
-            if is_still(dir.path(), &lock) {
-                return Ok(Scratch { dir, _lock: lock });
-            }
-        }
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&base).with_context(cannot)?;
+        let lock = open(dir.path()).with_context(cannot)?;
+        // No sweep touches it before it has its mark, so the lock is free.
+        lock.try_lock().map_err(std::io::Error::from).with_context(cannot)?;
+        fs::write(dir.path().join(MARK), "").with_context(cannot)?;
+        Ok(Scratch { dir, _lock: lock })
     }
 
     /// Where it is.
@@ -68,7 +67,8 @@ fn sweep_in(base: &Path) {
         let ours = folder
             .metadata()
             .is_ok_and(|meta| meta.uid() == nix::unistd::geteuid().as_raw() && meta.is_dir());
-        if ours && locked(&folder) && is_still(&path, &folder) {
+        let marked = fs::symlink_metadata(path.join(MARK)).is_ok_and(|meta| meta.is_file());
+        if ours && marked && locked(&folder) && is_still(&path, &folder) {
             log::debug!("removing {}, which a killed run left", path.display());
             let _ = fs::remove_dir_all(&path);
         }
@@ -100,18 +100,21 @@ mod tests {
     #[test]
     fn only_what_nobody_holds_is_swept() {
         let base = tempfile::tempdir().unwrap();
-        let held = base.path().join("nlrig-held");
-        let left = base.path().join("nlrig-left");
-        let others = base.path().join("others");
-        for folder in [&held, &left, &others] {
+        let held = base.path().join(".nlrig-held");
+        let left = base.path().join(".nlrig-left");
+        let unmarked = base.path().join(".nlrig-own");
+        let others = base.path().join("nlrig-others");
+        for folder in [&held, &left, &unmarked, &others] {
             fs::create_dir(folder).unwrap();
-            fs::write(folder.join("file"), "").unwrap();
+            fs::write(folder.join(MARK), "").unwrap();
         }
-        std::os::unix::fs::symlink(&others, base.path().join("nlrig-link")).unwrap();
+        fs::remove_file(unmarked.join(MARK)).unwrap();
+        std::os::unix::fs::symlink(&others, base.path().join(".nlrig-link")).unwrap();
         let lock = open(&held).unwrap();
         lock.lock().unwrap();
         sweep_in(base.path());
-        assert!(held.exists() && !left.exists() && others.join("file").exists());
+        assert!(held.exists() && !left.exists());
+        assert!(unmarked.exists() && others.join(MARK).exists());
         drop(lock);
         sweep_in(base.path());
         assert!(!held.exists());

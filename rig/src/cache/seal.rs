@@ -66,7 +66,12 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn content(dir: &Path, files: &[PathBuf]) -> Result<String> {
-    Ok(Key::new().add_files(dir, files)?.finish())
+    let mut key = Key::new().add_files(dir, files)?;
+    for file in files {
+        // Whether it can be executed is of its content too.
+        key = key.add("mode", format!("{:o}", fs::symlink_metadata(file)?.mode() & 0o111));
+    }
+    Ok(key.finish())
 }
 
 /// Sizes and times: whoever changes a file changes these too.
@@ -117,7 +122,11 @@ mod tests {
 
     #[test]
     fn every_kind_of_damage_is_seen() {
-        let cases: [fn(&Path); 6] = [
+        let cases: [fn(&Path); 7] = [
+            |dir| {
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+                fs::set_permissions(dir.join("folder/file"), mode).unwrap();
+            },
             |dir| write(&dir.join("folder/file"), "cut").unwrap(),
             |dir| write(&dir.join("folder/file"), "CONTENT").unwrap(),
             |dir| fs::remove_file(dir.join("folder/file")).unwrap(),

@@ -301,22 +301,26 @@ fn prediction(observed: &Observed) -> Option<Prediction> {
 /// binds where nothing refuses first.
 fn killed(observed: &Observed, words: &str) -> Judgement {
     let seen = || observed.last_sign.as_ref()?.get("progress")?.get("threads")?.as_u64();
-    let threads = seen().unwrap_or(0);
+    let threads: u64 = seen().unwrap_or(0);
+    let at_most = threads.saturating_add(SIGN_EVERY - 1);
     let measured = Some(object(json!({
         "threads": threads,
         "sockets": threads,
         "echoes": threads,
         "binding_limit": Limit::Memory.name(),
         "killed": words,
-        "threads_at_most": threads + SIGN_EVERY - 1,
+        "threads_at_most": at_most,
     })));
-    let agrees = |prediction: Prediction| {
-        [threads, threads + SIGN_EVERY - 1]
-            .into_iter()
-            .any(|threads| prediction.agrees(threads, Limit::Memory))
+    // The two ranges have something in common.
+    let agrees = |prediction: &Prediction| match prediction.threads_at_least {
+        Some(at_least) => at_least <= at_most && threads <= prediction.threads,
+        None => {
+            prediction.binding_limit == Limit::Memory
+                && (threads..=at_most).contains(&prediction.threads)
+        }
     };
     match prediction(observed) {
-        Some(prediction) if agrees(prediction.clone()) => Judgement::pass(measured),
+        Some(prediction) if agrees(&prediction) => Judgement::pass(measured),
         Some(prediction) => Judgement::fail(
             measured,
             format!("killed after {threads} threads ({words}); predicted {prediction}"),

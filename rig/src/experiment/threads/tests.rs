@@ -111,6 +111,7 @@ fn a_program_that_was_killed_for_its_memory_is_held_to_the_bounds() {
     assert_eq!(verdict(6912, words), Verdict::Pass, "up to 255 more were alive");
     assert_eq!(verdict(6656, words), Verdict::Fail);
     assert_eq!(verdict(9216, words), Verdict::Fail);
+    assert_eq!(verdict(u64::MAX, words), Verdict::Fail, "a guest may claim anything");
     assert_eq!(verdict(7936, None), Verdict::Fail, "killed by what?");
 }
 
