@@ -159,6 +159,14 @@ mod tests {
     }
 
     #[test]
+    fn a_process_killed_for_its_memory_is_seen() {
+        let line = "Out of memory: Killed process 61 (threads) total-vm:15GB";
+        let (console, _dir) = console_of(format!("[9.1] {line}\r\n[9.2] more\r\n").as_bytes());
+        assert_eq!(console.out_of_memory(), Some(line));
+        assert_eq!(console.panic(), None);
+    }
+
+    #[test]
     fn an_endless_line_takes_no_more_than_its_share() {
         let (console, dir) = console_of(&vec![b'x'; 20 << 20]);
         assert_eq!(console.tail()[0].len(), LINE_MAX_BYTES);

@@ -140,3 +140,48 @@ fn a_workload_that_failed_or_lied_fails_the_trial() {
         assert!(judgement.reason.is_some());
     }
 }
+
+fn reported(measured: Value, predicted: Value, verdict: Verdict) -> TrialReport {
+    TrialReport {
+        experiment: "threads".into(),
+        name: "threads/i386/6.1/stack=2M".into(),
+        abi: Abi::I386,
+        kernel: "6.1.0".into(),
+        flavour: "default".into(),
+        accel: "tcg".into(),
+        params: object(json!({"stack_bytes": 2 << 20, "setting": "own"})),
+        verdict,
+        reason: None,
+        attempts: 1,
+        measured: Some(object(measured)),
+        predicted: Some(object(predicted)),
+        published: Vec::new(),
+        duration_s: 1.0,
+        clocksource: None,
+        artifacts: Default::default(),
+    }
+}
+
+#[test]
+fn the_summary_counts_what_was_exact_and_what_lay_within_bounds() {
+    let trials = [
+        reported(json!({"threads": 7}), json!({"threads": 7}), Verdict::Pass),
+        reported(json!({"threads": 7}), json!({"threads": 9}), Verdict::Fail),
+        reported(
+            json!({"threads": 512, "threads_at_most": 767}),
+            json!({"threads": 900, "threads_at_least": 600}),
+            Verdict::Pass,
+        ),
+        TrialReport {
+            abi: Abi::X86_64,
+            ..reported(json!({"threads": 3}), json!({"threads": 3}), Verdict::Pass)
+        },
+    ];
+    let sections = table::sections(&trials.iter().collect::<Vec<_>>());
+    assert_eq!(sections.len(), 3);
+    assert!(sections[0].words.contains("1 of 2 counts are exactly as predicted"));
+    assert!(sections[0].words.contains("1 of 1 counts lie within"));
+    assert_eq!(sections[0].rows[2][3..5], ["600 to 900", "512 to 767"]);
+    assert_eq!(sections[2].rows[0], ["i386", "own", "3", "1", "2", "1", "1"]);
+    assert_eq!(sections[2].rows[2], ["all", "", "4", "2", "2", "1", "1"]);
+}
