@@ -34,11 +34,9 @@ pub fn kernels(options: &GuestOptions) -> Result<Builder> {
             fragment.display()
         ));
     }
-    let cache = Cache::open()?;
-    cache.sweep();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Builder {
-        cache,
+        cache: Cache::open()?,
         known,
         source: options.kernel_source.clone(),
         source_sha256: options.kernel_sha256.clone(),
@@ -54,6 +52,7 @@ pub fn kernels(options: &GuestOptions) -> Result<Builder> {
 /// See [`kernels`].
 pub fn prepare(options: &GuestOptions) -> Result<(Workshop, Lab)> {
     let kernels = kernels(options)?;
+    kernels.cache.sweep();
     // Not its path: that may name a newer build by the time a daemon starts.
     let lab = Lab::new("/proc/self/exe".into(), kernels.cache.clone(), options.accel);
     Ok((Workshop::new(kernels), lab))

@@ -265,7 +265,10 @@ pub fn make(
 }
 
 /// The compiler's and the linker's own words: another one makes another kernel.
-fn compiler() -> Result<String> {
+///
+/// # Errors
+/// One of them is not there, or says nothing.
+pub fn compiler() -> Result<String> {
     let mut words = Vec::new();
     for program in ["gcc", "ld"] {
         let mut command = std::process::Command::new(program);

@@ -16,6 +16,7 @@
 //! All of this is counted to the last one. Memory is not: see `memory`.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use nlrig_guest::look::{Look, Outcome};
 use nlrig_guest::{maps, pids};
@@ -23,6 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use self::space::Space;
 use crate::abi::Abi;
+
+/// A page on x86.
+const PAGE_BYTES: u64 = 4096;
 
 /// What can stop the creation of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,11 +89,14 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// Whether so many workers, stopped by this, are what was predicted.
-    pub fn agrees(&self, threads: u64, limit: Limit) -> bool {
+    /// Whether so many workers, stopped by this, may be what was predicted: a
+    /// program that was killed is not counted to the last one.
+    pub fn agrees(&self, threads: RangeInclusive<u64>, limit: Limit) -> bool {
         match self.threads_at_least {
-            Some(least) if limit == Limit::Memory => (least..=self.threads).contains(&threads),
-            _ => threads == self.threads && limit == self.binding_limit,
+            Some(least) if limit == Limit::Memory => {
+                least <= *threads.end() && *threads.start() <= self.threads
+            }
+            _ => threads.contains(&self.threads) && limit == self.binding_limit,
         }
     }
 }
@@ -120,11 +127,16 @@ impl Room {
     }
 }
 
+/// What one worker takes of the address space: its stack and the guard.
+fn each_bytes(look: &Look, stack_bytes: u64) -> u64 {
+    stack_bytes.saturating_add(look.page_bytes).max(1)
+}
+
 /// How many workers each limit that holds here leaves room for, in the order in
 /// which [`bound`] looks at them: where two are equal the first is named.
 fn rooms(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Vec<Room>, maps::BadLine> {
     let space = Space::of(look, abi)?;
-    let each_bytes = stack_bytes.saturating_add(look.page_bytes).max(1);
+    let each_bytes = each_bytes(look, stack_bytes);
     let mut ids = pids::Room::new(look.last_pid, look.sysctls.pid_max);
     look.pids.iter().for_each(|&id| ids.take(id));
 
@@ -151,7 +163,7 @@ fn rooms(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Vec<Room>, maps::Bad
         rooms.push(Room::exact(Limit::RlimitData, left / stack_bytes.max(1)));
     }
     rooms.push(Room::exact(Limit::AddressSpace, space.stacks(each_bytes)));
-    rooms.extend(memory::rooms(look, abi, stack_bytes));
+    rooms.extend(memory::rooms(look, abi, stack_bytes, each_bytes));
     if let Some(nofile) = look.limits.nofile {
         rooms.push(Room::exact(Limit::Nofile, nofile.saturating_sub(look.open_files)));
     }
@@ -177,7 +189,7 @@ pub fn predict(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Prediction, ma
 
 /// What stopped the threads, from what was seen afterwards.
 pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limit {
-    let each_bytes = stack_bytes.saturating_add(look.page_bytes);
+    let each_bytes = each_bytes(look, stack_bytes);
     match (outcome.failed.call.as_str(), outcome.failed.name.as_str()) {
         ("socket", "EMFILE") => return Limit::Nofile,
         ("bind", "EADDRINUSE") => return Limit::Port,

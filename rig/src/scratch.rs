@@ -4,7 +4,7 @@
 //! the lock with the process, however that ends, so whoever can take it may
 //! remove the folder: the next run does.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -68,29 +68,15 @@ fn sweep_in(base: &Path) {
             .metadata()
             .is_ok_and(|meta| meta.uid() == nix::unistd::geteuid().as_raw() && meta.is_dir());
         let marked = fs::symlink_metadata(path.join(MARK)).is_ok_and(|meta| meta.is_file());
-        if ours && marked && locked(&folder) && is_still(&path, &folder) {
+        if ours && marked && folder.try_lock().is_ok() {
             log::debug!("removing {}, which a killed run left", path.display());
             let _ = fs::remove_dir_all(&path);
         }
     }
 }
 
-fn locked(folder: &File) -> bool {
-    match folder.try_lock() {
-        Ok(()) => true,
-        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
-    }
-}
-
 fn open(folder: &Path) -> std::io::Result<File> {
     File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(folder)
-}
-
-/// Whether what is at this path is what was opened.
-fn is_still(path: &Path, opened: &File) -> bool {
-    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    let now = fs::symlink_metadata(path).map(identity).ok();
-    now.is_some() && now == opened.metadata().map(identity).ok()
 }
 
 #[cfg(test)]

@@ -4,18 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::abi::Arch;
 use crate::cache::{self, Cache, Key};
-use crate::process::{capture, run_logged};
+use crate::process::run_logged;
 use crate::project::Project;
-use crate::say;
+use crate::{kernel, say};
 
 /// One file; a busy machine may take long all the same.
 const BUILD_LIMIT: Duration = Duration::from_secs(5 * 60);
-/// gcc answers at once; a cold disk takes longer.
-const ASK_LIMIT: Duration = Duration::from_secs(60);
 
 /// How it is built: part of every key. Static, like the workload.
 const FLAGS: [&str; 7] =
@@ -32,13 +30,10 @@ pub const PROGRAM: &str = "threads";
 pub fn build(cache: &Cache, project: &Project, arch: Arch) -> Result<PathBuf> {
     let source = project.yardstick();
     let headers = project.module().join("uapi");
-    let mut version = Command::new("gcc");
-    version.arg("--version");
-    let version = capture(version, ASK_LIMIT).context("the yardstick needs gcc")?;
     let key = Key::new()
         .add("flags", FLAGS.join(" "))
         .add("arch", arch.name())
-        .add("compiler", version.lines().next().unwrap_or_default())
+        .add("compiler", kernel::compiler()?)
         .add("source", cache::read(&source)?)
         .add_tree("headers", &headers)?;
     let entry = cache.entry("yardstick", key, |dir| {
@@ -71,6 +66,7 @@ fn compile(source: &Path, headers: &Path, arch: Arch, dir: &Path) -> Result<()> 
 mod tests {
     use super::*;
     use crate::bench::job::Yardstick;
+    use crate::process::capture;
 
     /// This kernel has no such protocol, and the program must say so.
     #[test]
@@ -83,7 +79,7 @@ mod tests {
             // Few descriptors, should this kernel have the protocol after all.
             let mut command = Command::new("sh");
             command.args(["-c", "ulimit -n 16; exec \"$0\" 3>&1"]).arg(folder.join(PROGRAM));
-            let said = capture(command, ASK_LIMIT).unwrap();
+            let said = capture(command, Duration::from_secs(60)).unwrap();
             let said = Yardstick::parse(&serde_json::from_str(&said).unwrap()).unwrap();
             assert_eq!(said.failed_call, "socket", "{said:?}");
             assert!(said.threads < 16, "{said:?}");

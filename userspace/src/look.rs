@@ -143,6 +143,10 @@ pub struct Outcome {
     pub memory_available_bytes: u64,
 }
 
+/// After how many workers the program gives a sign of life: where memory ends the
+/// kernel kills it, and the last sign is all that is known of it.
+pub const PROGRESS_EVERY: u32 = 256;
+
 /// How many gaps an [`Outcome`] lists.
 pub const HOLES_MAX: usize = 16;
 

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use nlrig_guest::look::{Look, Outcome, Report};
+use nlrig_guest::look::{Look, Outcome, PROGRESS_EVERY, Report};
 use nlrig_guest::protocol::{Aslr, Exit, Job, Rlimit};
 use serde_json::{Map, Value, json};
 
@@ -40,9 +40,6 @@ const NOFILE: u64 = 1 << 20;
 const MEMORY_64_BYTES: u64 = 5 << 30;
 /// Low memory is 896 MiB at most on i386.
 const MEMORY_32_BYTES: u64 = 1 << 30;
-/// The program gives a sign of life after so many workers: when it is killed,
-/// up to one fewer may have come after the last.
-const SIGN_EVERY: u64 = 256;
 
 /// A setting of the kernel's limits: what a table is about.
 struct Setting {
@@ -302,7 +299,8 @@ fn prediction(observed: &Observed) -> Option<Prediction> {
 fn killed(observed: &Observed, words: &str) -> Judgement {
     let seen = || observed.last_sign.as_ref()?.get("progress")?.get("threads")?.as_u64();
     let threads: u64 = seen().unwrap_or(0);
-    let at_most = threads.saturating_add(SIGN_EVERY - 1);
+    // So many may have come after the last sign.
+    let at_most = threads.saturating_add(u64::from(PROGRESS_EVERY) - 1);
     let measured = Some(object(json!({
         "threads": threads,
         "sockets": threads,
@@ -311,16 +309,10 @@ fn killed(observed: &Observed, words: &str) -> Judgement {
         "killed": words,
         "threads_at_most": at_most,
     })));
-    // The two ranges have something in common.
-    let agrees = |prediction: &Prediction| match prediction.threads_at_least {
-        Some(at_least) => at_least <= at_most && threads <= prediction.threads,
-        None => {
-            prediction.binding_limit == Limit::Memory
-                && (threads..=at_most).contains(&prediction.threads)
-        }
-    };
     match prediction(observed) {
-        Some(prediction) if agrees(&prediction) => Judgement::pass(measured),
+        Some(prediction) if prediction.agrees(threads..=at_most, Limit::Memory) => {
+            Judgement::pass(measured)
+        }
         Some(prediction) => Judgement::fail(
             measured,
             format!("killed after {threads} threads ({words}); predicted {prediction}"),
@@ -359,7 +351,7 @@ fn disagreement(outcome: &Outcome, limit: Limit, predicted: Option<&Prediction>)
             "{threads} threads, {sockets} sockets, {echoes} echoes: they should be equal"
         ));
     }
-    (!predicted.agrees(*threads, limit)).then(|| {
+    (!predicted.agrees(*threads..=*threads, limit)).then(|| {
         format!(
             "{threads} threads, bound by {} ({} failed with {}); predicted {predicted}",
             limit.name(),

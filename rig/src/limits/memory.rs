@@ -7,10 +7,8 @@
 
 use nlrig_guest::look::Look;
 
-use super::{Limit, Room};
+use super::{Limit, PAGE_BYTES, Room};
 use crate::abi::{Abi, Arch};
-
-const PAGE_BYTES: u64 = 4096;
 
 /// What one worker takes beside pages: task_struct with its FPU state, struct
 /// pid, two areas, and the socket with its inode, dentry and file.
@@ -82,9 +80,8 @@ impl Cost {
 }
 
 /// The rooms that memory leaves.
-pub fn rooms(look: &Look, abi: Abi, stack_bytes: u64) -> Vec<Room> {
+pub fn rooms(look: &Look, abi: Abi, stack_bytes: u64, each_bytes: u64) -> Vec<Room> {
     let arch = abi.kernel();
-    let each_bytes = stack_bytes.saturating_add(look.page_bytes);
     let memory = &look.memory;
     let mut rooms = vec![Cost::of_all(arch, each_bytes).room(
         Limit::Memory,

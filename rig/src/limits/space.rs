@@ -10,9 +10,9 @@
 use nlrig_guest::look::{Look, Outcome};
 use nlrig_guest::maps::{self, Area};
 
+use super::PAGE_BYTES;
 use crate::abi::Abi;
 
-const PAGE_BYTES: u64 = 4096;
 /// The gap that the kernel keeps below a stack that grows: `stack_guard_gap`,
 /// 256 pages (mm/mmap.c).
 const STACK_GUARD_GAP_BYTES: u64 = 256 * PAGE_BYTES;

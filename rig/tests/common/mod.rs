@@ -41,3 +41,8 @@ pub fn mounted(lines: &str, command: &Command) -> Command {
     }
     inside
 }
+
+/// Whether a process is there, and not only waited for.
+pub fn is_alive(id: &u32) -> bool {
+    fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::common::is_alive;
 use crate::fake::{Host, LIMIT, succeeds, wait_until};
 
 /// A build that never ends: two shells and a sleeper.
@@ -26,10 +27,7 @@ fn signal(child: &Child, name: &str) {
 }
 
 fn gone_soon(processes: &[u32]) {
-    let alive = |id: &u32| {
-        fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-    };
-    wait_until("compilers die", Duration::from_secs(5), || !processes.iter().any(alive));
+    wait_until("compilers die", Duration::from_secs(5), || !processes.iter().any(is_alive));
 }
 
 fn nothing_is_left_after(name: &str) {

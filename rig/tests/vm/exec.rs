@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 
-type Outcome = Result<(), Failed>;
+use crate::common::is_alive;
+
+pub type Outcome = Result<(), Failed>;
 
 pub fn tests() -> Vec<Trial> {
     let test = |name: &str, body: fn() -> Outcome| Trial::test(format!("exec/{name}"), body);
@@ -54,7 +56,7 @@ fn run(arguments: &[&str]) -> Result<Output, Failed> {
     Ok(nlrig().args(arguments).output()?)
 }
 
-fn check(what: &str, holds: bool, output: &Output) -> Outcome {
+pub fn check(what: &str, holds: bool, output: &Output) -> Outcome {
     if holds {
         return Ok(());
     }
@@ -208,11 +210,8 @@ fn children_of(parent: u32) -> Vec<u32> {
 }
 
 fn gone_soon(processes: &[u32]) -> Outcome {
-    let alive = |id: &u32| {
-        fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-    };
     let deadline = Instant::now() + Duration::from_secs(5);
-    while processes.iter().any(alive) {
+    while processes.iter().any(is_alive) {
         if Instant::now() > deadline {
             return Err(format!("still alive after 5 s: {processes:?}").into());
         }

@@ -8,8 +8,7 @@ use std::process::{Command, Output, Stdio};
 use libtest_mimic::{Failed, Trial};
 
 use crate::common::{can_mount, mounted};
-
-type Outcome = Result<(), Failed>;
+use crate::exec::{Outcome, check};
 
 pub fn tests() -> Vec<Trial> {
     let test = |name: &str, body: fn() -> Outcome| Trial::test(format!("host/{name}"), body);
@@ -26,13 +25,6 @@ fn nlrig(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nlrig"));
     command.args(arguments).stdin(Stdio::null());
     command
-}
-
-fn check(holds: bool, what: &str, output: &Output) -> Outcome {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    let said = || format!("{what}: {}\nstdout: {stdout}\nstderr: {stderr}", output.status);
-    if holds { Ok(()) } else { Err(said().into()) }
 }
 
 /// Without a single capability, and with a user id of its own.
@@ -52,9 +44,9 @@ fn ordinary_user() -> Outcome {
         .env("TMPDIR", dir.path())
         .stdin(Stdio::null())
         .output()?;
-    check(output.status.success(), "it works", &output)?;
-    check(fs::read(dir.path().join("file"))? == b"x86_64\n", "it writes", &output)?;
-    check(fs::read_dir(dir.path())?.count() == 1, "it leaves nothing else", &output)
+    check("it works", output.status.success(), &output)?;
+    check("it writes", fs::read(dir.path().join("file"))? == b"x86_64\n", &output)?;
+    check("it leaves nothing else", fs::read_dir(dir.path())?.count() == 1, &output)
 }
 
 fn report_to_a_full_device() -> Outcome {
@@ -79,14 +71,15 @@ fn report_on_a_full_disk() -> Outcome {
         format!("{lines}\nset +e; \"$@\"; status=$?; cat {out}/run-0/report.json; exit $status; :");
     let output = mounted(&after, &run).output()?;
     full(&output, out)?;
-    check(output.stdout.ends_with(b"old\n"), "the former report survives", &output)
+    check("the former report survives", output.stdout.ends_with(b"old\n"), &output)
 }
 
 fn full(output: &Output, path: &str) -> Outcome {
     let stderr = String::from_utf8_lossy(&output.stderr);
     let last = stderr.lines().last().unwrap_or_default();
-    check(output.status.code() == Some(125), "it is the rig's trouble", output)?;
-    check(last.contains("No space left on device") && last.contains(path), "it says so", output)
+    check("it is the rig's trouble", output.status.code() == Some(125), output)?;
+    let said = last.contains("No space left on device") && last.contains(path);
+    check("it says so", said, output)
 }
 
 /// Copies what git knows of the checkout.
@@ -124,9 +117,9 @@ fn two_clones() -> Outcome {
     for run in runs {
         let (folder, child) = run?;
         let output = child.wait_with_output()?;
-        check(output.status.success(), "it works", &output)?;
+        check("it works", output.status.success(), &output)?;
         let report = folder.join("target/rig/latest/report.json");
-        check(report.is_file(), "it reports into its own folder", &output)?;
+        check("it reports into its own folder", report.is_file(), &output)?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nlrig_guest::look::{Counts, Failed, Look, Outcome, Report};
+use nlrig_guest::look::{Counts, Failed, Look, Outcome, PROGRESS_EVERY, Report};
 use nlrig_guest::netlink::{Call, Failure, Socket};
 use nlrig_guest::protocol::WORKLOAD_FD;
 
@@ -34,9 +34,6 @@ const HEAP_PER_THREAD_BYTES: usize = 384;
 const HEAP_SPARE_BYTES: usize = 2 << 20;
 /// How long one worker may take for its socket and its echo.
 const WORKER_DEADLINE: Duration = Duration::from_secs(60);
-/// After how many workers a sign of life goes out: where memory ends the kernel
-/// kills the program, and the last sign is all that is known of it.
-const PROGRESS_EVERY: u32 = 256;
 
 /// Workers that got as far as this, in the order of their steps.
 static SOCKETS: AtomicU32 = AtomicU32::new(0);
