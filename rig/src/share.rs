@@ -6,6 +6,7 @@
 //! daemon confines itself to its folder, serves one connection and ends with
 //! it.
 
+pub mod bounded;
 pub mod daemon;
 
 use std::os::fd::OwnedFd;

@@ -5,6 +5,8 @@
 //! send `..`. Its own program relies on a sandbox; so does this one: the
 //! folder becomes the root of the process, in a user namespace of its own when
 //! it is not root's, with no more capabilities than serving files takes.
+//! [`Bounded`] refuses such names before they get that far, and what would fill
+//! the host's disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{FromRawFd, RawFd};
@@ -27,11 +29,19 @@ use virtiofsd::passthrough::{CachePolicy, Config, PassthroughFs};
 use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use super::bounded::{Bounded, Bounds};
+
 /// The hidden subcommand that runs [`serve`].
 pub const SUBCOMMAND: &str = "share-daemon";
 
 /// Descriptors that the daemon keeps for itself: queues, events, the folder.
 const OWN_FILES: u64 = 640;
+
+/// What a guest may add to a share. A trial writes kilobytes; a command of the
+/// user's may fill a folder with results, for which this is ample. A disk that
+/// has room for the rig's builds has room for it, and `rm -r` is done with so
+/// many names in seconds.
+const BOUNDS: Bounds = Bounds { bytes: 8 << 30, entries: 100_000 };
 
 /// Serves one folder to one guest over an inherited socket.
 #[derive(Args, Debug)]
@@ -78,13 +88,14 @@ pub fn serve(options: &Options) -> Result<()> {
 
 fn answer<F>(file_system: F, mut listener: Listener) -> Result<()>
 where
-    F: FileSystem + SerializableFileSystem + Send + Sync + 'static,
+    F: FileSystem<Inode = u64> + SerializableFileSystem + Send + Sync + 'static,
 {
     // No tag here: one that the daemon advertises crashes QEMU 7.1 to 8.0. QEMU
     // has its own option for it.
     let backend = VhostUserFsBackendBuilder::default()
         .set_thread_pool_size(0)
-        .build(file_system)
+        // The read-only one too: for its names. What it is to add it refuses.
+        .build(Bounded::new(file_system, BOUNDS))
         .map_err(|err| anyhow!("cannot make the backend: {err}"))?;
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let mut daemon = VhostUserDaemon::new("nlrig-share".to_string(), Arc::new(backend), memory)
