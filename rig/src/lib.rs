@@ -20,6 +20,7 @@ pub mod abi;
 pub mod accel;
 pub mod artifact;
 pub mod bench;
+pub mod budget;
 pub mod busybox;
 pub mod cache;
 pub mod cli;
