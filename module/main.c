@@ -22,6 +22,8 @@ static int nlrig_receive(struct sk_buff *skb, struct nlmsghdr *nlh,
 	switch (nlh->nlmsg_type) {
 	case NLRIG_MSG_ECHO:
 		return nlrig_echo(skb, nlh);
+	case NLRIG_MSG_FAULT:
+		return nlrig_fault(skb, nlh, extack);
 	default:
 		NL_SET_ERR_MSG(extack, "unknown nlrig message type");
 		return -EOPNOTSUPP;

@@ -11,4 +11,8 @@
 /* echo.c */
 int nlrig_echo(struct sk_buff *skb, const struct nlmsghdr *nlh);
 
+/* fault.c */
+int nlrig_fault(struct sk_buff *skb, const struct nlmsghdr *nlh,
+		struct netlink_ext_ack *extack);
+
 #endif /* _NLRIG_H */

@@ -13,7 +13,7 @@ use crate::kernel::{Builder, Kernel};
 use crate::module::{self, Module};
 use crate::project::Project;
 use crate::userspace::{self, Programs};
-use crate::{busybox, say, share};
+use crate::{busybox, say};
 
 /// The name of the recipe that every guest boots.
 const RECIPE: &str = "guest";
@@ -195,7 +195,7 @@ impl Workshop {
             }
             _ => {
                 for &abi in abis {
-                    let image = self.image(abi, &[share::OUT_MOUNT.to_string()])?;
+                    let image = self.image(abi, &[])?;
                     artifacts.push(Artifact {
                         kind: "image",
                         of: abi.to_string(),

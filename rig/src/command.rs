@@ -54,7 +54,7 @@ pub fn prepare(options: &GuestOptions) -> Result<(Workshop, Lab)> {
     let kernels = kernels(options)?;
     kernels.cache.sweep();
     // Not its path: that may name a newer build by the time a daemon starts.
-    let lab = Lab::new("/proc/self/exe".into(), kernels.cache.clone(), options.accel);
+    let lab = Lab::new("/proc/self/exe".into(), kernels.cache.clone(), options.accel)?;
     Ok((Workshop::new(kernels), lab))
 }
 

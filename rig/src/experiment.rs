@@ -4,6 +4,7 @@
 //! neither QEMU nor shares: it plans [`Trial`]s, each a job for a guest, and
 //! judges what is [`Observed`] of them.
 
+mod control;
 mod smoke;
 mod threads;
 
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use nlrig_guest::protocol::{Exit, Job, Rlimit};
+use nlrig_guest::protocol::{Exit, Job, Misbehaviour, Rlimit};
 use serde_json::{Map, Value};
 
 use crate::abi::Abi;
@@ -19,8 +20,8 @@ use crate::guest::Limits;
 use crate::report::{Section, TrialReport, Verdict};
 use crate::usage;
 
-/// Every experiment, in the order in which a run without names runs them.
-pub const ALL: &[&dyn Experiment] = &[&smoke::Smoke, &threads::Threads];
+/// Every experiment, in the order in which they run.
+pub const ALL: &[&dyn Experiment] = &[&smoke::Smoke, &threads::Threads, &control::Control];
 
 /// One experiment.
 pub trait Experiment: Sync {
@@ -29,6 +30,11 @@ pub trait Experiment: Sync {
 
     /// What it shows, in one sentence.
     fn shows(&self) -> &'static str;
+
+    /// Whether a run that names no experiment runs it.
+    fn by_default(&self) -> bool {
+        true
+    }
 
     /// The parameters it takes as `--set key=value`, each with its meaning.
     fn parameters(&self) -> &'static [(&'static str, &'static str)] {
@@ -52,6 +58,12 @@ pub trait Experiment: Sync {
 
     /// Says what came of a trial whose machine did all it was asked.
     fn judge(&self, trial: &Trial, observed: &Observed) -> Judgement;
+
+    /// Looks once more at what came of a trial, however its machine ended: an
+    /// experiment that breaks machines expects them broken.
+    fn review(&self, _trial: &Trial, judgement: Judgement, _facts: &Facts) -> Judgement {
+        judgement
+    }
 
     /// Tables of all of this experiment's trials, with words.
     fn sections(&self, trials: &[&TrialReport]) -> Vec<Section>;
@@ -100,7 +112,7 @@ impl Ask {
     }
 }
 
-/// One trial: a job for a guest of its own.
+/// One trial: a job for a guest.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// Unique among the trials of a run.
@@ -115,10 +127,62 @@ pub struct Trial {
     pub cpus: u32,
     /// Memory of the guest.
     pub memory_bytes: u64,
-    /// How long the program may take.
+    /// How long the program may take, before the accelerator's slowdown.
     pub limits: Limits,
+    /// How long the user lets it take, in place of the limits.
+    pub timeout: Option<Duration>,
+    /// Whether it needs a guest that no other trial has seen. The rest share one
+    /// with their neighbours of the same kind.
+    pub alone: bool,
+    /// What goes wrong on purpose; only controls set it.
+    pub fault: Option<Fault>,
     /// What others have published.
     pub published: Vec<Value>,
+}
+
+impl Trial {
+    /// How long the program may take on a machine that is so many times slower.
+    pub fn limits(&self, slowdown: u32) -> Limits {
+        let limits = self.limits.times(slowdown);
+        match self.timeout {
+            Some(timeout) => Limits { silence: timeout, total: timeout, ..limits },
+            None => limits,
+        }
+    }
+}
+
+/// Something that goes wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The guest's PID 1 does it.
+    Guest(Misbehaviour),
+    /// The rig does it, as soon as the program says something.
+    Host(Sabotage),
+    /// The kernel does it when it is told so: these words are added to its
+    /// command line.
+    Boot(&'static str),
+}
+
+/// What can happen to a machine from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// QEMU is killed.
+    KillQemu,
+    /// The daemon of a share is killed.
+    KillShareDaemon,
+    /// The event port is closed.
+    CloseChannel,
+    /// The folder of the trial is removed.
+    RemoveFolder,
+}
+
+/// How a trial went, beside its verdict.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// How often it was tried.
+    pub attempts: u32,
+    /// From the start of the program to the verdict, in the last try.
+    pub verdict: Duration,
 }
 
 /// What was seen of a trial.
@@ -136,7 +200,8 @@ pub struct Observed {
     pub last_sign: Option<Value>,
     /// From the start of QEMU until the guest was ready.
     pub boot: Duration,
-    /// From the start of QEMU to its end.
+    /// From the start of QEMU to its end; to the end of the program if the guest
+    /// goes on.
     pub total: Duration,
 }
 
@@ -163,13 +228,14 @@ impl Judgement {
     }
 }
 
-/// The experiments of these names, or all of them.
+/// The experiments of these names, or those that run by default.
 ///
 /// # Errors
 /// A usage error that names the one there is not.
 pub fn find(names: &[String]) -> Result<Vec<&'static dyn Experiment>> {
     if names.is_empty() {
-        return Ok(ALL.to_vec());
+        let by_default = |experiment: &&&dyn Experiment| experiment.by_default();
+        return Ok(ALL.iter().filter(by_default).copied().collect());
     }
     let all = || ALL.iter().map(|experiment| experiment.name()).collect::<Vec<_>>().join(", ");
     if let Some(name) = names.iter().find(|name| !ALL.iter().any(|known| known.name() == **name)) {

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod source;
+pub mod symbols;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -61,6 +62,11 @@ impl Kernel {
     /// The ELF image that QEMU boots.
     pub fn image(&self) -> PathBuf {
         self.dir.join("build/vmlinux")
+    }
+
+    /// The names and addresses of its functions.
+    pub fn symbols(&self) -> PathBuf {
+        self.dir.join("build/System.map")
     }
 
     /// The folder that modules are built against.

@@ -1,8 +1,11 @@
 //! From what was built to a guest that runs: the accelerator is chosen here,
-//! once an architecture, and the machine put together.
+//! once an architecture, the host asked for room, and the machine put together.
+//!
+//! Several threads of a run use one lab.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,19 +13,20 @@ use anyhow::Result;
 use crate::abi::Arch;
 use crate::accel::{self, Accel, Choice, PROBE_LIMIT, Wish};
 use crate::artifact::Built;
+use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::guest::{Boot, Guest, Loss};
 use crate::qemu::{self, Machine};
-use crate::report::Verdict;
+use crate::report::{Blame, Verdict};
 use crate::say;
 use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
 
-/// A kernel boots in two seconds under TCG on an idle host; a busy one may take
-/// many times that.
-const BOOT_LIMIT_TCG: Duration = Duration::from_secs(90);
-/// Under KVM in less than one.
-const BOOT_LIMIT_KVM: Duration = Duration::from_secs(30);
+/// How long a boot may take, and an end, before the accelerator's slowdown. A
+/// kernel boots in less than a second under KVM; a busy host may take many times
+/// that.
+const BOOT_LIMIT: Duration = Duration::from_secs(30);
+const END_LIMIT: Duration = Duration::from_secs(7);
 /// The machine with which KVM is tried: small, so that it starts fast.
 const PROBE_MEMORY_BYTES: u64 = 256 << 20;
 
@@ -32,12 +36,13 @@ pub struct Lab {
     program: PathBuf,
     cache: Cache,
     wish: Wish,
-    chosen: BTreeMap<Arch, Choice>,
-    versions: BTreeMap<Arch, String>,
+    budget: Budget,
+    chosen: Mutex<BTreeMap<Arch, Choice>>,
+    versions: Mutex<BTreeMap<Arch, String>>,
 }
 
 /// The machine that a job needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Needs {
     /// Processors.
     pub cpus: u32,
@@ -45,24 +50,32 @@ pub struct Needs {
     pub memory_bytes: u64,
     /// What it sees of the host, beside its own image.
     pub folders: Vec<Folder>,
+    /// Further words for its kernel.
+    pub command_line: &'static str,
 }
 
 impl Lab {
     /// A lab whose share daemons are this `program`, a built `nlrig`.
-    pub fn new(program: PathBuf, cache: Cache, wish: Wish) -> Lab {
-        Lab { program, cache, wish, chosen: BTreeMap::new(), versions: BTreeMap::new() }
+    ///
+    /// # Errors
+    /// Nobody knows how much memory this host has.
+    pub fn new(program: PathBuf, cache: Cache, wish: Wish) -> Result<Lab> {
+        let budget = Budget::of_host(&cache)?;
+        let (chosen, versions) = Default::default();
+        Ok(Lab { program, cache, wish, budget, chosen, versions })
     }
 
     /// QEMU's version for an architecture.
     ///
     /// # Errors
     /// See [`qemu::version`].
-    pub fn qemu(&mut self, arch: Arch) -> Result<String> {
-        if let Some(version) = self.versions.get(&arch) {
+    pub fn qemu(&self, arch: Arch) -> Result<String> {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(version) = versions.get(&arch) {
             return Ok(version.clone());
         }
         let version = qemu::version(arch)?;
-        self.versions.insert(arch, version.clone());
+        versions.insert(arch, version.clone());
         Ok(version)
     }
 
@@ -70,45 +83,58 @@ impl Lab {
     ///
     /// # Errors
     /// KVM was asked for and does not work; there is no QEMU.
-    pub fn accel(&mut self, built: &Built) -> Result<Choice> {
+    pub fn accel(&self, built: &Built) -> Result<Choice> {
         let arch = built.kernel.arch;
-        if let Some(choice) = self.chosen.get(&arch) {
+        // Who else needs it waits until it is known.
+        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(choice) = chosen.get(&arch) {
             return Ok(choice.clone());
         }
         let holds_for = accel::holds_for(&self.qemu(arch)?, &built.kernel.image_sha256);
         let choice = accel::choose(self.wish, &self.cache, arch, &holds_for, || self.probe(built))?;
         say::detail(&format!("{arch} guests run under {}: {}", choice.used.name(), choice.reason));
-        self.chosen.insert(arch, choice.clone());
+        chosen.insert(arch, choice.clone());
         Ok(choice)
+    }
+
+    /// The accelerator of this architecture's guests, if one was chosen.
+    pub fn known_accel(&self, arch: Arch) -> Option<Choice> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(&arch).cloned()
     }
 
     /// Boots this kernel under KVM until it is ready. It lacks folders that the
     /// trial's own image mounts; that is no fault of KVM's.
     fn probe(&self, built: &Built) -> Result<accel::Probe> {
         let dir = Scratch::new()?;
-        let needs = Needs { cpus: 2, memory_bytes: PROBE_MEMORY_BYTES, folders: Vec::new() };
+        let needs = Needs { cpus: 2, memory_bytes: PROBE_MEMORY_BYTES, ..Needs::default() };
         let guest = self.start(built, Accel::Kvm, needs, dir.path(), PROBE_LIMIT);
-        probed(guest.and_then(Guest::end).map(|_| ()))
+        probed(guest.and_then(Guest::end))
     }
 
-    /// Boots a guest; its console and the rest are kept in `dir`.
+    /// How many machines like this one the host holds at once.
+    ///
+    /// # Errors
+    /// See [`Lab::accel`].
+    pub fn at_once(&self, built: &Built, cpus: u32, memory_bytes: u64) -> Result<usize> {
+        let accel = self.accel(built)?.used;
+        Ok(self.budget.at_once(&self.budget.claim(accel, cpus, memory_bytes)))
+    }
+
+    /// Boots a guest once the host has room for it; its console and the rest
+    /// are kept in `dir`.
     ///
     /// # Errors
     /// See [`Guest::boot`] and [`Lab::accel`]; a [`Loss`] if the guest came up
-    /// with faults.
-    pub fn boot(&mut self, built: &Built, needs: Needs, dir: &Path) -> Result<Guest> {
+    /// with faults, or this host can never hold it.
+    pub fn boot(&self, built: &Built, needs: Needs, dir: &Path) -> Result<Guest> {
         let accel = self.accel(built)?.used;
-        let limit = match accel {
-            Accel::Kvm => BOOT_LIMIT_KVM,
-            Accel::Tcg => BOOT_LIMIT_TCG,
-        };
-        let guest = self.start(built, accel, needs, dir, limit)?;
+        let guest = self.start(built, accel, needs, dir, BOOT_LIMIT * accel.slowdown())?;
         if guest.ready.faults.is_empty() {
             return Ok(guest);
         }
         let faults = guest.ready.faults.join("; ");
         let reason = format!("the guest came up with faults: {faults}");
-        Err(Loss { verdict: Verdict::Infra, reason }.into())
+        Err(Loss::blamed(Verdict::Infra, reason, Blame::Host).into())
     }
 
     fn start(
@@ -119,11 +145,22 @@ impl Lab {
         dir: &Path,
         limit: Duration,
     ) -> Result<Guest> {
+        let claim = self.budget.claim(accel, needs.cpus, needs.memory_bytes);
+        if let Some(lack) = self.budget.lacks(&claim) {
+            return Err(Loss::blamed(Verdict::Skip, lack, Blame::Host).into());
+        }
+        let held = self.budget.take(&claim, || {
+            say::status("waiting for memory and cores that other machines of the rig hold");
+        })?;
         let mut command_line = built.image.command_line.clone();
         if accel == Accel::Tcg {
             let khz = accel::tsc_khz().to_string();
             command_line.push(' ');
             command_line.push_str(&built.image.tcg_command_line.replace("{tsc_khz}", &khz));
+        }
+        if !needs.command_line.is_empty() {
+            command_line.push(' ');
+            command_line.push_str(needs.command_line);
         }
         let mut folders = vec![Folder {
             tag: "guest".to_string(),
@@ -142,11 +179,16 @@ impl Lab {
                 initramfs: built.image.initramfs(),
                 command_line,
                 shares: Vec::new(),
+                console: -1,
+                monitor: -1,
                 ports: Vec::new(),
             },
             folders,
             dir,
+            symbols: built.kernel.symbols(),
             limit,
+            end_limit: END_LIMIT * accel.slowdown(),
+            held,
         })
     }
 }
@@ -157,8 +199,8 @@ fn probed(booted: Result<()>) -> Result<accel::Probe> {
     match booted {
         Ok(()) => Ok(Ok(())),
         Err(err) => match err.downcast::<Loss>() {
-            Ok(loss) if loss.verdict != Verdict::Infra => Ok(Err(loss.reason)),
-            Ok(loss) => Err(loss.into()),
+            Ok(loss) if loss.blame == Blame::Host => Err(loss.into()),
+            Ok(loss) => Ok(Err(loss.reason)),
             Err(err) => Err(err),
         },
     }
@@ -171,10 +213,12 @@ mod tests {
 
     #[test]
     fn only_the_machines_own_failure_is_a_verdict_on_kvm() {
-        let lost = |verdict| Err(Loss { verdict, reason: "why".to_string() }.into());
+        let lost = |blame| Err(Loss::blamed(Verdict::LostVm, "why", blame).into());
         assert_eq!(probed(Ok(())).unwrap(), Ok(()));
-        assert_eq!(probed(lost(Verdict::GuestHang)).unwrap(), Err("why".to_string()));
-        assert!(probed(lost(Verdict::Infra)).is_err());
+        for blame in [Blame::Guest, Blame::Qemu] {
+            assert_eq!(probed(lost(blame)).unwrap(), Err("why".to_string()));
+        }
+        assert!(probed(lost(Blame::Host)).is_err());
         let err = probed(Err(Interrupted.into())).unwrap_err();
         assert!(err.is::<Interrupted>());
     }

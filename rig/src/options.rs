@@ -25,10 +25,19 @@ pub struct RunOptions {
     /// How often each trial is run, each a trial of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
+    /// How many machines at once; as many as memory and cores bear if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub vms: Option<u32>,
+    /// How long the whole run may take: what is not begun by then is not run
+    #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = duration)]
+    pub run_timeout: Duration,
     /// Write the report here too; `-` is standard output, and then nothing else
     /// goes there
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write the page of tables here too
+    #[arg(long, value_name = "FILE")]
+    pub page: Option<PathBuf>,
     /// The folder of results; `latest` in it is the newest
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -113,7 +122,10 @@ impl Default for RunOptions {
             stack: Vec::new(),
             set: Vec::new(),
             repeat: 1,
+            vms: None,
+            run_timeout: Duration::from_secs(12 * 60 * 60),
             json: None,
+            page: None,
             out: None,
         }
     }

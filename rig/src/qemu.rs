@@ -37,6 +37,10 @@ pub struct Machine {
     pub command_line: String,
     /// Shares: the name by which the guest mounts it, and its daemon's socket.
     pub shares: Vec<(String, PathBuf)>,
+    /// The inherited socket that is the other end of the serial console.
+    pub console: i32,
+    /// The inherited socket at which QEMU's monitor answers.
+    pub monitor: i32,
     /// Ports: the name by which the guest finds it, and the number of the
     /// inherited socket at the host's end.
     pub ports: Vec<(String, i32)>,
@@ -55,7 +59,8 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
     let mut arguments = Vec::new();
     arguments.extend(board(machine));
     arguments.extend(kernel(machine));
-    arguments.extend(console());
+    arguments.extend(console(machine.console));
+    arguments.extend(monitor(machine.monitor));
     for (index, (tag, socket)) in machine.shares.iter().enumerate() {
         arguments.extend(share(index, tag, socket));
     }
@@ -83,9 +88,8 @@ fn board(machine: &Machine) -> Vec<OsString> {
         // The guest ends by a triple fault (see the guest's PID 1); this makes
         // it the end of QEMU too.
         "-no-reboot",
-        // Under TCG `host` is an error; under KVM `max` is the host's.
         "-cpu",
-        "max",
+        cpu(machine),
     ]);
     arguments.extend(match machine.accel {
         // One host thread a processor.
@@ -105,6 +109,17 @@ fn board(machine: &Machine) -> Vec<OsString> {
     arguments
 }
 
+/// Under TCG `host` is an error; under KVM `max` is the host's. QEMU's own `max`
+/// says that it is an Athlon of 2001, which was not sold for two sockets: a
+/// 32-bit kernel warns of that and is tainted from its first second. So there it
+/// says that it is what QEMU's `qemu64` is, and can do as much as before.
+fn cpu(machine: &Machine) -> &'static str {
+    match (machine.arch, machine.accel) {
+        (Arch::I386, Accel::Tcg) => "max,family=15,model=107,stepping=1",
+        _ => "max",
+    }
+}
+
 fn kernel(machine: &Machine) -> Vec<OsString> {
     vec![
         "-kernel".into(),
@@ -116,10 +131,18 @@ fn kernel(machine: &Machine) -> Vec<OsString> {
     ]
 }
 
-fn console() -> Vec<OsString> {
-    // The rig reads QEMU's standard output. `signal=off`: a terminal's keys are
-    // not the guest's business.
-    words(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])
+/// QEMU's name for the serial console.
+pub const CONSOLE: &str = "console";
+
+fn console(fd: i32) -> Vec<OsString> {
+    // A socket, not QEMU's standard streams: a break can be sent on it.
+    let chardev = format!("socket,id={CONSOLE},fd={fd}");
+    words(&["-chardev", &chardev, "-serial", &format!("chardev:{CONSOLE}")])
+}
+
+fn monitor(fd: i32) -> Vec<OsString> {
+    let chardev = format!("socket,id=monitor,fd={fd}");
+    words(&["-chardev", &chardev, "-mon", "chardev=monitor,mode=control"])
 }
 
 fn share(index: usize, tag: &str, socket: &Path) -> Vec<OsString> {
@@ -193,6 +216,8 @@ mod tests {
             initramfs: "/cache/initramfs.cpio".into(),
             command_line: "console=ttyS0 panic=-1".into(),
             shares: vec![("guest".into(), "/tmp/a,b/guest.sock".into())],
+            console: 5,
+            monitor: 6,
             ports: vec![("nlrig.events".into(), 7)],
         }
     }
@@ -206,12 +231,13 @@ mod tests {
         assert_eq!(
             line(&machine(Arch::I386, Accel::Tcg)),
             "qemu-system-i386 -machine microvm,acpi=off,rtc=off,memory-backend=memory \
-             -no-user-config -nodefaults -display none -no-reboot -cpu max \
+             -no-user-config -nodefaults -display none -no-reboot -cpu max,family=15,model=107,stepping=1 \
              -accel tcg,thread=multi -smp 2 -m size=536870912B \
              -object memory-backend-memfd,id=memory,size=536870912B,share=on \
              -kernel /cache/vmlinux -initrd /cache/initramfs.cpio \
              -append 'console=ttyS0 panic=-1' \
-             -chardev stdio,id=console,signal=off -serial chardev:console \
+             -chardev socket,id=console,fd=5 -serial chardev:console \
+             -chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control \
              -chardev socket,id=share0,path=/tmp/a,,b/guest.sock \
              -device vhost-user-fs-device,chardev=share0,tag=guest \
              -device virtio-serial-device,max_ports=8 \

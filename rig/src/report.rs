@@ -92,8 +92,17 @@ pub struct TrialReport {
     pub verdict: Verdict,
     /// Why; nothing for a pass.
     pub reason: Option<String>,
-    /// How often it was tried.
+    /// How often it was tried: twice if the first machine was lost.
     pub attempts: u32,
+    /// How the first machine was lost, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_loss: Option<String>,
+    /// Whose doing a lost machine was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blame: Option<Blame>,
+    /// The machine it ran in; trials that name the same shared one boot.
+    #[serde(default)]
+    pub vm: String,
     /// What was measured.
     pub measured: Option<Map<String, Value>>,
     /// What was predicted, before.
@@ -106,6 +115,21 @@ pub struct TrialReport {
     pub clocksource: Option<String>,
     /// Files of this trial, relative to the report.
     pub artifacts: BTreeMap<String, String>,
+    /// The last lines of its console, unless all went well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub console_tail: Vec<String>,
+}
+
+/// Whose doing the loss of a machine was, as far as there is evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Blame {
+    /// The guest's own, or nobody knows.
+    Guest,
+    /// QEMU's: it was killed, or failed.
+    Qemu,
+    /// The host's: its disk, its memory, a daemon of the rig.
+    Host,
 }
 
 /// What came of a trial.

@@ -1,28 +1,29 @@
 //! One run: plan → build → boot → observe → judge → report.
 
+mod collect;
+mod schedule;
+mod worker;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use nlrig_guest::protocol::{Exit, Stdio};
-use serde_json::{Map, Value};
 
 use crate::abi::Abi;
 use crate::artifact::{Built, Workshop};
-use crate::experiment::{Ask, Experiment, Judgement, Observed, Trial};
-use crate::guest::Loss;
-use crate::lab::{Lab, Needs};
-use crate::report::{self, Report, Section, TrialReport, Verdict, seconds};
-use crate::{error, interrupt, procfs, say, share};
+use crate::error;
+use crate::experiment::{Ask, Experiment, Trial};
+use crate::lab::Lab;
+use crate::report::{self, Blame, Report, Section, TrialReport, Verdict, seconds};
+use crate::say;
+use schedule::Schedule;
+pub use worker::{Stage, Worker};
 
 /// How many runs are kept below the folder of results.
 const RUNS_KEPT: usize = 20;
-
-/// What a workload may report in one trial, in objects and in bytes.
-const DATA_MAX: usize = 100_000;
-const DATA_MAX_BYTES: usize = 32 << 20;
 
 /// A trial with the experiment that judges it.
 #[derive(Clone)]
@@ -62,12 +63,8 @@ pub fn plan(
 pub struct Run {
     /// Builds.
     pub workshop: Workshop,
-    /// Boots.
-    pub lab: Lab,
-    /// The kernel's flavour, for the report.
-    pub flavour: String,
-    /// The folder of this run.
-    pub dir: PathBuf,
+    /// Where trials are made.
+    pub stage: Arc<Stage>,
     built: BTreeMap<Abi, Built>,
     report: Report,
     start: Instant,
@@ -81,7 +78,7 @@ impl Run {
     /// The folder cannot be made; there is no QEMU.
     pub fn begin(
         workshop: Workshop,
-        mut lab: Lab,
+        lab: Lab,
         built: BTreeMap<Abi, Built>,
         flavour: &str,
         results: &Path,
@@ -97,138 +94,54 @@ impl Run {
             environment: report::environment(&workshop.project, qemu),
             trials: Vec::new(),
         };
-        let start = Instant::now();
-        Ok(Run { workshop, lab, flavour: flavour.to_string(), dir, built, report, start })
+        let stage = Arc::new(Stage::new(lab, flavour, dir));
+        Ok(Run { workshop, stage, built, report, start: Instant::now() })
     }
 
     /// What trials of this ABI boot.
-    fn built(&mut self, abi: Abi) -> Result<Built> {
+    ///
+    /// # Errors
+    /// See [`Workshop::build`].
+    pub fn built(&mut self, abi: Abi) -> Result<Built> {
         if let Some(built) = self.built.get(&abi) {
             return Ok(built.clone());
         }
-        let built = build(&mut self.workshop, abi)?;
+        let built = self.workshop.build(abi, &[])?;
         self.built.insert(abi, built.clone());
         Ok(built)
     }
 
-    /// Runs one trial and puts it into the report.
+    /// Runs all trials, as many machines at once as the host holds, or as many
+    /// as are asked for; says how each went.
     ///
     /// # Errors
-    /// Only what ends the run: an interruption, a full disk. What happens to
-    /// the trial's machine is its verdict.
-    pub fn trial(&mut self, planned: &Planned) -> Result<&TrialReport> {
-        let Planned { experiment, trial } = planned;
-        let built = self.built(trial.abi)?;
-        let dir = self.dir.join(trial.name.replace('/', "_"));
-        // Trying KVM takes seconds, which are not the trial's.
-        let accel = self.lab.accel(&built)?;
-        let start = Instant::now();
-        let attempt = self.attempt(*experiment, trial, &built, &dir);
-        let (judgement, predicted, clocksource) = match attempt {
-            Ok((observed, clocksource)) => {
-                (experiment.judge(trial, &observed), observed.predicted, Some(clocksource))
-            }
-            Err(err) if err.is::<error::Interrupted>() => return Err(err),
-            Err(err) => match err.downcast::<Loss>() {
-                Ok(loss) => (
-                    Judgement { verdict: loss.verdict, reason: Some(loss.reason), measured: None },
-                    None,
-                    None,
-                ),
-                Err(err) => return Err(err.context(trial.name.clone())),
-            },
-        };
-        let kernels = &mut self.report.environment.kernels;
-        if !kernels.iter().any(|kernel| kernel.image_sha256 == built.kernel.image_sha256) {
-            kernels.push(built.kernel.clone());
-        }
-        self.report.environment.accel.insert(built.kernel.arch.to_string(), accel.clone());
-        let trial_report = TrialReport {
-            experiment: experiment.name().to_string(),
-            name: trial.name.clone(),
-            abi: trial.abi,
-            kernel: built.kernel.version.clone(),
-            flavour: self.flavour.clone(),
-            accel: accel.used.name().to_string(),
-            params: trial.params.clone(),
-            verdict: judgement.verdict,
-            reason: judgement.reason,
-            attempts: 1,
-            measured: judgement.measured,
-            predicted,
-            published: trial.published.clone(),
-            duration_s: seconds(start.elapsed()),
-            clocksource,
-            artifacts: artifacts(&self.dir, &dir),
-        };
-        self.report.trials.push(trial_report);
-        self.report.trials.last().context("the trial was just reported")
-    }
-
-    fn attempt(
+    /// Only what ends the run: an interruption, a full disk. What was found
+    /// until then is in the report all the same.
+    pub fn all(
         &mut self,
-        experiment: &dyn Experiment,
-        trial: &Trial,
-        built: &Built,
-        dir: &Path,
-    ) -> Result<(Observed, String)> {
-        let mut job = trial.job.clone();
-        job.stdio = Stdio::Folder(share::OUT_IN_GUEST.to_string());
-        let start = Instant::now();
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let needs = Needs {
-            cpus: trial.cpus,
-            memory_bytes: trial.memory_bytes,
-            folders: vec![share::out_folder(dir)?],
-        };
-        let mut guest = self.lab.boot(built, needs, dir)?;
-        let boot = guest.ready.boot;
-        if self.report.trials.is_empty() {
-            let age = procfs::age().ok();
-            self.report.first_vm_s = age.map(|age| seconds(age.saturating_sub(boot)));
-        }
-        let clocksource = guest.ready.clocksource.clone();
-        let mut data: Vec<Value> = Vec::new();
-        let mut predicted: Option<Map<String, Value>> = None;
-        let mut unpredictable = None;
-        let mut last_sign = None;
-        let mut bytes = 0;
-        let mut progress = say::Progress::new();
-        let exit = guest.run(&job, trial.limits, |value| {
-            if predicted.is_none() && unpredictable.is_none() {
-                match experiment.predict(trial, &value) {
-                    Ok(made) => predicted = made,
-                    Err(err) => unpredictable = Some(format!("{err:#}")),
-                }
+        planned: &[Planned],
+        at_once: Option<usize>,
+        limit: Duration,
+    ) -> Result<()> {
+        let built = planned
+            .iter()
+            .map(|planned| self.built(planned.trial.abi))
+            .collect::<Result<Vec<_>>>()?;
+        let schedule = Schedule { planned, built: &built, at_once, deadline: self.start + limit };
+        let (trials, ended) = schedule.run(&self.stage);
+        self.report.trials.extend(trials);
+        for built in &built {
+            let kernels = &mut self.report.environment.kernels;
+            if !kernels.iter().any(|kernel| kernel.image_sha256 == built.kernel.image_sha256) {
+                kernels.push(built.kernel.clone());
             }
-            // Of signs of life only the last one is for the record.
-            match value.get("progress") {
-                Some(sign) => {
-                    progress.update(|| format!("{}: {sign}", trial.name));
-                    last_sign = Some(value);
-                }
-                None => {
-                    bytes += value.to_string().len();
-                    if data.len() == DATA_MAX || bytes > DATA_MAX_BYTES {
-                        let reason = "the workload reported without end".to_string();
-                        return Err(Loss { verdict: Verdict::LostVm, reason }.into());
-                    }
-                    data.push(value);
-                }
+            // Only what was tried: an interrupted run tries no further.
+            if let Some(accel) = self.stage.lab.known_accel(built.kernel.arch) {
+                self.report.environment.accel.insert(built.kernel.arch.to_string(), accel);
             }
-            Ok(())
-        })?;
-        drop(progress);
-        let farewell = guest.end()?;
-        if let Some(reason) = unpredictable {
-            return Err(Loss { verdict: Verdict::Fail, reason }.into());
         }
-        if let Exit::NotStarted { reason, .. } = &exit {
-            return Err(Loss { verdict: Verdict::Infra, reason: reason.clone() }.into());
-        }
-        let total = start.elapsed();
-        let out_of_memory = farewell.out_of_memory;
-        Ok((Observed { data, exit, predicted, out_of_memory, last_sign, boot, total }, clocksource))
+        self.report.first_vm_s = self.stage.first_vm_s();
+        ended
     }
 
     /// Ends the run: writes the reports and gives back what they say.
@@ -241,19 +154,11 @@ impl Run {
     ) -> Result<(Report, Vec<Section>)> {
         self.report.duration_s = seconds(self.start.elapsed());
         let sections = sections(&self.report, experiments);
-        self.report.write_json(&self.dir.join("report.json"))?;
+        self.report.write_json(&self.stage.dir.join("report.json"))?;
         let page = report::markdown::page(&self.report, &sections);
-        report::write_whole(&self.dir.join("report.md"), &page)?;
+        report::write_whole(&self.stage.dir.join("report.md"), &page)?;
         Ok((self.report, sections))
     }
-}
-
-/// Builds what trials of this ABI boot.
-///
-/// # Errors
-/// See [`Workshop::build`].
-pub fn build(workshop: &mut Workshop, abi: Abi) -> Result<Built> {
-    workshop.build(abi, &[share::OUT_MOUNT.to_string()])
 }
 
 /// All tables of a report.
@@ -269,27 +174,6 @@ pub fn sections(report: &Report, experiments: &[&'static dyn Experiment]) -> Vec
             if trials.is_empty() { Vec::new() } else { experiment.sections(&trials) }
         })
         .collect()
-}
-
-/// What a finished trial left, relative to the run.
-fn artifacts(run: &Path, dir: &Path) -> BTreeMap<String, String> {
-    [
-        ("console", "console"),
-        ("events", "events.jsonl"),
-        ("qemu_command", "qemu.sh"),
-        ("qemu_log", "qemu.log"),
-        ("stdout", "out/stdout"),
-        ("stderr", "out/stderr"),
-    ]
-    .into_iter()
-    // A link in the guest's folder may lead anywhere.
-    .filter(|(_, file)| fs::symlink_metadata(dir.join(file)).is_ok_and(|meta| meta.is_file()))
-    .filter_map(|(name, file)| {
-        let path = dir.join(file);
-        let path = path.strip_prefix(run).ok()?.to_str()?.to_string();
-        Some((name.to_string(), path))
-    })
-    .collect()
 }
 
 /// Makes the folder of a run and points `latest` at it.
@@ -322,40 +206,36 @@ pub fn forget_old(results: &Path) {
     }
 }
 
-/// The exit status of a run.
+/// The exit status of a run: the rig's own trouble outranks a failed trial. A
+/// machine that its guest has ended is a failed trial; one that QEMU or the host
+/// has ended is the rig's.
 pub fn status(report: &Report) -> u8 {
-    let verdicts = || report.trials.iter().map(|trial| trial.verdict);
-    if verdicts().any(|verdict| matches!(verdict, Verdict::Infra | Verdict::LostVm)) {
+    let of_rig = |trial: &TrialReport| match trial.verdict {
+        Verdict::Infra => true,
+        Verdict::LostVm => trial.blame.is_some_and(|blame| blame != Blame::Guest),
+        _ => false,
+    };
+    if report.trials.iter().any(of_rig) {
         error::RIG
-    } else if verdicts().all(Verdict::is_well) {
+    } else if report.trials.iter().all(|trial| trial.verdict.is_well()) {
         error::OK
     } else {
         error::TRIAL_FAILED
     }
 }
 
-/// Runs all trials; says how each went.
-///
-/// # Errors
-/// See [`Run::trial`]. What was found until then is in the report on disk.
-pub fn all(run: &mut Run, planned: &[Planned]) -> Result<()> {
-    let total = planned.len();
-    for (index, planned) in planned.iter().enumerate() {
-        interrupt::check()?;
-        let trial = run.trial(planned)?;
-        say::status(&format!("[{}/{total}] {}", index + 1, one_line(trial)));
-    }
-    Ok(())
+/// Says how a trial went.
+fn say_result(trial: &TrialReport, done: usize, total: usize) {
+    say::status(&format!("[{done}/{total}] {}", one_line(trial)));
 }
 
 fn one_line(trial: &TrialReport) -> String {
-    let took = Duration::from_secs_f64(trial.duration_s.max(0.0)).as_secs_f64();
     let verdict = trial.verdict.name();
-    match (&trial.reason, trial.measured.as_ref().and_then(|measured| measured.get("threads"))) {
-        (Some(reason), _) => format!("{}: {verdict}: {reason} ({took:.1} s)", trial.name),
-        (None, Some(threads)) => {
-            format!("{}: {verdict}: {threads} threads ({took:.1} s)", trial.name)
-        }
-        (None, None) => format!("{}: {verdict} ({took:.1} s)", trial.name),
-    }
+    let threads = trial.measured.as_ref().and_then(|measured| measured.get("threads"));
+    let what = match (&trial.reason, threads) {
+        (Some(reason), _) => format!("{verdict}: {reason}"),
+        (None, Some(threads)) => format!("{verdict}: {threads} threads"),
+        (None, None) => verdict.to_string(),
+    };
+    format!("{}: {what} ({:.1} s)", trial.name, trial.duration_s)
 }

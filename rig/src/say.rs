@@ -1,6 +1,7 @@
 //! What the rig says: progress and errors on standard error, results on
 //! standard output, and never one on the other.
 
+use std::cell::RefCell;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI8, Ordering};
@@ -10,6 +11,11 @@ use anyhow::{Context, Result};
 
 /// -1 is quiet, 0 is normal, 1 and more is verbose.
 static LEVEL: AtomicI8 = AtomicI8::new(0);
+thread_local! {
+    /// What a test's thread has said, while it is captured.
+    static CAPTURED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
 /// Whether a progress line stands on the terminal and must be wiped first.
 static LINE_STANDS: Mutex<bool> = Mutex::new(false);
 
@@ -45,7 +51,49 @@ pub fn error(text: &str) {
     line(&format!("error: {text}"));
 }
 
+/// Keeps what this thread says, in place of saying it, until it is asked for: a
+/// test shows it only if it fails. Long work is said all the same.
+#[derive(Debug)]
+pub struct Capture(());
+
+impl Capture {
+    /// Begins.
+    pub fn start() -> Capture {
+        CAPTURED.with_borrow_mut(|captured| *captured = Some(String::new()));
+        Capture(())
+    }
+
+    /// What was said since.
+    pub fn end(self) -> String {
+        CAPTURED.with_borrow_mut(Option::take).unwrap_or_default()
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        CAPTURED.with_borrow_mut(|captured| *captured = None);
+    }
+}
+
+/// Whether a text was kept by a capture of this thread.
+fn is_captured(text: &str) -> bool {
+    CAPTURED.with_borrow_mut(|captured| match captured {
+        Some(captured) => {
+            captured.push_str(&printable(text));
+            captured.push('\n');
+            true
+        }
+        None => false,
+    })
+}
+
 fn line(text: &str) {
+    if !is_captured(text) {
+        say(text);
+    }
+}
+
+fn say(text: &str) {
     let mut stands = LINE_STANDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     wipe(&mut stands);
     // Nobody is left to be told of a standard error that is gone.
@@ -97,7 +145,7 @@ impl Progress {
             let _ = write!(stderr(), "nlrig: {}", printable(&text()));
             *stands = true;
         } else {
-            status(&text());
+            say(&text());
         }
     }
 }
@@ -121,7 +169,16 @@ fn on_terminal() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::*;
+
+    #[test]
+    fn what_is_captured_is_not_said() {
+        let capture = Capture::start();
+        status("one");
+        error("two\x1b");
+        assert_eq!(capture.end(), "one\nerror: two\u{fffd}\n");
+        assert!(!is_captured("three"));
+    }
 
     #[test]
     fn escape_codes_do_not_reach_the_terminal() {

@@ -97,19 +97,3 @@ impl Share {
         Some(format!("the daemon of the share {} died ({status}){}", self.tag, printable(&why)))
     }
 }
-
-/// The writable folder of a trial: where it is on the host, how the guest
-/// mounts it, and where.
-pub const OUT_MOUNT: &str = "out /run/nlrig/out virtiofs nosuid,nodev";
-/// Where the guest sees it.
-pub const OUT_IN_GUEST: &str = "/run/nlrig/out";
-
-/// Makes the writable folder of a trial.
-///
-/// # Errors
-/// It cannot be made.
-pub fn out_folder(dir: &Path) -> Result<Folder> {
-    let path = dir.join("out");
-    std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    Ok(Folder { tag: "out".to_string(), path, access: Access::ReadWrite })
-}

@@ -7,7 +7,10 @@
 use std::mem::{size_of, zeroed};
 use std::os::fd::RawFd;
 
-use crate::uapi::{NETLINK_NLRIG, NLRIG_ECHO_SIZE, NLRIG_MSG_ECHO, NLRIG_MSG_ECHO_REPLY};
+use crate::uapi::{
+    NETLINK_NLRIG, NLRIG_ECHO_SIZE, NLRIG_FAULT_SIZE, NLRIG_MSG_ECHO, NLRIG_MSG_ECHO_REPLY,
+    NLRIG_MSG_FAULT,
+};
 
 /// The call that failed, in the order in which a worker makes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,18 @@ const _: () = assert!(
     "the message has no padding"
 );
 
+/// Header and body of a request to go wrong, and room for the answer: a
+/// struct nlmsgerr with the header it is about.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FaultMessage {
+    header: libc::nlmsghdr,
+    /// In the answer a negative errno, or zero.
+    kind: u32,
+    reserved: u32,
+    rest: [u32; 3],
+}
+
 impl Socket {
     /// Opens a socket and binds it to a port of the kernel's choice (port 0,
     /// as netlink(7) advises), then asks for the port.
@@ -165,6 +180,46 @@ impl Socket {
             && answer.cookie == cookie
             && answer.portid == self.portid;
         if right { Ok(()) } else { Err(Failure { call: Call::Answer, errno: libc::EBADMSG }) }
+    }
+}
+
+impl Socket {
+    /// Asks the module to go wrong in this way: a number `NLRIG_FAULT_*`. Most
+    /// of them never come back.
+    ///
+    /// # Errors
+    /// The call that failed; [`Call::Answer`] with the error the kernel sent.
+    pub fn fault(&self, kind: u32) -> Result<(), Failure> {
+        let length = size_of::<libc::nlmsghdr>() + NLRIG_FAULT_SIZE as usize;
+        let request = FaultMessage {
+            header: libc::nlmsghdr {
+                nlmsg_len: length as u32,
+                nlmsg_type: NLRIG_MSG_FAULT as u16,
+                nlmsg_flags: (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16,
+                nlmsg_seq: 1,
+                nlmsg_pid: 0,
+            },
+            kind,
+            reserved: 0,
+            rest: [0; 3],
+        };
+        // SAFETY: the pointer is that of `request`, which is longer.
+        let sent = unsafe { libc::send(self.fd, (&raw const request).cast(), length, 0) };
+        check(Call::Send, sent as i64)?;
+        // SAFETY: FaultMessage is plain integers, for which zero is a value.
+        let mut answer: FaultMessage = unsafe { zeroed() };
+        let room = size_of::<FaultMessage>();
+        // SAFETY: the pointer and the length are those of `answer`.
+        let got =
+            unsafe { libc::recv(self.fd, (&raw mut answer).cast(), room, libc::MSG_DONTWAIT) };
+        check(Call::Recv, got as i64)?;
+        match (answer.header.nlmsg_type == libc::NLMSG_ERROR as u16, answer.kind) {
+            (true, 0) => Ok(()),
+            (true, error) => {
+                Err(Failure { call: Call::Answer, errno: (error as i32).wrapping_neg() })
+            }
+            (false, _) => Err(Failure { call: Call::Answer, errno: libc::EBADMSG }),
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! `Started`, any number of `Data`, and `Exited`; the host sends
 //! [`Request::End`] and the guest answers with [`Event::End`] and is gone. A
 //! session without that last event is a lost VM, whatever QEMU's exit status
-//! says.
+//! says. [`Request::Ping`] and [`Request::Tasks`] are answered at any time, in
+//! the middle of a job too: who does not answer them hangs.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,8 +34,33 @@ pub const LINE_MAX_BYTES: usize = 256 * 1024;
 pub enum Request {
     /// Run one program and wait for it.
     Run(Job),
+    /// Say that you are there: [`Event::Pong`].
+    Ping,
+    /// Say what the tasks do: [`Event::Tasks`].
+    Tasks,
+    /// Do the next job wrongly: the rig's own tests of what it sees.
+    Misbehave(Misbehaviour),
     /// End the virtual machine.
     End,
+}
+
+/// What a guest can do wrong, on request: each must be seen by the host.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Misbehaviour {
+    /// The machine ends in the middle of the job's last event.
+    CutResult,
+    /// Bytes that are no event come in the place of the job's last one.
+    Garbage,
+    /// Events come without end in the place of the job's last one.
+    Flood,
+    /// The session's last event comes in the place of the job's, and then the
+    /// kernel panics.
+    ForgedEnd,
+    /// No word any more, from the start of the job; the kernel lives.
+    Mute,
+    /// The machine ends without the session's last event.
+    NoLastEvent,
 }
 
 /// One program to run in the guest.
@@ -43,6 +69,9 @@ pub enum Request {
 pub struct Job {
     /// Program and arguments. A program without a slash is looked up in PATH.
     pub argv: Vec<String>,
+    /// Whether its standard input comes from the host, through the port; it is
+    /// empty otherwise. Output and error output always go to the host.
+    pub stdin: bool,
     /// The folder to start in; `/` if absent.
     pub cwd: Option<String>,
     /// The user to run as: uid and gid are both set to it; root if absent.
@@ -53,8 +82,6 @@ pub struct Job {
     pub rlimits: Vec<Rlimit>,
     /// Whether the kernel places its mappings at random, as it does by default.
     pub aslr: Aslr,
-    /// Where the program's standard streams go.
-    pub stdio: Stdio,
 }
 
 /// Address space layout randomisation of a program.
@@ -66,18 +93,6 @@ pub enum Aslr {
     On,
     /// Off for this program: personality(2), ADDR_NO_RANDOMIZE.
     Off,
-}
-
-/// Where a job's standard streams go.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stdio {
-    /// Input is empty; output and error go to the files `stdout` and `stderr`
-    /// of this folder.
-    Folder(String),
-    /// To and from the host through the ports, byte for byte.
-    #[default]
-    Ports,
 }
 
 /// One resource limit, as setrlimit(2) knows it.
@@ -104,6 +119,8 @@ pub enum Event {
         uptime_s: f64,
         /// The clock that the guest's times come from.
         clocksource: String,
+        /// The kernel's taint mask, as in /proc/sys/kernel/tainted.
+        taint: u64,
         /// What did not work while the guest came up; empty when all is well.
         faults: Vec<String>,
     },
@@ -122,9 +139,36 @@ pub enum Event {
         stdout_bytes: u64,
         /// How many bytes it wrote to standard error.
         stderr_bytes: u64,
+        /// The kernel's taint mask after it.
+        taint: u64,
+    },
+    /// The answer to [`Request::Ping`].
+    Pong,
+    /// The answer to [`Request::Tasks`].
+    Tasks {
+        /// Those that are running or cannot be woken, and all that are no
+        /// kernel threads, as far as they were looked at.
+        tasks: Vec<Task>,
+        /// Whether there were more than could be looked at.
+        cut: bool,
     },
     /// The last word: the guest ends itself after this.
     End,
+}
+
+/// What a task does.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Task {
+    /// Its process.
+    pub pid: u32,
+    /// The task itself: the thread.
+    pub tid: u32,
+    /// Its name, as the kernel has it.
+    pub comm: String,
+    /// Its state, as ps(1) has it: `D` waits and cannot be woken by a signal.
+    pub state: char,
+    /// Where in the kernel it is, innermost first: function+offset/size.
+    pub stack: Vec<String>,
 }
 
 /// How a program ended.
@@ -159,17 +203,17 @@ mod tests {
         });
         assert_eq!(
             serde_json::to_string(&job).unwrap(),
-            r#"{"request":"run","argv":["true"],"cwd":null,"user":null,"sysctls":[],"rlimits":[{"name":"stack","value":null}],"aslr":"on","stdio":"ports"}"#
+            r#"{"request":"run","argv":["true"],"stdin":false,"cwd":null,"user":null,"sysctls":[],"rlimits":[{"name":"stack","value":null}],"aslr":"on"}"#
         );
         let end: Event = serde_json::from_str(r#"{"event":"end"}"#).unwrap();
         assert_eq!(end, Event::End);
         let exited: Event = serde_json::from_str(
-            r#"{"event":"exited","status":{"code":42},"stdout_bytes":0,"stderr_bytes":7}"#,
+            r#"{"event":"exited","status":{"code":42},"stdout_bytes":0,"stderr_bytes":7,"taint":4096}"#,
         )
         .unwrap();
         assert_eq!(
             exited,
-            Event::Exited { status: Exit::Code(42), stdout_bytes: 0, stderr_bytes: 7 }
+            Event::Exited { status: Exit::Code(42), stdout_bytes: 0, stderr_bytes: 7, taint: 4096 }
         );
     }
 

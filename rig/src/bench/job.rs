@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nlrig_guest::look::Report;
-use nlrig_guest::protocol::{Exit, Job, Stdio};
+use nlrig_guest::protocol::{Exit, Job};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::abi::Abi;
+use crate::accel::Accel;
 use crate::experiment::{self, Ask, Trial};
 use crate::guest::{Guest, Limits};
 use crate::options::GuestOptions;
-use crate::share::OUT_IN_GUEST;
 use crate::{run, say, yardstick};
 
 /// The two sizes: what kernel.threads-max is set to.
@@ -171,13 +171,13 @@ fn order(round: u32) -> [(Program, usize); 4] {
 fn time(guest: &mut Guest, program: Program, threads_max: u64) -> Result<Creation> {
     settle(guest)?;
     let trial = trial(threads_max)?;
-    let mut job = Job { stdio: Stdio::Folder(OUT_IN_GUEST.to_string()), ..trial.job };
+    let mut job = trial.job.clone();
     if program == Program::C {
         job.argv = vec![format!("{YARDSTICK_IN_GUEST}/{}", yardstick::PROGRAM)];
     }
     let mut progress = say::Progress::new();
     let mut ended = None;
-    let exit = guest.run(&job, trial.limits, |value| {
+    let exit = guest.run(&job, trial.limits(Accel::Tcg.slowdown()), |value| {
         if let Some(sign) = value.get("progress") {
             progress.update(|| format!("{program:?}: {sign}"));
             return Ok(());
@@ -219,12 +219,8 @@ fn creation(ended: &Yardstick, threads_max: u64) -> Result<Creation> {
 }
 
 fn settle(guest: &mut Guest) -> Result<()> {
-    let job = Job {
-        argv: ["sh", "-c", SETTLE].map(str::to_string).to_vec(),
-        stdio: Stdio::Folder(OUT_IN_GUEST.to_string()),
-        ..Job::default()
-    };
-    let limits = Limits { silence: SETTLE_LIMIT, total: SETTLE_LIMIT };
+    let job = Job { argv: ["sh", "-c", SETTLE].map(str::to_string).to_vec(), ..Job::default() };
+    let limits = Limits::new(SETTLE_LIMIT, SETTLE_LIMIT);
     let exit = guest.run(&job, limits, |_| Ok(()))?;
     ensure!(exit == Exit::Code(0), "waiting for the threads of the job before: {exit:?}");
     Ok(())

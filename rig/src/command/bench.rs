@@ -19,7 +19,7 @@ use crate::lab::{Lab, Needs};
 use crate::options::{BenchOptions, GuestOptions};
 use crate::report::{self, seconds, terminal};
 use crate::scratch::Scratch;
-use crate::share::{self, Access, Folder};
+use crate::share::{Access, Folder};
 use crate::{error, procfs, say, yardstick};
 
 /// The form of the document that `--json` writes.
@@ -42,15 +42,15 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     if let Some(load) = load.filter(|&load| load > LOAD_QUIET) {
         say::status(&format!("others keep this host busy (load {load}): times will be longer"));
     }
-    let (mut workshop, mut lab) = prepare(&GuestOptions::default())?;
+    let (mut workshop, lab) = prepare(&GuestOptions::default())?;
     let starter = Starter::find();
     let qemu = lab.qemu(Arch::X86_64)?;
-    let built = workshop.build(Abi::X86_64, &[share::OUT_MOUNT.into(), job::MOUNT.into()])?;
+    let built = workshop.build(Abi::X86_64, &[job::MOUNT.into()])?;
     let accel = lab.accel(&built)?;
 
     let first_vm_s = starter.rounds(&workshop.project, options.rounds)?;
     let dir = Scratch::new()?;
-    let threads = threads(&workshop, &mut lab, &built, dir.path(), options.rounds);
+    let threads = threads(&workshop, &lab, &built, dir.path(), options.rounds);
     let (rounds, guest_bytes) = threads.inspect_err(|err| {
         if err.is::<Loss>() {
             show_console(dir.path());
@@ -96,7 +96,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
 /// the host that the guest took, in bytes.
 fn threads(
     workshop: &Workshop,
-    lab: &mut Lab,
+    lab: &Lab,
     built: &Built,
     dir: &Path,
     rounds: u32,
@@ -106,10 +106,12 @@ fn threads(
     let needs = Needs {
         cpus: trial.cpus,
         memory_bytes: trial.memory_bytes,
-        folders: vec![
-            share::out_folder(dir)?,
-            Folder { tag: job::TAG.to_string(), path: yardstick, access: Access::ReadOnly },
-        ],
+        folders: vec![Folder {
+            tag: job::TAG.to_string(),
+            path: yardstick,
+            access: Access::ReadOnly,
+        }],
+        ..Needs::default()
     };
     let mut guest: Guest = lab.boot(built, needs, dir)?;
     let rounds = job::rounds(&mut guest, rounds)?;

@@ -12,7 +12,7 @@ use crate::kernel::source::Source;
 use crate::options::DoctorOptions;
 use crate::process::{capture, find};
 use crate::scratch::Scratch;
-use crate::{accel, error, qemu, report, run, say, toolchain};
+use crate::{accel, error, qemu, report, say, toolchain};
 
 /// What building kernels and modules takes, beside QEMU and Rust.
 const TOOLS: [&str; 11] =
@@ -146,12 +146,12 @@ fn accelerator(options: &DoctorOptions, arch: Arch) -> Result<String> {
             _ => Ok(format!("tcg: no KVM: {trouble}")),
         };
     }
-    let (mut workshop, mut lab) = prepare(&options.guest)?;
+    let (mut workshop, lab) = prepare(&options.guest)?;
     if kernels(&options.guest)?.built(arch)?.is_none() {
         return Ok("not known yet: /dev/kvm opens, but only booting a kernel under it tells, and none is built".into());
     }
     let abi = Abi::ALL.into_iter().find(|abi| abi.kernel() == arch && abi.program() == arch);
-    let built = run::build(&mut workshop, abi.unwrap_or(Abi::X86_64))?;
+    let built = workshop.build(abi.unwrap_or(Abi::X86_64), &[])?;
     let choice = lab.accel(&built)?;
     Ok(format!("{}: {}", choice.used.name(), choice.reason))
 }

@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nlrig_guest::protocol::{Exit, Job};
 
 use super::prepare;
 use crate::abi::Abi;
-use crate::guest::{Guest, Limits, Loss};
+use crate::guest::console::tail_of;
+use crate::guest::{CONSOLE_FILE, Guest, Limits, Loss};
 use crate::lab::Needs;
 use crate::options::ExecOptions;
+use crate::report::Verdict;
 use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
 use crate::{error, say, usage};
@@ -36,7 +38,7 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
     let cwd = std::env::current_dir().context("the current directory is gone")?;
     let (access, mode) =
         if options.writable { (Access::ReadWrite, "rw") } else { (Access::ReadOnly, "ro") };
-    let (mut workshop, mut lab) = prepare(&options.guest)?;
+    let (mut workshop, lab) = prepare(&options.guest)?;
     let mount = format!("cwd {CWD_IN_GUEST} virtiofs {mode},nosuid,nodev");
     let built = workshop.build(abi, &[mount])?;
 
@@ -45,9 +47,11 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
         cpus: options.guest.cpus.unwrap_or(2),
         memory_bytes: options.guest.memory.unwrap_or(MEMORY_BYTES),
         folders: vec![Folder { tag: "cwd".to_string(), path: cwd, access }],
+        ..Needs::default()
     };
     let job = Job {
         argv: options.command.clone(),
+        stdin: true,
         cwd: Some(CWD_IN_GUEST.to_string()),
         user: options.guest.user,
         sysctls: options.guest.sysctl.clone(),
@@ -60,19 +64,38 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
         Ok(exit) => Ok(status(exit)),
         // The reader of the output is gone, and so would be a command run here.
         Err(err) if is_broken_pipe(&err) => Ok(128 + libc::SIGPIPE as u8),
-        Err(err) => {
-            if err.is::<Loss>() {
+        Err(err) => match err.downcast::<Loss>() {
+            Ok(loss) => {
                 show_console(dir.path());
+                Err(anyhow!("{}: {}", story(loss.verdict), loss.reason))
             }
-            Err(err)
-        }
+            Err(err) => Err(err),
+        },
+    }
+}
+
+/// What a verdict means to who waits for a command.
+fn story(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Panic => "the guest's kernel panicked",
+        Verdict::Oops => "the guest's kernel oopsed",
+        Verdict::Warning => "the guest's kernel warned",
+        Verdict::GuestHang => "the guest hung",
+        Verdict::LostVm => "the guest was lost",
+        Verdict::Timeout => "the command was late",
+        Verdict::Taint => "the guest's kernel is tainted",
+        _ => "the guest could not be used",
     }
 }
 
 fn run(mut guest: Guest, job: &Job, limit: Duration) -> Result<Exit> {
     guest.forward_streams();
-    let exit = guest.run(job, Limits { silence: limit, total: limit }, |_| Ok(()))?;
-    guest.end()?;
+    let exit = guest.run(job, Limits::new(limit, limit), |_| Ok(()))?;
+    match guest.trouble() {
+        // The command has ended all the same, and its status is what was asked.
+        Some(trouble) => say::error(&format!("{}: {}", story(trouble.verdict), trouble.reason)),
+        None => guest.end()?,
+    }
     Ok(exit)
 }
 
@@ -95,10 +118,7 @@ fn status(exit: Exit) -> u8 {
 
 /// Says the last lines that a lost guest wrote to its console.
 pub fn show_console(dir: &Path) {
-    let Ok(console) = std::fs::read(dir.join("console")) else { return };
-    let console = String::from_utf8_lossy(&console);
-    let lines: Vec<_> = console.lines().filter(|line| !line.trim().is_empty()).collect();
-    for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
+    for line in tail_of(&dir.join(CONSOLE_FILE), TAIL_LINES) {
         say::status(&format!("guest: {line}"));
     }
 }

@@ -18,7 +18,7 @@ use crate::{say, usage};
 /// See the steps in [`crate::run`].
 pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     let experiments = experiment::find(names)?;
-    if let Some(path) = &options.json {
+    for path in options.json.iter().chain(&options.page) {
         check_target(path)?;
     }
     let set: BTreeMap<_, _> = options.set.iter().cloned().collect();
@@ -38,7 +38,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     };
     let planned = run::plan(&experiments, &ask, options.repeat)?;
 
-    let (mut workshop, mut lab) = prepare(guest)?;
+    let (mut workshop, lab) = prepare(guest)?;
     let results = match &options.out {
         Some(dir) => dir.clone(),
         None => workshop.project.target().join("rig"),
@@ -50,18 +50,21 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     }
     let mut built = BTreeMap::new();
     for &abi in &ask.abis {
-        built.insert(abi, run::build(&mut workshop, abi)?);
+        built.insert(abi, workshop.build(abi, &[])?);
     }
     if options.out.is_none() {
         run::forget_old(&results);
     }
     let mut run = Run::begin(workshop, lab, built, &guest.flavour, &results)?;
-    say::status(&format!("{} trials; results in {}", planned.len(), run.dir.display()));
-    let ended = run::all(&mut run, &planned);
+    say::status(&format!("{} trials; results in {}", planned.len(), run.stage.dir.display()));
+    let ended = run.all(&planned, options.vms.map(|vms| vms as usize), options.run_timeout);
     // Whatever ended it: what was found until then is worth a report.
-    let dir = run.dir.clone();
+    let dir = run.stage.dir.clone();
     let (report, sections) = run.finish(&experiments)?;
 
+    if let Some(path) = &options.page {
+        report::write_whole(path, &report::markdown::page(&report, &sections))?;
+    }
     let to_stdout = options.json.as_deref() == Some(Path::new("-"));
     if let Some(path) = options.json.as_deref().filter(|_| !to_stdout) {
         report::write_whole(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
@@ -84,7 +87,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
 pub fn check_target(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
-        return Err(usage!("--json {}: there is no such folder, or it is one", path.display()));
+        return Err(usage!("{}: there is no such folder, or it is one", path.display()));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::report::{Section, TrialReport, seconds};
 /// See the module's documentation.
 pub struct Smoke;
 
-const LIMITS: Limits = Limits { silence: Duration::from_secs(30), total: Duration::from_secs(60) };
+const LIMITS: Limits = Limits::new(Duration::from_secs(10), Duration::from_secs(20));
 const MEMORY_BYTES: u64 = 256 << 20;
 
 impl Experiment for Smoke {
@@ -40,7 +40,10 @@ impl Experiment for Smoke {
             },
             cpus: ask.cpus.unwrap_or(2),
             memory_bytes: ask.memory_bytes.unwrap_or(MEMORY_BYTES),
-            limits: Limits { total: ask.timeout.unwrap_or(LIMITS.total), ..LIMITS },
+            limits: LIMITS,
+            timeout: ask.timeout,
+            alone: true,
+            fault: None,
             published: Vec::new(),
         };
         Ok(ask.abis.iter().copied().map(trial).collect())

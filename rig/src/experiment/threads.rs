@@ -23,8 +23,7 @@ use crate::usage;
 /// See the module's documentation.
 pub struct Threads;
 
-const LIMITS: Limits =
-    Limits { silence: Duration::from_secs(120), total: Duration::from_secs(45 * 60) };
+const LIMITS: Limits = Limits::new(Duration::from_secs(40), Duration::from_secs(15 * 60));
 /// The stack sizes of the paper's tables.
 const STACKS: [u64; 4] = [2 << 20, 4 << 20, 8 << 20, 16 << 20];
 /// A main thread cannot live on less; below this the size is set by attribute
@@ -228,7 +227,12 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
         job: Job { argv, user: ask.user, sysctls, rlimits, aslr: variant.aslr, ..Job::default() },
         cpus: ask.cpus.unwrap_or(2),
         memory_bytes: ask.memory_bytes.unwrap_or(memory),
-        limits: Limits { total: ask.timeout.unwrap_or(LIMITS.total), ..LIMITS },
+        limits: LIMITS,
+        timeout: ask.timeout,
+        // Kernel parameters stay set, and 30 thousand threads leave traces in a
+        // kernel: its ids are used up, its memory is in other hands.
+        alone: abi == Abi::X86_64 || variant.own || ask.memory_bytes.is_some(),
+        fault: None,
         published: if variant.own { Vec::new() } else { published(abi, setting, stack) },
     }
 }

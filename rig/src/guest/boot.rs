@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,12 @@ use nlrig_guest::protocol::{Event, PORT_EVENTS, PORT_STDERR, PORT_STDIN, PORT_ST
 
 use super::console::Console;
 use super::events::Lines;
+use super::monitor::Monitor;
 use super::streams::Streams;
-use super::{Guest, Ready, loss, out_of_order, seconds};
+use super::{COMMAND_FILE, CONSOLE_FILE, EVENTS_FILE, Guest, Ready, seconds};
+use crate::budget::Held;
 use crate::process::{self, Child};
 use crate::qemu::{self, Machine};
-use crate::report::Verdict;
 use crate::scratch::Scratch;
 use crate::share::{Folder, Share};
 
@@ -25,7 +26,7 @@ use crate::share::{Folder, Share};
 const SEND_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a guest is started with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Boot<'a> {
     /// This rig's own binary, which is also the share daemon.
     pub program: &'a Path,
@@ -35,8 +36,14 @@ pub struct Boot<'a> {
     pub folders: Vec<Folder>,
     /// Where console, events and QEMU's command line are written.
     pub dir: &'a Path,
+    /// The names of the kernel's functions: its `System.map`.
+    pub symbols: PathBuf,
     /// How long it may take to be ready.
     pub limit: Duration,
+    /// How long it may take to end.
+    pub end_limit: Duration,
+    /// What it may take of the host.
+    pub held: Held,
 }
 
 impl Guest {
@@ -58,7 +65,11 @@ impl Guest {
         machine.shares =
             shares.iter().map(|share| (share.tag.clone(), share.socket.clone())).collect();
         let mut ours = Vec::new();
-        let mut theirs = Vec::new();
+        let (console, their_console) = process::socket_pair()?;
+        let (monitor, their_monitor) = process::socket_pair()?;
+        machine.console = process::number(&their_console);
+        machine.monitor = process::number(&their_monitor);
+        let mut theirs = vec![their_console, their_monitor];
         for name in [PORT_EVENTS, PORT_STDIN, PORT_STDOUT, PORT_STDERR] {
             let (host, guest) = process::socket_pair()?;
             machine.ports.push((name.to_string(), process::number(&guest)));
@@ -70,36 +81,43 @@ impl Guest {
 
         let start = Instant::now();
         let mut qemu = start_qemu(&machine, theirs, boot.dir)?;
-        let piped = "QEMU was started with pipes";
+        let complaints = qemu.take_stderr().context("QEMU was started with a pipe")?;
+        let keyboard = UnixStream::from(console.try_clone()?);
+        keyboard.set_write_timeout(Some(SEND_LIMIT))?;
         events.set_write_timeout(Some(SEND_LIMIT))?;
         let mut guest = Guest {
-            console: Console::new(qemu.take_stdout().context(piped)?, &boot.dir.join("console"))?,
-            complaints: Console::new(
-                qemu.take_stderr().context(piped)?,
-                &boot.dir.join("qemu.log"),
-            )?,
+            console: Console::new(console, &boot.dir.join(CONSOLE_FILE))?,
+            complaints: Console::new(complaints, &boot.dir.join("qemu.log"))?,
             qemu,
             shares,
-            events: Lines::new(events.try_clone()?, &boot.dir.join("events.jsonl"))?,
+            events: Lines::new(events.try_clone()?, &boot.dir.join(EVENTS_FILE))?,
             control: events,
+            keyboard,
+            monitor: Monitor::new(monitor.into())?,
+            dir: boot.dir.to_path_buf(),
+            symbols: boot.symbols,
+            taint: 0,
+            was_ready: false,
+            end_limit: boot.end_limit,
             streams: Streams::new(stdin, stdout, stderr)?,
             ready: Ready { clocksource: String::new(), faults: Vec::new(), boot: Duration::ZERO },
             _scratch: scratch,
+            _held: boot.held,
         };
         guest.wait_until_ready(start, boot.limit)?;
         Ok(guest)
     }
 
     fn wait_until_ready(&mut self, start: Instant, limit: Duration) -> Result<()> {
-        let late = || {
-            loss(Verdict::GuestHang, format!("the guest said nothing within {}", seconds(limit)))
-        };
-        match self.next_event(start + limit, late)? {
-            Event::Ready { clocksource, faults, .. } => {
+        match self.next_event(start + limit)? {
+            Some(Event::Ready { clocksource, faults, taint, .. }) => {
                 self.ready = Ready { clocksource, faults, boot: start.elapsed() };
+                self.taint = taint;
+                self.was_ready = true;
                 Ok(())
             }
-            event => Err(out_of_order(&event)),
+            Some(event) => Err(self.out_of_order(&event)),
+            None => Err(self.hung(&format!("the guest said nothing within {}", seconds(limit)))?),
         }
     }
 }
@@ -108,13 +126,13 @@ fn start_qemu(machine: &Machine, ports: Vec<OwnedFd>, dir: &Path) -> Result<Chil
     let program = qemu::program(machine.arch);
     let arguments = qemu::arguments(machine);
     crate::cache::write(
-        &dir.join("qemu.sh"),
+        &dir.join(COMMAND_FILE),
         format!(
             "# Inherited descriptors stand for the ports.\n{}\n",
             process::show(program, &arguments)
         ),
     )?;
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     Child::spawn(command, ports)
 }

@@ -34,6 +34,15 @@ impl Lines {
         Ok(Lines { source, log, bytes: Vec::new(), searched: 0 })
     }
 
+    /// Keeps the lines from now on in another file.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn turn_to(&mut self, path: &Path) -> Result<()> {
+        self.log = Log::create(path, FILE_MAX_BYTES)?;
+        Ok(())
+    }
+
     /// Where to wait for more.
     pub fn source(&self) -> &UnixStream {
         &self.source

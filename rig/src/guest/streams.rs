@@ -1,5 +1,5 @@
 //! A command's standard streams: from the rig's own to the guest's ports and
-//! back, byte for byte.
+//! back, byte for byte; or its output into files of limited size.
 //!
 //! Nothing here waits: each end is read or written when the machine's poll says
 //! that it is ready, so that a slow reader of the rig's output holds up neither
@@ -9,14 +9,17 @@ use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nlrig_guest::protocol::{Job, Stdio};
 
+use super::log::Log;
 use super::read_some;
 
+/// A trial's output takes no more than this on disk, and its error output too.
+const FILE_MAX_BYTES: u64 = 16 << 20;
 /// How much input is taken ahead of the guest.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How much output is held for a slow reader before the guest has to wait.
@@ -35,7 +38,7 @@ pub struct Streams {
     input: Input,
     /// Whether a command runs whose streams are the ports.
     running: bool,
-    /// Whether the rig's own streams are used at all.
+    /// Whether the rig's own input is used.
     forward: bool,
 }
 
@@ -52,13 +55,21 @@ enum Input {
 #[derive(Debug)]
 struct Outlet {
     from: UnixStream,
-    /// The rig's own descriptor.
-    to: RawFd,
+    to: To,
     /// What has come and is not yet written.
     held: Vec<u8>,
     /// How much has come.
     bytes: u64,
     ended: bool,
+}
+
+/// Where a stream goes.
+#[derive(Debug)]
+enum To {
+    Nowhere,
+    /// The rig's own descriptor.
+    Own(RawFd),
+    File(Log),
 }
 
 /// One end that can be waited for.
@@ -85,11 +96,12 @@ impl Streams {
     /// Only if they are not sockets.
     pub fn new(stdin: UnixStream, stdout: UnixStream, stderr: UnixStream) -> Result<Streams> {
         stdin.set_nonblocking(true)?;
-        let outlet = |from, to| Outlet { from, to, held: Vec::new(), bytes: 0, ended: false };
+        let outlet =
+            |from| Outlet { from, to: To::Nowhere, held: Vec::new(), bytes: 0, ended: false };
         Ok(Streams {
             stdin,
-            stdout: outlet(stdout, 1),
-            stderr: outlet(stderr, 2),
+            stdout: outlet(stdout),
+            stderr: outlet(stderr),
             pending: Vec::new(),
             input: Input::Closed,
             running: false,
@@ -100,15 +112,35 @@ impl Streams {
     /// Uses the rig's own standard streams.
     pub fn forward(&mut self) {
         self.forward = true;
+        self.stdout.to = To::Own(1);
+        self.stderr.to = To::Own(2);
+    }
+
+    /// Keeps output and error output in files of these names in this folder.
+    ///
+    /// # Errors
+    /// They cannot be made.
+    pub fn keep_in(&mut self, dir: &Path) -> Result<()> {
+        self.stdout.to = To::File(Log::create(&dir.join("stdout"), FILE_MAX_BYTES)?);
+        self.stderr.to = To::File(Log::create(&dir.join("stderr"), FILE_MAX_BYTES)?);
+        Ok(())
+    }
+
+    /// Takes what still comes and lets it fall.
+    pub fn discard(&mut self) {
+        for outlet in [&mut self.stdout, &mut self.stderr] {
+            outlet.to = To::Nowhere;
+            outlet.held.clear();
+        }
     }
 
     /// The command runs: its input may flow. Not before: the guest would take
     /// its end for a host that is not there yet.
-    pub fn open(&mut self, job: &Job) {
-        if job.stdio == Stdio::Ports {
-            self.input = if self.forward { Input::Open } else { Input::Ending };
-            self.running = true;
-        }
+    pub fn open(&mut self) {
+        self.input = if self.forward { Input::Open } else { Input::Closed };
+        self.stdout.bytes = 0;
+        self.stderr.bytes = 0;
+        self.running = true;
     }
 
     /// The command is over.
@@ -145,8 +177,10 @@ impl Streams {
             if !outlet.ended && outlet.held.len() < HELD_MAX_BYTES {
                 wanted.push((come, outlet.from.as_fd(), PollFlags::POLLIN));
             }
-            if !outlet.held.is_empty() {
-                wanted.push((own, own_fd(outlet.to), PollFlags::POLLOUT));
+            if let To::Own(fd) = outlet.to
+                && !outlet.held.is_empty()
+            {
+                wanted.push((own, own_fd(fd), PollFlags::POLLOUT));
             }
         }
         match self.input {
@@ -169,8 +203,8 @@ impl Streams {
         match stream {
             Stream::OwnInput => self.read_own_input(),
             Stream::Stdin => self.feed(),
-            Stream::Stdout => self.stdout.take(self.forward)?,
-            Stream::Stderr => self.stderr.take(self.forward)?,
+            Stream::Stdout => self.stdout.take()?,
+            Stream::Stderr => self.stderr.take()?,
             Stream::OwnOutput => self.stdout.write()?,
             Stream::OwnError => self.stderr.write()?,
         }
@@ -208,19 +242,23 @@ impl Streams {
 }
 
 impl Outlet {
-    fn take(&mut self, forward: bool) -> io::Result<()> {
+    fn take(&mut self) -> Result<()> {
         let before = self.held.len();
         self.ended = !read_some(&mut self.from, &mut self.held)?;
         self.bytes += (self.held.len() - before) as u64;
-        if !forward {
-            self.held.clear();
+        match &mut self.to {
+            To::Own(_) => return Ok(()),
+            To::File(log) => log.append(&self.held)?,
+            To::Nowhere => {}
         }
+        self.held.clear();
         Ok(())
     }
 
     fn write(&mut self) -> io::Result<()> {
+        let To::Own(fd) = self.to else { return Ok(()) };
         let part = &self.held[..self.held.len().min(WRITE_BYTES)];
-        match nix::unistd::write(own_fd(self.to), part) {
+        match nix::unistd::write(own_fd(fd), part) {
             Ok(length) => drop(self.held.drain(..length)),
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             Err(err) => return Err(err.into()),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use nlrig::abi::Abi;
@@ -14,8 +15,9 @@ use nlrig::command;
 use nlrig::experiment::{self, Ask};
 use nlrig::lab::Lab;
 use nlrig::options::GuestOptions;
-use nlrig::report::Verdict;
-use nlrig::run::{self, Planned, Run};
+use nlrig::report::{TrialReport, Verdict};
+use nlrig::run::{self, Planned, Run, Worker};
+use nlrig::say;
 use nlrig::units::show_size;
 use nlrig_guest::protocol::Rlimit;
 
@@ -26,8 +28,17 @@ pub fn tests() -> Vec<Trial> {
     let shared = Shared::default();
     let ask = Ask::new(&Abi::ALL, &GuestOptions::default().kernel);
     let planned = run::plan(experiment::ALL, &ask, 1).expect("the default plans are sound");
+    // The controls of the controls need no machine each.
+    let (calm, planned): (Vec<_>, Vec<_>) =
+        planned.into_iter().partition(|planned| planned.trial.name.contains("/calm/"));
     let mut tests: Vec<_> =
         planned.into_iter().map(|planned| test(planned, None, takes_long, &shared)).collect();
+    for abi in [Abi::I386, Abi::X86_64] {
+        let of_abi = |planned: &&Planned| planned.trial.abi == abi;
+        let calm: Vec<_> = calm.iter().filter(of_abi).cloned().collect();
+        let name = format!("control/{}/calm", abi.kernel());
+        tests.push(captured(name, move || in_one_boot(&calm)));
+    }
     for abi in Abi::ALL {
         for (limit, set) in LOW {
             tests.push(test(with_low(abi, limit, set), Some(limit), |_| false, &shared));
@@ -123,11 +134,15 @@ fn test(
     let name = planned.trial.name.clone();
     let long = long(&planned);
     let shared = shared.clone();
+    captured(name, move || judge(&planned, limit, &shared)).with_ignored_flag(long)
+}
+
+/// A test that shows what it said only if it fails.
+fn captured(name: String, body: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || {
-        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        judge(&planned, limit, &mut shared).map_err(|err| Failed::from(format!("{err:#}")))
+        let capture = say::Capture::start();
+        body().map_err(|err| Failed::from(format!("{err:#}\n{}", capture.end())))
     })
-    .with_ignored_flag(long)
 }
 
 /// A table of 32 thousand threads takes half a minute a cell under TCG; one
@@ -139,34 +154,54 @@ fn takes_long(planned: &Planned) -> bool {
         && params.get("stack_bytes").is_some_and(|bytes| bytes != 2 << 20)
 }
 
-fn judge(planned: &Planned, limit: Option<&str>, shared: &mut Option<Run>) -> anyhow::Result<()> {
-    let run = match shared {
-        Some(run) => run,
-        None => shared.insert(begin()?),
+fn judge(planned: &Planned, limit: Option<&str>, shared: &Shared) -> anyhow::Result<()> {
+    // Built by one test at a time; the trials themselves wait for room only.
+    let (stage, built) = {
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = match &mut *shared {
+            Some(run) => run,
+            None => shared.insert(begin()?),
+        };
+        (run.stage.clone(), run.built(planned.trial.abi)?)
     };
-    let folder = run.dir.join(planned.trial.name.replace('/', "_"));
-    let trial = run.trial(planned)?;
+    let trial = Worker::new(&stage).trial(planned, &built, false)?;
+    check(&trial, &stage.folder(&planned.trial))?;
     let bound =
         trial.measured.as_ref().and_then(|measured| measured.get("binding_limit")?.as_str());
-    match trial.verdict {
-        Verdict::Pass if limit.is_some() && bound != limit => {
-            Err(anyhow::anyhow!("{bound:?} bound, not {limit:?}; see {}", folder.display()))
-        }
-        Verdict::Pass => Ok(()),
-        verdict => Err(anyhow::anyhow!(
-            "{}: {}; see {}",
-            verdict.name(),
-            trial.reason.as_deref().unwrap_or("no reason"),
-            folder.display()
-        )),
+    anyhow::ensure!(limit.is_none() || bound == limit, "{bound:?} bound, not {limit:?}");
+    Ok(())
+}
+
+fn check(trial: &TrialReport, folder: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        trial.verdict == Verdict::Pass,
+        "{}: {}; see {}",
+        trial.verdict.name(),
+        trial.reason.as_deref().unwrap_or("no reason"),
+        folder.display()
+    );
+    Ok(())
+}
+
+/// Trials that do no harm share a machine, and say so.
+fn in_one_boot(planned: &[Planned]) -> anyhow::Result<()> {
+    let mut run = begin()?;
+    run.all(planned, None, Duration::from_secs(600))?;
+    let stage = run.stage.clone();
+    let (report, _) = run.finish(experiment::ALL)?;
+    for (trial, planned) in report.trials.iter().zip(planned) {
+        check(trial, &stage.folder(&planned.trial))?;
+        anyhow::ensure!(trial.vm == "vm-1", "{} ran in {}", trial.name, trial.vm);
     }
+    anyhow::ensure!(report.trials.len() == planned.len(), "{} trials ran", report.trials.len());
+    Ok(())
 }
 
 fn begin() -> anyhow::Result<Run> {
     let options = GuestOptions::default();
     let kernels = command::kernels(&options)?;
     let program = PathBuf::from(env!("CARGO_BIN_EXE_nlrig"));
-    let lab = Lab::new(program, kernels.cache.clone(), Wish::Auto);
+    let lab = Lab::new(program, kernels.cache.clone(), Wish::Auto)?;
     let results = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm");
     Run::begin(Workshop::new(kernels), lab, BTreeMap::new(), &options.flavour, &results)
 }

@@ -47,6 +47,21 @@ impl Channel {
         Ok(())
     }
 
+    /// Sends what is no event; for who misbehaves on request.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)
+    }
+
+    /// Where to wait for the next request, unless [`Channel::holds_request`].
+    pub fn source(&self) -> &File {
+        &self.out
+    }
+
+    /// Whether a request was read already and not given out.
+    pub fn holds_request(&self) -> bool {
+        !self.requests.buffer().is_empty()
+    }
+
     /// Waits for the next request; none at the end of the session.
     pub fn receive(&mut self) -> io::Result<Option<Request>> {
         let mut line = Vec::new();

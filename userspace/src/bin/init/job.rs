@@ -5,7 +5,7 @@ use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio as ProcessStdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 use nlrig_guest::look::loadavg;
 use nlrig_guest::protocol::{
-    Aslr, Event, Exit, Job, LINE_MAX_BYTES, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Rlimit, Stdio,
-    WORKLOAD_FD,
+    Aslr, Event, Exit, Job, LINE_MAX_BYTES, Misbehaviour, PORT_STDERR, PORT_STDIN, PORT_STDOUT,
+    Request, Rlimit, WORKLOAD_FD,
 };
 
 use crate::channel::{Channel, open_port};
+use crate::misbehave;
 
 /// What a shell in the guest finds: busybox and the workloads.
 const SEARCH_PATH: &str = "/run/nlrig/guest/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -35,22 +36,36 @@ const AT_REST: Duration = Duration::from_millis(60);
 /// or is not waited for any longer.
 const AT_REST_LIMIT: Duration = Duration::from_secs(2);
 
-/// Runs the job and reports its start, its data and its end.
+/// Runs the job and reports its start, its data and its end; wrongly, if that
+/// was asked for.
 ///
 /// # Errors
 /// Only when the host cannot be told: what is wrong with the job itself is an
 /// event.
-pub fn run(job: &Job, child_signal: &SigSet, channel: &mut Channel) -> io::Result<()> {
-    match Running::start(job) {
+pub fn run(
+    job: &Job,
+    child_signal: &SigSet,
+    channel: &mut Channel,
+    misbehaviour: Option<Misbehaviour>,
+) -> io::Result<()> {
+    let exited = match Running::start(job) {
         Ok(running) => {
             channel.send(&Event::Started)?;
-            running.finish(child_signal, channel)
+            if misbehaviour == Some(Misbehaviour::Mute) {
+                misbehave::mute();
+            }
+            running.finish(child_signal, channel)?
         }
-        Err((code, reason)) => channel.send(&Event::Exited {
+        Err((code, reason)) => Event::Exited {
             status: Exit::NotStarted { reason, code },
             stdout_bytes: 0,
             stderr_bytes: 0,
-        }),
+            taint: crate::taint(),
+        },
+    };
+    match misbehaviour {
+        None => channel.send(&exited),
+        Some(how) => misbehave::end_job(how, &exited, channel),
     }
 }
 
@@ -78,7 +93,12 @@ impl Running {
         let (program, arguments) =
             job.argv.split_first().ok_or((125, "the job names no program".to_string()))?;
         let rig = |err: io::Error| (125, err.to_string());
-        let (stdin, to_stdout, to_stderr) = sinks(&job.stdio).map_err(rig)?;
+        let stdin = match job.stdin {
+            true => Stdio::from(open_port(PORT_STDIN).map_err(rig)?),
+            false => Stdio::null(),
+        };
+        let to_stdout = open_port(PORT_STDOUT).map_err(rig)?;
+        let to_stderr = open_port(PORT_STDERR).map_err(rig)?;
         let (stdout, child_stdout) = io::pipe().map_err(rig)?;
         let (stderr, child_stderr) = io::pipe().map_err(rig)?;
         let (reports, child_reports) = io::pipe().map_err(rig)?;
@@ -112,7 +132,8 @@ impl Running {
 
     /// Passes on what the program writes until it has ended, then what is left
     /// in the pipes. A grandchild that keeps a pipe open is not waited for.
-    fn finish(mut self, child_signal: &SigSet, channel: &mut Channel) -> io::Result<()> {
+    /// Answers the host meanwhile. Gives back the job's last event.
+    fn finish(mut self, child_signal: &SigSet, channel: &mut Channel) -> io::Result<Event> {
         let signals =
             SignalFd::with_flags(child_signal, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         let status = loop {
@@ -123,16 +144,24 @@ impl Running {
             fds.extend(self.stdout.source.iter().map(readable));
             fds.extend(self.stderr.source.iter().map(readable));
             fds.extend(self.reports.source.iter().map(readable));
-            poll(&mut fds, PollTimeout::NONE)?;
+            fds.push(PollFd::new(channel.source().as_fd(), PollFlags::POLLIN));
+            let held = channel.holds_request();
+            poll(&mut fds, if held { PollTimeout::ZERO } else { PollTimeout::NONE })?;
+            let asked = held || fds.last().is_some_and(|fd| fd.any() == Some(true));
             while signals.read_signal()?.is_some() {}
             self.pass_on(channel, CHUNK_BYTES)?;
+            if asked {
+                let request = channel.receive()?;
+                crate::answer(&request.unwrap_or(Request::End), channel)?;
+            }
         };
         self.pass_on(channel, usize::MAX)?;
         self.reports.last_line(channel)?;
-        channel.send(&Event::Exited {
+        Ok(Event::Exited {
             status,
             stdout_bytes: self.stdout.bytes,
             stderr_bytes: self.stderr.bytes,
+            taint: crate::taint(),
         })
     }
 
@@ -223,22 +252,6 @@ fn reap(child: Pid) -> io::Result<Option<Exit>> {
             found = Some(Exit::Code(libc::WEXITSTATUS(status)));
         } else if pid == child.as_raw() && libc::WIFSIGNALED(status) {
             found = Some(Exit::Signal(libc::WTERMSIG(status)));
-        }
-    }
-}
-
-fn sinks(stdio: &Stdio) -> io::Result<(ProcessStdio, File, File)> {
-    match stdio {
-        Stdio::Ports => {
-            Ok((open_port(PORT_STDIN)?.into(), open_port(PORT_STDOUT)?, open_port(PORT_STDERR)?))
-        }
-        Stdio::Folder(folder) => {
-            let folder = Path::new(folder);
-            Ok((
-                ProcessStdio::null(),
-                File::create(folder.join("stdout"))?,
-                File::create(folder.join("stderr"))?,
-            ))
         }
     }
 }

@@ -6,7 +6,9 @@
 
 mod channel;
 mod job;
+mod misbehave;
 mod mounts;
+mod tasks;
 
 use std::fs::{self, File};
 use std::io;
@@ -16,7 +18,7 @@ use std::path::Path;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal};
-use nlrig_guest::protocol::{Event, Request, WORKLOAD_FD};
+use nlrig_guest::protocol::{Event, Misbehaviour, Request, WORKLOAD_FD};
 
 use channel::Channel;
 
@@ -55,14 +57,38 @@ fn run() -> io::Result<()> {
         machine: uname.machine().to_string_lossy().into_owned(),
         uptime_s: uptime_s(),
         clocksource: first_line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        taint: taint(),
         faults,
     })?;
 
-    while let Some(Request::Run(job)) = channel.receive()? {
-        job::run(&job, &child_signal, &mut channel)?;
+    let mut misbehaviour = None;
+    loop {
+        match channel.receive()? {
+            Some(Request::Run(job)) => {
+                job::run(&job, &child_signal, &mut channel, misbehaviour)?;
+            }
+            Some(Request::Misbehave(how)) => misbehaviour = Some(how),
+            Some(Request::End) | None => break,
+            Some(request) => answer(&request, &mut channel)?,
+        }
+    }
+    if misbehaviour == Some(Misbehaviour::NoLastEvent) {
+        return Ok(());
     }
     channel.send(&Event::End)?;
     channel.wait_for_host_to_close()
+}
+
+/// Answers what may be asked at any time.
+fn answer(request: &Request, channel: &mut Channel) -> io::Result<()> {
+    match request {
+        Request::Ping => channel.send(&Event::Pong),
+        Request::Tasks => {
+            let (tasks, cut) = tasks::look();
+            channel.send(&Event::Tasks { tasks, cut })
+        }
+        request => Err(io::Error::other(format!("the host sent {request:?} out of order"))),
+    }
 }
 
 /// Keeps descriptor 3 taken, so that nothing this process opens is closed in a
@@ -100,6 +126,11 @@ fn uptime_s() -> f64 {
         .next()
         .and_then(|seconds| seconds.parse().ok())
         .unwrap_or(0.0)
+}
+
+/// The kernel's taint mask; see Documentation/admin-guide/tainted-kernels.rst.
+fn taint() -> u64 {
+    first_line("/proc/sys/kernel/tainted").parse().unwrap_or(0)
 }
 
 fn first_line(path: &str) -> String {

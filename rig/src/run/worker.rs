@@ -1,0 +1,331 @@
+//! One trial after another, each in a machine that no bad one has seen: boot,
+//! observe, judge, and a second try for a lost machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nlrig_guest::protocol::Exit;
+use serde_json::{Map, Value};
+
+use super::Planned;
+use super::collect::Collected;
+use super::schedule::share_a_boot;
+use crate::artifact::Built;
+use crate::error;
+use crate::experiment::{Experiment, Facts, Fault, Judgement, Observed, Sabotage, Trial};
+use crate::guest::{self, Guest, Loss, Parts};
+use crate::lab::{Lab, Needs};
+use crate::report::{Blame, TrialReport, Verdict, seconds};
+use crate::{procfs, say};
+
+/// How much of a console stands in the report.
+const TAIL_LINES: usize = 15;
+/// How often a trial is tried: a machine may be lost by the host's doing.
+const ATTEMPTS_MAX: u32 = 2;
+
+/// Where the trials of a run are made; threads of the run share it.
+#[derive(Debug)]
+pub struct Stage {
+    /// Boots.
+    pub lab: Lab,
+    /// The folder of the run.
+    pub dir: PathBuf,
+    flavour: String,
+    /// How many machines were started.
+    machines: AtomicU32,
+    first_vm_s: OnceLock<f64>,
+}
+
+impl Stage {
+    /// For a run whose results go to `dir`.
+    pub fn new(lab: Lab, flavour: &str, dir: PathBuf) -> Stage {
+        let (machines, first_vm_s) = Default::default();
+        Stage { lab, dir, flavour: flavour.to_string(), machines, first_vm_s }
+    }
+
+    /// From the start of the process to that of its first machine that came up.
+    pub fn first_vm_s(&self) -> Option<f64> {
+        self.first_vm_s.get().copied()
+    }
+
+    /// The folder of a trial.
+    pub fn folder(&self, trial: &Trial) -> PathBuf {
+        self.dir.join(trial.name.replace('/', "_"))
+    }
+}
+
+/// Runs trials, and keeps a machine for the next one if both may share it.
+pub struct Worker<'a> {
+    stage: &'a Stage,
+    machine: Option<Machine>,
+}
+
+/// A machine between trials.
+struct Machine {
+    guest: Guest,
+    name: String,
+    /// The trial that was the last to run in it.
+    last: Trial,
+    /// When QEMU was started.
+    start: Instant,
+}
+
+/// What came of one try.
+struct Attempt {
+    judgement: Judgement,
+    blame: Option<Blame>,
+    /// From the start of the program to the verdict.
+    verdict: Duration,
+    notes: Notes,
+}
+
+/// What was noted of a try before it ended, however it did.
+#[derive(Default)]
+struct Notes {
+    vm: String,
+    clocksource: Option<String>,
+    predicted: Option<Map<String, Value>>,
+    /// When the program was started.
+    begun: Option<Instant>,
+}
+
+impl<'a> Worker<'a> {
+    /// Has no machine yet.
+    pub fn new(stage: &'a Stage) -> Worker<'a> {
+        Worker { stage, machine: None }
+    }
+
+    /// Runs one trial; `keep` says that the next one may want its machine.
+    ///
+    /// # Errors
+    /// Only what ends the run: an interruption, a full disk. What happens to
+    /// the trial's machine is its verdict.
+    pub fn trial(&mut self, planned: &Planned, built: &Built, keep: bool) -> Result<TrialReport> {
+        // Trying KVM takes seconds, which are not the trial's.
+        self.stage.lab.accel(built)?;
+        let start = Instant::now();
+        let mut attempts = 1;
+        let mut first_loss = None;
+        let mut attempt = self.attempt(planned, built, keep)?;
+        while attempt.judgement.verdict == Verdict::LostVm && attempts < ATTEMPTS_MAX {
+            let reason = attempt.judgement.reason.unwrap_or_default();
+            say::status(&format!("{}: lost-vm, tried once more: {reason}", planned.trial.name));
+            set_aside(&self.stage.folder(&planned.trial))?;
+            first_loss = Some(reason);
+            attempts += 1;
+            attempt = self.attempt(planned, built, keep)?;
+        }
+        let facts = Facts { attempts, verdict: attempt.verdict };
+        attempt.judgement = planned.experiment.review(&planned.trial, attempt.judgement, &facts);
+        let duration_s = seconds(start.elapsed());
+        let report = self.report(planned, built, attempt)?;
+        Ok(TrialReport { attempts, first_loss, duration_s, ..report })
+    }
+
+    /// Reports a trial that is not run.
+    ///
+    /// # Errors
+    /// See [`Worker::trial`].
+    pub fn leave_out(&self, planned: &Planned, built: &Built, why: &str) -> Result<TrialReport> {
+        let judgement =
+            Judgement { verdict: Verdict::Infra, reason: Some(why.to_string()), measured: None };
+        let (verdict, notes) = Default::default();
+        let attempt = Attempt { judgement, blame: None, verdict, notes };
+        Ok(TrialReport { attempts: 0, ..self.report(planned, built, attempt)? })
+    }
+
+    fn report(&self, planned: &Planned, built: &Built, attempt: Attempt) -> Result<TrialReport> {
+        let Planned { experiment, trial } = planned;
+        let Attempt { judgement: Judgement { verdict, reason, measured }, blame, notes, .. } =
+            attempt;
+        let dir = self.stage.folder(trial);
+        let tail = || guest::console::tail_of(&dir.join(guest::CONSOLE_FILE), TAIL_LINES);
+        Ok(TrialReport {
+            experiment: experiment.name().to_string(),
+            name: trial.name.clone(),
+            abi: trial.abi,
+            kernel: built.kernel.version.clone(),
+            flavour: self.stage.flavour.clone(),
+            accel: self.stage.lab.accel(built)?.used.name().to_string(),
+            params: trial.params.clone(),
+            verdict,
+            reason,
+            attempts: 1,
+            first_loss: None,
+            blame: blame.filter(|_| verdict == Verdict::LostVm),
+            vm: notes.vm,
+            measured,
+            predicted: notes.predicted,
+            published: trial.published.clone(),
+            duration_s: 0.0,
+            clocksource: notes.clocksource,
+            artifacts: artifacts(&self.stage.dir, &dir),
+            console_tail: if verdict.is_well() { Vec::new() } else { tail() },
+        })
+    }
+
+    fn attempt(&mut self, planned: &Planned, built: &Built, keep: bool) -> Result<Attempt> {
+        let Planned { experiment, trial } = planned;
+        let start = Instant::now();
+        let mut notes = Notes::default();
+        let (judgement, blame) = match self.observe(*experiment, trial, built, keep, &mut notes) {
+            Ok((observed, trouble)) => {
+                (with_trouble(experiment.judge(trial, &observed), trouble), None)
+            }
+            Err(err) if err.is::<error::Interrupted>() => return Err(err),
+            Err(err) => match err.downcast::<Loss>() {
+                Ok(Loss { verdict, reason, blame }) => {
+                    (Judgement { verdict, reason: Some(reason), measured: None }, Some(blame))
+                }
+                Err(err) => return Err(err.context(trial.name.clone())),
+            },
+        };
+        let verdict = notes.begun.unwrap_or(start).elapsed();
+        Ok(Attempt { judgement, blame, verdict, notes })
+    }
+
+    /// What is seen of a trial, and what is wrong with its kernel since.
+    fn observe(
+        &mut self,
+        experiment: &dyn Experiment,
+        trial: &Trial,
+        built: &Built,
+        keep: bool,
+        notes: &mut Notes,
+    ) -> Result<(Observed, Option<Loss>)> {
+        let dir = self.stage.folder(trial);
+        // Taken out: a machine that is not put back is gone.
+        let Machine { mut guest, name, start, .. } = self.machine_for(trial, built, &dir)?;
+        notes.vm = name.clone();
+        notes.clocksource = Some(guest.ready.clocksource.clone());
+        guest.keep_output()?;
+        let mut sabotage = None;
+        match trial.fault {
+            Some(Fault::Guest(how)) => guest.misbehave(how)?,
+            Some(Fault::Host(how)) => sabotage = Some((how, guest.parts()?)),
+            Some(Fault::Boot(_)) | None => {}
+        }
+        let slowdown = self.stage.lab.accel(built)?.used.slowdown();
+        let mut collected = Collected::new(experiment, trial);
+        notes.begun = Some(Instant::now());
+        let exit = guest.run(&trial.job, trial.limits(slowdown), |value| {
+            if let Some((how, parts)) = sabotage.take() {
+                break_machine(how, &parts)?;
+            }
+            collected.take(value)
+        });
+        notes.predicted = collected.predicted.clone();
+        let exit = exit?;
+        let trouble = guest.trouble();
+        let out_of_memory = guest.out_of_memory().map(str::to_string);
+        let boot = guest.ready.boot;
+        if trouble.is_some() {
+            // It has told its state; nothing else may run in it.
+            drop(guest);
+        } else if keep {
+            self.machine = Some(Machine { guest, name, last: trial.clone(), start });
+        } else {
+            guest.end()?;
+        }
+        if !dir.is_dir() {
+            let reason = format!("the folder of the trial is gone: {}", dir.display());
+            return Err(Loss::blamed(Verdict::Infra, reason, Blame::Host).into());
+        }
+        if let Exit::NotStarted { reason, .. } = &exit {
+            return Err(Loss::blamed(Verdict::Infra, reason.clone(), Blame::Host).into());
+        }
+        let Collected { data, predicted, last_sign, unpredictable, .. } = collected;
+        if let Some(reason) = unpredictable {
+            return Err(Loss::new(Verdict::Fail, reason).into());
+        }
+        let total = start.elapsed();
+        Ok((Observed { data, exit, predicted, out_of_memory, last_sign, boot, total }, trouble))
+    }
+
+    /// The machine that the trial before has left, or a new one.
+    fn machine_for(&mut self, trial: &Trial, built: &Built, dir: &Path) -> Result<Machine> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        if let Some(mut machine) = self.machine.take()
+            && share_a_boot(&machine.last, trial)
+        {
+            machine.guest.turn_to(dir)?;
+            return Ok(machine);
+        }
+        let command_line = match trial.fault {
+            Some(Fault::Boot(words)) => words,
+            _ => "",
+        };
+        let Trial { cpus, memory_bytes, .. } = *trial;
+        let needs = Needs { cpus, memory_bytes, folders: Vec::new(), command_line };
+        let guest = self.stage.lab.boot(built, needs, dir)?;
+        let boot = guest.ready.boot;
+        if let Ok(age) = procfs::age() {
+            self.stage.first_vm_s.get_or_init(|| seconds(age.saturating_sub(boot)));
+        }
+        let number = self.stage.machines.fetch_add(1, Ordering::Relaxed) + 1;
+        let start = Instant::now() - boot;
+        Ok(Machine { guest, name: format!("vm-{number}"), last: trial.clone(), start })
+    }
+}
+
+/// What is wrong with the kernel outranks what the program made of it.
+fn with_trouble(judgement: Judgement, trouble: Option<Loss>) -> Judgement {
+    let Some(Loss { verdict, reason, .. }) = trouble else { return judgement };
+    let reason = match judgement.reason {
+        Some(also) => format!("{reason}; {also}"),
+        None => reason,
+    };
+    Judgement { verdict, reason: Some(reason), measured: judgement.measured }
+}
+
+/// Breaks a machine from outside.
+fn break_machine(how: Sabotage, parts: &Parts) -> Result<()> {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    let kill = |id: u32| kill(Pid::from_raw(id as i32), Signal::SIGKILL);
+    match how {
+        Sabotage::KillQemu => kill(parts.qemu)?,
+        Sabotage::KillShareDaemon => parts.shares.iter().try_for_each(|id| kill(*id))?,
+        Sabotage::CloseChannel => parts.channel.shutdown(std::net::Shutdown::Both)?,
+        Sabotage::RemoveFolder => fs::remove_dir_all(&parts.dir)?,
+    }
+    Ok(())
+}
+
+/// What the first try has left stands beside what the second one leaves.
+fn set_aside(dir: &Path) -> Result<()> {
+    let mut aside = dir.as_os_str().to_owned();
+    aside.push(".lost");
+    match fs::rename(dir, &aside) {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+            Err(err).with_context(|| format!("cannot rename {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a finished trial left, relative to the run.
+fn artifacts(run: &Path, dir: &Path) -> BTreeMap<String, String> {
+    [
+        ("console", guest::CONSOLE_FILE),
+        ("events", guest::EVENTS_FILE),
+        ("qemu_command", guest::COMMAND_FILE),
+        ("qemu_log", "qemu.log"),
+        ("stdout", "stdout"),
+        ("stderr", "stderr"),
+        ("tasks", guest::autopsy::TASKS_FILE),
+    ]
+    .into_iter()
+    .filter(|(_, file)| dir.join(file).is_file())
+    .filter_map(|(name, file)| {
+        let path = dir.join(file);
+        let path = path.strip_prefix(run).ok()?.to_str()?.to_string();
+        Some((name.to_string(), path))
+    })
+    .collect()
+}

@@ -1,0 +1,41 @@
+//! The workload `fault`: asks the module to go wrong in a named way. `none`
+//! asks for nothing, and must be answered like any other message.
+
+use std::fs;
+use std::process::ExitCode;
+
+use nlrig_guest::netlink::Socket;
+use nlrig_guest::uapi;
+
+/// The module's switch: see `module/fault.c`.
+const SWITCH: &str = "/sys/module/nlrig/parameters/faults";
+
+const KINDS: [(&str, u32); 8] = [
+    ("none", uapi::NLRIG_FAULT_NONE),
+    ("panic", uapi::NLRIG_FAULT_PANIC),
+    ("null", uapi::NLRIG_FAULT_NULL),
+    ("warn", uapi::NLRIG_FAULT_WARN),
+    ("softirq", uapi::NLRIG_FAULT_SOFTIRQ),
+    ("block", uapi::NLRIG_FAULT_BLOCK),
+    ("livelock", uapi::NLRIG_FAULT_LIVELOCK),
+    ("triple", uapi::NLRIG_FAULT_TRIPLE),
+];
+
+fn main() -> ExitCode {
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let Some((_, kind)) = KINDS.iter().find(|(known, _)| *known == name) else {
+        eprintln!("fault: no fault is called \"{name}\"");
+        return ExitCode::from(2);
+    };
+    if let Err(err) = fs::write(SWITCH, "1") {
+        eprintln!("fault: {SWITCH}: {err}");
+        return ExitCode::FAILURE;
+    }
+    match Socket::open().and_then(|socket| socket.fault(*kind)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("fault: {} failed: errno {}", failure.call.name(), failure.errno);
+            ExitCode::FAILURE
+        }
+    }
+}
