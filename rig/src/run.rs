@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
@@ -22,8 +23,8 @@ use crate::say;
 use schedule::Schedule;
 pub use worker::{Stage, Worker};
 
-/// How many runs are kept below the folder of results.
-const RUNS_KEPT: usize = 20;
+/// How many runs are kept below the rig's own folder of results.
+pub const RUNS_KEPT: usize = 20;
 
 /// A trial with the experiment that judges it.
 #[derive(Clone)]
@@ -179,12 +180,18 @@ pub fn sections(report: &Report, experiments: &[&'static dyn Experiment]) -> Vec
 /// Makes the folder of a run and points `latest` at it.
 fn make_run_folder(results: &Path, started: SystemTime) -> Result<PathBuf> {
     fs::create_dir_all(results).with_context(|| format!("cannot make {}", results.display()))?;
+    // Tests begin several runs in one process.
+    static RUNS: AtomicU32 = AtomicU32::new(0);
     let stamp = report::rfc3339(started).replace(':', "").replace(['-', 'Z'], "");
-    let name = format!("run-{stamp}-{}", std::process::id());
+    let mut name = format!("run-{stamp}-{}", std::process::id());
+    match RUNS.fetch_add(1, Ordering::Relaxed) {
+        0 => {}
+        number => name.push_str(&format!("-{number}")),
+    }
     let dir = results.join(&name);
     fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     // A new link renamed over the old one: there is always a latest.
-    let link = results.join(format!(".latest-{}", std::process::id()));
+    let link = results.join(format!(".latest-{name}"));
     let _ = fs::remove_file(&link);
     std::os::unix::fs::symlink(&name, &link)?;
     fs::rename(&link, results.join("latest"))
@@ -192,8 +199,8 @@ fn make_run_folder(results: &Path, started: SystemTime) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Removes all but the newest runs in the rig's own folder of results.
-pub fn forget_old(results: &Path) {
+/// Removes all but so many of the newest runs in a folder of results.
+pub fn forget_old(results: &Path, kept: usize) {
     let Ok(entries) = fs::read_dir(results) else { return };
     let mut runs: Vec<_> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -201,7 +208,7 @@ pub fn forget_old(results: &Path) {
         .collect();
     // Their names begin with the time.
     runs.sort_unstable();
-    for old in runs.iter().rev().skip(RUNS_KEPT) {
+    for old in runs.iter().rev().skip(kept) {
         let _ = fs::remove_dir_all(results.join(old));
     }
 }

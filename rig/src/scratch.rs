@@ -5,7 +5,7 @@
 //! remove the folder: the next run does.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -35,7 +35,11 @@ impl Scratch {
         let cannot = || {
             format!("cannot make a folder in {}; TMPDIR names another place for it", base.display())
         };
-        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&base).with_context(cannot)?;
+        let dir = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in(&base)
+            .with_context(cannot)?;
         let lock = open(dir.path()).with_context(cannot)?;
         // No sweep touches it before it has its mark, so the lock is free.
         lock.try_lock().map_err(std::io::Error::from).with_context(cannot)?;

@@ -53,7 +53,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         built.insert(abi, workshop.build(abi, &[])?);
     }
     if options.out.is_none() {
-        run::forget_old(&results);
+        run::forget_old(&results, run::RUNS_KEPT);
     }
     let mut run = Run::begin(workshop, lab, built, &guest.flavour, &results)?;
     say::status(&format!("{} trials; results in {}", planned.len(), run.stage.dir.display()));

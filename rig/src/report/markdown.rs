@@ -46,16 +46,60 @@ pub fn page(report: &Report, sections: &[Section]) -> String {
     for section in sections {
         page.push_str(&table(section));
     }
-    let failed: Vec<_> = report.trials.iter().filter(|trial| !trial.verdict.is_well()).collect();
-    if !failed.is_empty() {
-        page.push_str("\n## What did not come out as expected\n\n");
-        for trial in failed {
-            let reason = trial.reason.as_deref().unwrap_or("no reason");
-            let _ =
-                writeln!(page, "- `{}`: {}: {}", trial.name, trial.verdict.name(), cell(reason));
+    page.push_str(&failures(report));
+    page.push_str(&second_tries(report));
+    page.push_str(&shared_boots(report));
+    page
+}
+
+/// What did not come out as expected, each with the end of its console.
+fn failures(report: &Report) -> String {
+    let mut text = String::new();
+    for trial in report.trials.iter().filter(|trial| !trial.verdict.is_well()) {
+        let reason = trial.reason.as_deref().unwrap_or("no reason");
+        let _ = writeln!(text, "- `{}`: {}: {}", trial.name, trial.verdict.name(), cell(reason));
+        if !trial.console_tail.is_empty() {
+            // Indented text is code, whatever is in it.
+            text.push('\n');
+            for line in &trial.console_tail {
+                let _ = writeln!(text, "      {}", printable(line));
+            }
+            text.push('\n');
         }
     }
-    page
+    under("What did not come out as expected", text)
+}
+
+/// Which machines were lost and tried again.
+fn second_tries(report: &Report) -> String {
+    let mut text = String::new();
+    for trial in &report.trials {
+        if let Some(loss) = &trial.first_loss {
+            let _ = writeln!(text, "- `{}`: {}", trial.name, cell(loss));
+        }
+    }
+    under("Lost machines, and second tries", text)
+}
+
+/// Which trials ran in one machine, one after the other.
+fn shared_boots(report: &Report) -> String {
+    let mut machines: Vec<(&str, Vec<&str>)> = Vec::new();
+    for trial in report.trials.iter().filter(|trial| !trial.vm.is_empty()) {
+        match machines.iter_mut().find(|(vm, _)| *vm == trial.vm) {
+            Some((_, names)) => names.push(&trial.name),
+            None => machines.push((&trial.vm, vec![&trial.name])),
+        }
+    }
+    let mut text = String::new();
+    for (vm, names) in machines.iter().filter(|(_, names)| names.len() > 1) {
+        let _ = writeln!(text, "- {vm}: `{}`", names.join("`, `"));
+    }
+    under("Trials that shared a boot", text)
+}
+
+/// A heading with its text, or nothing.
+fn under(heading: &str, text: String) -> String {
+    if text.is_empty() { text } else { format!("\n## {heading}\n\n{text}") }
 }
 
 fn table(section: &Section) -> String {

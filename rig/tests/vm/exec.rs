@@ -46,7 +46,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-fn nlrig() -> Command {
+pub fn nlrig() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nlrig"));
     command.arg("exec").stdin(Stdio::null());
     command
@@ -77,7 +77,7 @@ fn ends(arguments: &[&str], status: i32) -> Outcome {
     check("nothing is printed", output.stdout.is_empty(), &output)
 }
 
-fn says(output: &Output, word: &str) -> Outcome {
+pub fn says(output: &Output, word: &str) -> Outcome {
     let said = String::from_utf8_lossy(&output.stderr).contains(word);
     check(&format!("it says \"{word}\""), said, output)
 }
@@ -187,18 +187,42 @@ fn timeout() -> Outcome {
 }
 
 /// Starts a command that would take long and waits until it runs.
-fn start_sleeping(dir: &Path) -> Result<(Child, Vec<u32>), Failed> {
-    let mut child = nlrig()
+/// A rig that a failed test does not leave behind: its machine would hold the
+/// host's memory and cores, and all that come after would wait for it.
+pub struct Running(Option<Child>);
+
+impl Running {
+    pub fn child(&mut self) -> &mut Child {
+        self.0.as_mut().expect("it is taken out only at the end")
+    }
+
+    fn into_child(mut self) -> Child {
+        self.0.take().expect("it is taken out only once")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub fn start_sleeping(dir: &Path) -> Result<(Running, Vec<u32>), Failed> {
+    let child = nlrig()
         .args(["--", "sh", "-c", "echo running; sleep 1000"])
         .env("TMPDIR", dir)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
+    let mut rig = Running(Some(child));
     let mut word = [0; 8];
-    child.stdout.as_mut().expect("it was made a pipe").read_exact(&mut word)?;
-    let children = children_of(child.id());
+    rig.child().stdout.as_mut().expect("it was made a pipe").read_exact(&mut word)?;
+    let children = children_of(rig.child().id());
     assert!(children.len() >= 3, "QEMU and two share daemons: {children:?}");
-    Ok((child, children))
+    Ok((rig, children))
 }
 
 fn children_of(parent: u32) -> Vec<u32> {
@@ -227,9 +251,9 @@ fn signal(child: &Child, name: &str) -> Outcome {
 
 fn stopped(by: &str) -> Outcome {
     let dir = tempfile::tempdir()?;
-    let (mut child, children) = start_sleeping(dir.path())?;
-    signal(&child, by)?;
-    let status = child.wait()?;
+    let (mut rig, children) = start_sleeping(dir.path())?;
+    signal(rig.child(), by)?;
+    let status = rig.child().wait()?;
     gone_soon(&children)?;
     assert_eq!(status.code(), Some(130));
     assert_eq!(fs::read_dir(dir.path())?.count(), 0, "no temporary folder is left");
@@ -238,9 +262,9 @@ fn stopped(by: &str) -> Outcome {
 
 fn killed() -> Outcome {
     let dir = tempfile::tempdir()?;
-    let (mut child, children) = start_sleeping(dir.path())?;
-    signal(&child, "KILL")?;
-    child.wait()?;
+    let (mut rig, children) = start_sleeping(dir.path())?;
+    signal(rig.child(), "KILL")?;
+    rig.child().wait()?;
     gone_soon(&children)?;
     assert!(fs::read_dir(dir.path())?.count() > 0, "a killed rig cannot clear up");
     let next =
@@ -252,7 +276,7 @@ fn killed() -> Outcome {
 /// Kills one of the rig's own children: it says so, and leaves nothing.
 fn loses(program: &str, words: &str) -> Outcome {
     let dir = tempfile::tempdir()?;
-    let (child, children) = start_sleeping(dir.path())?;
+    let (rig, children) = start_sleeping(dir.path())?;
     let is = |id: &&u32| {
         fs::read(format!("/proc/{id}/cmdline"))
             .is_ok_and(|line| String::from_utf8_lossy(&line).contains(program))
@@ -260,7 +284,7 @@ fn loses(program: &str, words: &str) -> Outcome {
     let id = children.iter().find(is).expect("it runs").to_string();
     let start = Instant::now();
     Command::new("kill").args(["-s", "KILL", &id]).status()?;
-    let output = child.wait_with_output()?;
+    let output = rig.into_child().wait_with_output()?;
     check("it is the rig's trouble", output.status.code() == Some(125), &output)?;
     says(&output, words)?;
     check("it is seen at once", start.elapsed() < Duration::from_secs(15), &output)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use libtest_mimic::{Failed, Trial};
+use serde_json::Value;
 
 use crate::common::{can_mount, mounted};
 use crate::exec::{Outcome, check};
@@ -16,6 +17,8 @@ pub fn tests() -> Vec<Trial> {
         test("ordinary-user", ordinary_user),
         test("report-to-a-full-device", report_to_a_full_device),
         test("report-on-a-full-disk", report_on_a_full_disk),
+        test("memory-short", memory_short),
+        test("two-machines-at-once", two_at_once),
         // Compiles the rig twice.
         test("two-clones-one-with-blanks", two_clones).with_ignored_flag(true),
     ]
@@ -72,6 +75,42 @@ fn report_on_a_full_disk() -> Outcome {
     let output = mounted(&after, &run).output()?;
     full(&output, out)?;
     check("the former report survives", output.stdout.ends_with(b"old\n"), &output)
+}
+
+/// No host holds this guest: nothing is started, and that is no failure.
+fn memory_short() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let out = dir.path().to_str().ok_or("the path is UTF-8")?;
+    let output =
+        nlrig(&["run", "smoke", "--abi", "x86_64", "--memory", "1T", "--out", out, "--json", "-"])
+            .output()?;
+    check("what is skipped has not failed", output.status.success(), &output)?;
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let trial = &report["trials"][0];
+    let reason = trial["reason"].as_str().unwrap_or_default();
+    check("it is skipped", trial["verdict"] == "skip", &output)?;
+    check("the reason names what lacks", reason.contains("this host can give"), &output)
+}
+
+/// More machines than this host would start by itself wait for one another.
+fn two_at_once() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let out = dir.path().to_str().ok_or("the path is UTF-8")?;
+    let output =
+        nlrig(&["run", "smoke", "--repeat", "2", "--vms", "4", "--out", out, "--json", "-"])
+            .output()?;
+    check("all pass", output.status.success(), &output)?;
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let names: Vec<_> = report["trials"]
+        .as_array()
+        .ok_or("the report has trials")?
+        .iter()
+        .filter_map(|trial| trial["name"].as_str())
+        .collect();
+    let planned = ["i386", "ia32", "x86_64"]
+        .into_iter()
+        .flat_map(|abi| [1, 2].map(|number| format!("smoke/{abi}/6.1/repetition={number}")));
+    check("they are reported in their order", planned.eq(names), &output)
 }
 
 fn full(output: &Output, path: &str) -> Outcome {

@@ -1,6 +1,6 @@
 //! Tests that boot real machines: every trial of the default plans and more of
-//! `threads`, `exec` as a user types it, hosts where something is missing or
-//! dies, and accelerators that do not work.
+//! `threads`, every control, `exec` as a user types it, guests that mean harm,
+//! hosts where something is missing or dies, and accelerators that do not work.
 //!
 //! Nothing is built to list them, and only what a test needs is built when it
 //! runs. Trials that take minutes are ignored by default; `--include-ignored`
@@ -10,8 +10,10 @@ mod accel;
 mod bench;
 #[path = "../common/mod.rs"]
 mod common;
+mod endurance;
 mod exec;
 mod host;
+mod hostile;
 mod trials;
 
 use std::process::ExitCode;
@@ -20,13 +22,17 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Two emulated machines on two cores starve each other's clocks.
-    arguments.test_threads.get_or_insert(1);
+    // Machines wait for memory and cores anyway; more threads than machines
+    // would only wait.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads.get_or_insert((cores / 2).max(1));
     // These first: they build in this process, which says how far it is.
     let mut tests = trials::tests();
     tests.extend(exec::tests());
+    tests.extend(hostile::tests());
     tests.extend(host::tests());
     tests.extend(accel::tests());
     tests.extend(bench::tests());
+    tests.extend(endurance::tests());
     libtest_mimic::run(&arguments, tests).exit_code()
 }

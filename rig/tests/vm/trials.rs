@@ -21,6 +21,9 @@ use nlrig::say;
 use nlrig::units::show_size;
 use nlrig_guest::protocol::Rlimit;
 
+/// With cargo-nextest each test is a run, and the oldest may still go on.
+const RUNS_KEPT: usize = 1000;
+
 /// The run that all tests of this process belong to, once one has begun.
 type Shared = Arc<Mutex<Option<Run>>>;
 
@@ -203,5 +206,6 @@ fn begin() -> anyhow::Result<Run> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_nlrig"));
     let lab = Lab::new(program, kernels.cache.clone(), Wish::Auto)?;
     let results = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm");
+    run::forget_old(&results, RUNS_KEPT);
     Run::begin(Workshop::new(kernels), lab, BTreeMap::new(), &options.flavour, &results)
 }

@@ -39,8 +39,9 @@ pub enum By {
     Outside(Fault),
 }
 
-/// Long enough for what must not take long.
-const SOON: Duration = Duration::from_secs(10);
+/// What is dead or has said what is wrong is reported within a second; the rest
+/// is for the start of the program on a busy host, and for reading a call trace.
+const SOON: Duration = Duration::from_secs(5);
 /// The time of a program that must not use it.
 const PLENTY: Duration = Duration::from_secs(60);
 

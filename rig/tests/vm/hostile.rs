@@ -1,0 +1,105 @@
+//! Guests that mean harm: what they may not reach, and how much they may take.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::exec::{Outcome, check, nlrig, says, start_sleeping};
+
+pub fn tests() -> Vec<Trial> {
+    let test = |name: &str, body: fn() -> Outcome| Trial::test(format!("hostile/{name}"), body);
+    vec![
+        test("x86_64/no-network", no_network),
+        test("i386/folder-filled-without-end", filled_with_bytes),
+        test("x86_64/links-without-end", filled_with_links),
+        test("x86_64/names-that-lead-out", names_that_lead_out),
+        test("x86_64/escape-codes", escape_codes),
+        test("x86_64/temporary-folders-are-their-owners", temporary_folders),
+    ]
+}
+
+/// Runs a script in a guest that may write to this folder.
+fn script(dir: &Path, arguments: &[&str], script: &str) -> Result<Output, Failed> {
+    let all = [arguments, &["--writable", "--", "sh", "-c", script]].concat();
+    Ok(nlrig().args(all).current_dir(dir).output()?)
+}
+
+fn no_network() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let output = script(dir.path(), &[], "ls /sys/class/net; tail -n +3 /proc/net/dev")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<_> =
+        text.split_whitespace().filter(|word| word.parse::<u64>().is_err()).collect();
+    check("only the loopback", lines.iter().all(|word| word.starts_with("lo")), &output)
+}
+
+fn filled_with_bytes() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    // Without its bytes: a hole counts as if it were written.
+    let text = "echo fine > small && ! truncate -s 9G hole && ! dd if=/dev/zero of=big bs=1M seek=8191 count=2 \
+                && echo still > other; cat small";
+    let output = script(dir.path(), &["--abi", "i386"], text)?;
+    check("what is within bounds is kept", output.stdout == b"fine\n", &output)?;
+    says(&output, "No space left on device")?;
+    let size = |name: &str| fs::metadata(dir.path().join(name)).map_or(0, |meta| meta.len());
+    check("nothing is larger", size("hole") + size("big") <= 8 << 30, &output)
+}
+
+/// Each is removed at once: what is removed is not given back.
+fn filled_with_links() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let program = "#include <stdio.h>\n#include <unistd.h>\nint main(void) { int n = 0; char name[16];\n\
+                   do sprintf(name, \"l%d\", n); while (!symlink(\"/etc/passwd\", name) && !unlink(name) && ++n < 2000000);\n\
+                   printf(\"%d\\n\", n); perror(\"symlink\"); return 0; }\n";
+    fs::write(dir.path().join("a.c"), program)?;
+    let compiled = Command::new("gcc").args(["-static", "a.c"]).current_dir(dir.path()).status()?;
+    assert!(compiled.success());
+    let output = script(dir.path(), &["--timeout", "10m"], "./a.out")?;
+    says(&output, "No space left on device")?;
+    check("a hundred thousand and no more", output.stdout == b"100000\n", &output)
+}
+
+/// Not the kernel's own names, which it looks up itself, but what its programs
+/// can make: links out of the folder, which must lead nowhere on the host.
+fn names_that_lead_out() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let folder = dir.path().join("shared");
+    fs::create_dir(&folder)?;
+    fs::write(dir.path().join("secret"), "secret\n")?;
+    let text = "ln -s ../secret up; ln -s /etc/hostname root; mkdir ../made; cat up root ../secret; \
+                echo lost > ../written; mv up ../moved; ls ..";
+    let output = script(&folder, &[], text)?;
+    check(
+        "nothing of the host is read",
+        output.stdout.windows(6).all(|part| part != b"secret"),
+        &output,
+    )?;
+    let mut names: Vec<_> = fs::read_dir(dir.path())?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<std::io::Result<_>>()?;
+    names.sort();
+    check("nothing of the host is made", names == ["secret", "shared"], &output)
+}
+
+fn escape_codes() -> Outcome {
+    let text = "printf '\\033[2J\\033]0;title\\007' > /dev/ttyS0; echo c > /proc/sysrq-trigger";
+    let output = script(tempfile::tempdir()?.path(), &["-v"], text)?;
+    says(&output, "panicked")?;
+    check("no escape code", !output.stderr.contains(&0x1b), &output)
+}
+
+fn temporary_folders() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let (_rig, _) = start_sleeping(dir.path())?;
+    let mut found = 0;
+    for entry in fs::read_dir(dir.path())? {
+        let entry = entry?;
+        let mode = entry.metadata()?.permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", entry.path().display());
+        found += 1;
+    }
+    if found > 0 { Ok(()) } else { Err("there are no temporary folders".into()) }
+}
