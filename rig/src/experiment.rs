@@ -31,6 +31,11 @@ pub trait Experiment: Sync {
     /// What it shows, in one sentence.
     fn shows(&self) -> &'static str;
 
+    /// The kinds of programs that it can be tried with.
+    fn abis(&self) -> &'static [Abi] {
+        &Abi::ALL
+    }
+
     /// Whether a run that names no experiment runs it.
     fn by_default(&self) -> bool {
         true

@@ -43,7 +43,8 @@ pub fn list(options: &ListOptions) -> Result<u8> {
             json!({
                 "name": experiment.name(),
                 "shows": experiment.shows(),
-                "abis": Abi::ALL,
+                "abis": experiment.abis(),
+                "by_default": experiment.by_default(),
                 "parameters": parameters,
             })
         })
@@ -54,9 +55,12 @@ pub fn list(options: &ListOptions) -> Result<u8> {
         say::result(&serde_json::to_string_pretty(&document)?)?;
         return Ok(error::OK);
     }
-    say::result("Experiments (on i386, ia32 and x86_64):")?;
+    say::result("Experiments:")?;
     for experiment in experiment::ALL {
         say::result(&format!("  {:<10} {}", experiment.name(), experiment.shows()))?;
+        let abis: Vec<_> = experiment.abis().iter().map(Abi::to_string).collect();
+        let by_name = if experiment.by_default() { "" } else { "; only if it is named" };
+        say::result(&format!("  {:<10} on {}{by_name}", "", abis.join(", ")))?;
         for (name, meaning) in experiment.parameters() {
             say::result(&format!("  {:<10} --set {name}: {meaning}", ""))?;
         }

@@ -45,6 +45,11 @@ impl Experiment for Control {
         "every way a machine can fail gets its own verdict, within a known time"
     }
 
+    /// A fault is the kernel's: a 32-bit program on a 64-bit one adds nothing.
+    fn abis(&self) -> &'static [Abi] {
+        &[Abi::I386, Abi::X86_64]
+    }
+
     fn by_default(&self) -> bool {
         false
     }
@@ -59,13 +64,12 @@ impl Experiment for Control {
             let names: Vec<_> = ALL.iter().map(|control| control.name).collect();
             return Err(usage!("--set fault={only}: there is {}", names.join(", ")));
         }
-        // A fault is the kernel's: a 32-bit program on a 64-bit one adds nothing.
-        let abis: Vec<_> = ask.abis.iter().copied().filter(|abi| *abi != Abi::Ia32).collect();
+        let abis: Vec<_> = ask.abis.iter().filter(|abi| self.abis().contains(abi)).collect();
         if abis.is_empty() {
             return Err(usage!("--abi ia32: controls are tried on i386 and x86_64"));
         }
         let mut trials = Vec::new();
-        for abi in abis {
+        for &abi in abis {
             let controls =
                 || ALL.iter().filter(|control| only.is_none_or(|only| control.name == *only));
             trials.extend(controls().map(|control| trial(ask, abi, control, false)));

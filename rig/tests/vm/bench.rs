@@ -7,7 +7,7 @@ use serde_json::Value;
 
 pub fn tests() -> Vec<Trial> {
     // It creates 16 or 32 thousand threads a dozen times.
-    vec![Trial::test("bench", bounds_hold).with_ignored_flag(true)]
+    vec![Trial::test("bench/bounds", bounds_hold).with_ignored_flag(true)]
 }
 
 fn bounds_hold() -> Result<(), Failed> {

@@ -22,7 +22,7 @@ const KILL_WITHIN_MS: u64 = 6000;
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = Vec::new();
-    for abi in ["i386", "ia32", "x86_64"] {
+    for abi in ["i386", "x86_64"] {
         tests.push(Trial::test(format!("endurance/{abi}/boots"), move || boots(abi)));
     }
     tests.push(Trial::test("endurance/killed-at-random", killed_at_random));
