@@ -360,7 +360,7 @@ impl Guest {
     /// The kernel prints before it lets anybody know, but what it prints comes
     /// another way.
     fn let_console_catch_up(&mut self, exit: &Exit) -> Result<()> {
-        self.listen_for(Duration::ZERO)?;
+        self.listen_for(Duration::from_millis(5))?;
         let deadline = Instant::now() + CONSOLE_LAG;
         let killed = *exit == Exit::Signal(libc::SIGKILL);
         let tainted =

@@ -220,7 +220,7 @@ fn creation(ended: &Yardstick, threads_max: u64) -> Result<Creation> {
 
 fn settle(guest: &mut Guest) -> Result<()> {
     let job = Job { argv: ["sh", "-c", SETTLE].map(str::to_string).to_vec(), ..Job::default() };
-    let limits = Limits::new(SETTLE_LIMIT, SETTLE_LIMIT);
+    let limits = Limits::fixed(SETTLE_LIMIT, Accel::Tcg.slowdown());
     let exit = guest.run(&job, limits, |_| Ok(()))?;
     ensure!(exit == Exit::Code(0), "waiting for the threads of the job before: {exit:?}");
     Ok(())

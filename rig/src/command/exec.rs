@@ -58,8 +58,9 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
         rlimits: options.guest.rlimit.clone(),
         ..Job::default()
     };
-    let limit = options.guest.timeout.unwrap_or(LIMIT);
-    let exit = lab.boot(&built, needs, dir.path()).and_then(|guest| run(guest, &job, limit));
+    let slowdown = lab.accel(&built)?.used.slowdown();
+    let limits = Limits::fixed(options.guest.timeout.unwrap_or(LIMIT), slowdown);
+    let exit = lab.boot(&built, needs, dir.path()).and_then(|guest| run(guest, &job, limits));
     match exit {
         Ok(exit) => Ok(status(exit)),
         // The reader of the output is gone, and so would be a command run here.
@@ -88,9 +89,9 @@ fn story(verdict: Verdict) -> &'static str {
     }
 }
 
-fn run(mut guest: Guest, job: &Job, limit: Duration) -> Result<Exit> {
+fn run(mut guest: Guest, job: &Job, limits: Limits) -> Result<Exit> {
     guest.forward_streams();
-    let exit = guest.run(job, Limits::new(limit, limit), |_| Ok(()))?;
+    let exit = guest.run(job, limits, |_| Ok(()))?;
     match guest.trouble() {
         // The command has ended all the same, and its status is what was asked.
         Some(trouble) => say::error(&format!("{}: {}", story(trouble.verdict), trouble.reason)),

@@ -27,6 +27,13 @@ impl Limits {
         Limits { silence, total, answer: Duration::from_secs(20) }
     }
 
+    /// This long for the program, be it silent or not, and the usual for the
+    /// guest on a machine that is so many times slower.
+    pub fn fixed(limit: Duration, slowdown: u32) -> Limits {
+        let Limits { answer, .. } = Limits::new(limit, limit);
+        Limits { silence: limit, total: limit, answer: answer * slowdown }
+    }
+
     /// The same with everything so many times as long, for a slow machine.
     pub fn times(self, factor: u32) -> Limits {
         let Limits { silence, total, answer } = self;

@@ -13,7 +13,7 @@ use libc::{RLIM_INFINITY, rlim_t};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::personality::{self, Persona};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 use nlrig_guest::look::loadavg;
@@ -35,6 +35,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const AT_REST: Duration = Duration::from_millis(60);
 /// or is not waited for any longer.
 const AT_REST_LIMIT: Duration = Duration::from_secs(2);
+
+/// A process that is killed is gone at once, unless the kernel holds it.
+const OTHERS_LIMIT: Duration = Duration::from_secs(1);
+const OTHERS_POLL: Duration = Duration::from_millis(1);
 
 /// Runs the job and reports its start, its data and its end; wrongly, if that
 /// was asked for.
@@ -157,6 +161,7 @@ impl Running {
         };
         self.pass_on(channel, usize::MAX)?;
         self.reports.last_line(channel)?;
+        end_others();
         Ok(Event::Exited {
             status,
             stdout_bytes: self.stdout.bytes,
@@ -171,6 +176,22 @@ impl Running {
         self.stdout.pass_on(most)?;
         self.stderr.pass_on(most)?;
         self.reports.pass_on(channel, most)
+    }
+}
+
+/// Ends what the program has left running: the next one must not find it.
+fn end_others() {
+    let deadline = Instant::now() + OTHERS_LIMIT;
+    // Minus one is every process but this one; kernel threads do not mind.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    // Orphans become this process's children: without children there are none.
+    while Instant::now() < deadline {
+        // SAFETY: without a place for the status nothing is written.
+        match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } {
+            0 => sleep(OTHERS_POLL),
+            pid if pid > 0 => {}
+            _ => return,
+        }
     }
 }
 
