@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use crate::abi::Abi;
 use crate::guest::Limits;
 use crate::report::{Section, TrialReport, Verdict};
+use crate::say::brief;
 use crate::usage;
 
 /// Every experiment, in the order in which they run.
@@ -227,9 +228,9 @@ impl Judgement {
         Judgement { verdict: Verdict::Pass, reason: None, measured }
     }
 
-    /// Not as expected, and why.
+    /// Not as expected, and why, in as many words as are read.
     pub fn fail(measured: Option<Map<String, Value>>, reason: impl Into<String>) -> Judgement {
-        Judgement { verdict: Verdict::Fail, reason: Some(reason.into()), measured }
+        Judgement { verdict: Verdict::Fail, reason: Some(brief(reason.into())), measured }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::interrupt;
 use crate::process::Child;
 use crate::procfs;
 use crate::report::{Blame, Verdict};
+use crate::say::brief;
 use crate::scratch::Scratch;
 use crate::share::Share;
 pub use boot::Boot;
@@ -66,9 +67,10 @@ impl Loss {
         Loss::blamed(verdict, reason, Blame::Guest)
     }
 
-    /// A loss by somebody's doing.
+    /// A loss by somebody's doing. A guest's own words in the reason are cut
+    /// where nobody reads on.
     pub fn blamed(verdict: Verdict, reason: impl Into<String>, blame: Blame) -> Loss {
-        Loss { verdict, reason: reason.into(), blame }
+        Loss { verdict, reason: brief(reason.into()), blame }
     }
 }
 

@@ -38,12 +38,13 @@ pub fn detail(text: &str) {
     }
 }
 
-/// A line of results, to standard output.
+/// Lines of results, to standard output: JSON too has a guest's words in it, and
+/// may have control characters beyond ASCII as they are.
 ///
 /// # Errors
 /// Standard output is closed or full.
 pub fn result(text: &str) -> Result<()> {
-    writeln!(stdout(), "{text}").context("cannot write to standard output")
+    writeln!(stdout(), "{}", printable(text)).context("cannot write to standard output")
 }
 
 /// What ended the run; said however quiet the rig is.
@@ -114,6 +115,21 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// The longest text that [`brief`] leaves as it is, in bytes.
+pub const BRIEF_MAX_BYTES: usize = 8 << 10;
+
+/// A text that a person reads, cut where nobody reads on: a guest may make it
+/// as long as all that it has reported.
+pub fn brief(mut text: String) -> String {
+    if text.len() > BRIEF_MAX_BYTES {
+        let bytes = text.len();
+        let end = (0..=BRIEF_MAX_BYTES).rev().find(|&end| text.is_char_boundary(end));
+        text.truncate(end.unwrap_or(0));
+        text.push_str(&format!("… ({bytes} bytes in all)"));
+    }
+    text
+}
+
 /// Long work: a line that changes in place on a terminal, and elsewhere a line
 /// now and then.
 #[derive(Debug)]
@@ -178,6 +194,14 @@ mod tests {
         error("two\x1b");
         assert_eq!(capture.end(), "one\nerror: two\u{fffd}\n");
         assert!(!is_captured("three"));
+    }
+
+    #[test]
+    fn what_nobody_reads_is_cut() {
+        let short = "é".repeat(BRIEF_MAX_BYTES / 2);
+        assert_eq!(brief(short.clone()), short);
+        let cut = brief(format!("x{short}"));
+        assert!(cut.ends_with("é… (8193 bytes in all)"), "{}", &cut[BRIEF_MAX_BYTES - 8..]);
     }
 
     #[test]

@@ -152,14 +152,20 @@ impl Guest {
     }
 }
 
+/// What a guest calls a thing: one line of it, fit for a terminal.
+fn name(text: &str) -> String {
+    printable(text).replace('\n', " ")
+}
+
 /// A task a paragraph, fit for a terminal.
-fn show(tasks: &[Task]) -> String {
+pub fn show(tasks: &[Task]) -> String {
     let mut text = String::from("   pid    tid state name, and its stack in the kernel\n");
     for task in tasks {
         let Task { pid, tid, comm, state, stack } = task;
-        text.push_str(&format!("{pid:6} {tid:6} {state}     {}\n", printable(comm)));
+        let state = name(&state.to_string());
+        text.push_str(&format!("{pid:6} {tid:6} {state}     {}\n", name(comm)));
         for frame in stack {
-            text.push_str(&format!("                    {}\n", printable(frame)));
+            text.push_str(&format!("                    {}\n", name(frame)));
         }
     }
     text
@@ -167,7 +173,7 @@ fn show(tasks: &[Task]) -> String {
 
 /// Who is stuck: tasks that cannot be woken before those that run, and these
 /// before all others but PID 1.
-fn summary(tasks: &[Task]) -> String {
+pub fn summary(tasks: &[Task]) -> String {
     let rank = |task: &&Task| match task.state {
         'D' => 0,
         'R' => 1,
@@ -189,7 +195,7 @@ fn summary(tasks: &[Task]) -> String {
         .collect();
     match named.as_slice() {
         [] => "it has no task left".to_string(),
-        named => printable(&named.join(", ")),
+        named => name(&named.join(", ")),
     }
 }
 
@@ -220,7 +226,8 @@ mod tests {
 
     #[test]
     fn names_are_the_guests_own_words() {
-        assert!(!show(&[task(9, "\x1b[2J", 'R', &["\x1b[2J"])]).contains('\x1b'));
-        assert!(!summary(&[task(9, "\x1b[2J", 'R', &[])]).contains('\x1b'));
+        let forged = [task(9, "\x1b[2J", '\x1b', &["\x1b[2J\n     1      1 R"])];
+        assert!(!show(&forged).contains('\x1b') && !summary(&forged).contains('\x1b'));
+        assert_eq!(show(&forged).lines().count(), 1 + 2, "a name is no line of its own");
     }
 }

@@ -3,8 +3,10 @@
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::Section;
+use crate::say::printable;
 
-/// One section as text, lines no longer than the reader's eye.
+/// One section as text, lines no longer than the reader's eye; whatever its cells
+/// hold, fit for a terminal.
 pub fn section(section: &Section) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_FULL_CONDENSED);
@@ -13,7 +15,8 @@ pub fn section(section: &Section) -> String {
     for row in &section.rows {
         table.add_row(row);
     }
-    format!("{}\n\n{table}\n\n{}\n", section.title, wrap(&section.words, 100))
+    let words = wrap(&section.words, 100);
+    printable(&format!("{}\n\n{table}\n\n{words}\n", section.title))
 }
 
 /// Breaks a paragraph into lines.
