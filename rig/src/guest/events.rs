@@ -18,8 +18,11 @@ const FILE_MAX_BYTES: u64 = 64 << 20;
 pub struct Lines {
     source: UnixStream,
     log: Log,
-    /// What has been read and not given out.
+    /// What has been read.
     bytes: Vec<u8>,
+    /// How much of it was given out; it is let go when more is read, since a
+    /// short line may be one of ten thousand.
+    given: usize,
     /// How much of it is known to hold no end of a line.
     searched: usize,
 }
@@ -31,7 +34,7 @@ impl Lines {
     /// The file cannot be made.
     pub fn new(source: UnixStream, path: &Path) -> Result<Lines> {
         let log = Log::create(path, FILE_MAX_BYTES)?;
-        Ok(Lines { source, log, bytes: Vec::new(), searched: 0 })
+        Ok(Lines { source, log, bytes: Vec::new(), given: 0, searched: 0 })
     }
 
     /// Keeps the lines from now on in another file.
@@ -53,31 +56,44 @@ impl Lines {
     /// # Errors
     /// The connection broke.
     pub fn read(&mut self) -> Result<bool> {
+        self.bytes.drain(..self.given);
+        self.searched -= self.given;
+        self.given = 0;
         Ok(read_some(&mut self.source, &mut self.bytes)?)
     }
 
     /// The next whole event among what was read.
     ///
     /// # Errors
-    /// A [`Loss`](super::Loss) if a line is too long or is no event; the file
-    /// cannot be written.
+    /// A [`Loss`](super::Loss) if a line is too long or is no event, which is
+    /// said once: what comes after it is read all the same. The file cannot be
+    /// written.
     pub fn next_event(&mut self) -> Result<Option<Event>> {
         let found = self.bytes[self.searched..].iter().position(|&byte| byte == b'\n');
         let Some(at) = found.map(|at| self.searched + at) else {
             self.searched = self.bytes.len();
-            if self.bytes.len() > LINE_MAX_BYTES {
-                return Err(loss(Verdict::LostVm, "the guest sent a line that is too long"));
+            if self.bytes.len() - self.given > LINE_MAX_BYTES {
+                // Who listens for the rest must not be told of this for ever.
+                self.given = self.bytes.len();
+                return Err(too_long());
             }
             return Ok(None);
         };
-        let line: Vec<u8> = self.bytes.drain(..=at).collect();
-        self.searched = 0;
-        self.log.append(&line)?;
-        match serde_json::from_slice(&line) {
+        let line = &self.bytes[self.given..=at];
+        (self.given, self.searched) = (at + 1, at + 1);
+        if line.len() > LINE_MAX_BYTES + 1 {
+            return Err(too_long());
+        }
+        self.log.append(line)?;
+        match serde_json::from_slice(line) {
             Ok(event) => Ok(Some(event)),
             Err(err) => Err(loss(Verdict::LostVm, format!("the guest sent no event: {err}"))),
         }
     }
+}
+
+fn too_long() -> anyhow::Error {
+    loss(Verdict::LostVm, "the guest sent a line that is too long")
 }
 
 #[cfg(test)]
@@ -102,6 +118,18 @@ mod tests {
         let (mut lines, _dir) = lines_of(b"{\"event\":\"started\"}\n{\"event\":\"en");
         assert_eq!(lines.next_event().unwrap(), Some(Event::Started));
         assert_eq!(lines.next_event().unwrap(), None);
+        assert_eq!(lines.next_event().unwrap(), None);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_told_of_once() {
+        let whole = [vec![b' '; LINE_MAX_BYTES + 1], b"\n{\"event\":\"end\"}\n".to_vec()].concat();
+        let (mut lines, dir) = lines_of(&whole);
+        assert!(lines.next_event().is_err());
+        assert_eq!(lines.next_event().unwrap(), Some(Event::End));
+        assert_eq!(std::fs::read(dir.path().join("events")).unwrap(), b"{\"event\":\"end\"}\n");
+        let (mut lines, _dir) = lines_of(&whole[..=LINE_MAX_BYTES]);
+        assert!(lines.next_event().is_err());
         assert_eq!(lines.next_event().unwrap(), None);
     }
 
