@@ -4,17 +4,22 @@
 //! and their answers, with events in between (QEMU's docs/interop/qmp-spec).
 //! The socket is spoken to only then; until then QEMU's greeting waits in it.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::interrupt;
+
 /// QEMU answers at once or not at all.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// An answer is a few KiB; the registers of 64 processors some more.
-const LINE_MAX_BYTES: u64 = 1 << 20;
+const LINE_MAX_BYTES: usize = 1 << 20;
+
+/// More processors than any guest has; each has a place in a reason.
+pub const PROCESSORS_MAX: usize = 256;
 
 /// The rig's end of the monitor.
 #[derive(Debug)]
@@ -30,7 +35,7 @@ impl Monitor {
     /// # Errors
     /// It is none.
     pub fn new(socket: UnixStream) -> Result<Monitor> {
-        socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+        socket.set_read_timeout(Some(interrupt::POLL))?;
         socket.set_write_timeout(Some(ANSWER_LIMIT))?;
         let answers = BufReader::new(socket.try_clone()?);
         Ok(Monitor { socket, answers, greeted: false })
@@ -72,15 +77,11 @@ impl Monitor {
             self.greeted = true;
             self.execute("qmp_capabilities", json!({}))?;
         }
-        let request = json!({ "execute": command, "arguments": arguments });
-        writeln!(self.socket, "{request}").context("QEMU's monitor is gone")?;
+        // In one piece: a value is written word by word.
+        let request = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
+        self.socket.write_all(request.as_bytes()).context("QEMU's monitor is gone")?;
         let deadline = Instant::now() + ANSWER_LIMIT;
-        while Instant::now() < deadline {
-            let mut line = Vec::new();
-            self.answers.by_ref().take(LINE_MAX_BYTES).read_until(b'\n', &mut line)?;
-            if line.is_empty() {
-                bail!("QEMU's monitor is gone");
-            }
+        while let Some(line) = self.line(deadline)? {
             let mut answer: Value = serde_json::from_slice(&line)?;
             if let Some(error) = answer.get("error") {
                 bail!("QEMU's monitor refuses {command}: {error}");
@@ -92,6 +93,37 @@ impl Monitor {
         }
         bail!("QEMU's monitor does not answer {command}")
     }
+
+    /// The next line, if it is whole before the deadline: however slowly its
+    /// bytes come.
+    fn line(&mut self, deadline: Instant) -> Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        while Instant::now() < deadline {
+            interrupt::check()?;
+            let come = match self.answers.fill_buf() {
+                Ok([]) => bail!("QEMU's monitor is gone"),
+                Ok(come) => come,
+                Err(err) if is_nothing_yet(&err) => continue,
+                Err(err) => return Err(err).context("QEMU's monitor is gone"),
+            };
+            let end = come.iter().position(|&byte| byte == b'\n');
+            let taken = end.map_or(come.len(), |end| end + 1);
+            line.extend_from_slice(&come[..taken]);
+            self.answers.consume(taken);
+            if line.len() > LINE_MAX_BYTES {
+                bail!("QEMU's monitor sent a line that is too long");
+            }
+            if end.is_some() {
+                return Ok(Some(line));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a read has only waited for as long as it may, or a signal came.
+fn is_nothing_yet(err: &std::io::Error) -> bool {
+    matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 /// `RIP=ffffffff81000000 ...` or `EIP=c1000000 ...`, once a processor.
@@ -100,6 +132,7 @@ fn instruction_pointers(registers: &str) -> Vec<u64> {
         .split_whitespace()
         .filter_map(|word| word.strip_prefix("RIP=").or_else(|| word.strip_prefix("EIP=")))
         .filter_map(|number| u64::from_str_radix(number, 16).ok())
+        .take(PROCESSORS_MAX)
         .collect()
 }
 
@@ -113,6 +146,18 @@ mod tests {
                     \r\nCPU#1\r\nRIP=ffffffff81060000 RFL=2\r\nEIP=c10 EFL=2\r\n";
         assert_eq!(instruction_pointers(text), [0xffffffff8105d2a4, 0xffffffff81060000, 0xc10]);
         assert!(instruction_pointers("RIP=xyz").is_empty());
+    }
+
+    #[test]
+    fn bytes_that_come_slowly_are_no_answer() {
+        let (rig, qemu) = UnixStream::pair().unwrap();
+        let mut monitor = Monitor::new(rig).unwrap();
+        let start = Instant::now();
+        (&qemu).write_all(b"{\"return\":").unwrap();
+        assert_eq!(monitor.line(start + 2 * interrupt::POLL).unwrap(), None);
+        (&qemu).write_all(&vec![b' '; LINE_MAX_BYTES / 8]).unwrap();
+        assert_eq!(monitor.line(start + 4 * interrupt::POLL).unwrap(), None);
+        assert!(start.elapsed() < ANSWER_LIMIT);
     }
 
     #[test]
