@@ -9,9 +9,11 @@ use crate::guest::Loss;
 use crate::report::Verdict;
 use crate::say;
 
-/// What a workload may report in one trial, in objects and in bytes.
+/// What a workload may report in one trial, in objects and in bytes of memory.
 const DATA_MAX: usize = 100_000;
 const DATA_MAX_BYTES: usize = 32 << 20;
+/// What an entry of an object takes beside key and value: its hash, its place.
+const ENTRY_BYTES: usize = 48;
 
 /// The reports of one trial.
 pub struct Collected<'a> {
@@ -61,7 +63,7 @@ impl<'a> Collected<'a> {
             self.last_sign = Some(value);
             return Ok(());
         }
-        self.bytes += value.to_string().len();
+        self.bytes = self.bytes.saturating_add(weight(&value));
         if self.data.len() == DATA_MAX || self.bytes > DATA_MAX_BYTES {
             let reason = format!(
                 "the guest reported without end: more than {DATA_MAX} objects or {} MiB",
@@ -71,5 +73,38 @@ impl<'a> Collected<'a> {
         }
         self.data.push(value);
         Ok(())
+    }
+}
+
+/// What a value takes of memory, about: its text may be forty times smaller.
+fn weight(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(weight).sum(),
+            Value::Object(map) => {
+                map.iter().map(|(key, value)| ENTRY_BYTES + key.len() + weight(value)).sum()
+            }
+            _ => 0,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::Abi;
+    use crate::experiment::{self, Ask};
+    use serde_json::json;
+
+    #[test]
+    fn small_values_are_not_taken_for_their_text() {
+        let experiment = experiment::ALL[0];
+        let trial = experiment.plan(&Ask::new(&[Abi::I386], "6.1")).unwrap().remove(0);
+        let mut collected = Collected::new(experiment, &trial);
+        // A line of 256 KiB at most, of two bytes each.
+        let value = json!(vec![0; 128 << 10]);
+        let taken = (0..DATA_MAX).take_while(|_| collected.take(value.clone()).is_ok()).count();
+        let bytes = taken * (128 << 10) * size_of::<Value>();
+        assert!(taken > 0 && bytes <= DATA_MAX_BYTES, "{bytes} bytes are kept");
     }
 }
