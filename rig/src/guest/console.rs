@@ -16,9 +16,9 @@ use crate::say::printable;
 /// A file takes no more than this; a guest may print for ever.
 const FILE_MAX_BYTES: u64 = 16 << 20;
 /// How many lines are remembered.
-const TAIL_LINES: usize = 40;
+pub const TAIL_LINES: usize = 40;
 /// The longest line that is remembered, in bytes.
-const LINE_MAX_BYTES: usize = 1024;
+pub const LINE_MAX_BYTES: usize = 1024;
 
 /// How a kernel says that it killed a process because there was no memory.
 const OUT_OF_MEMORY: &str = "Out of memory: Killed process";

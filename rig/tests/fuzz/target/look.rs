@@ -1,0 +1,160 @@
+//! What a program reports, an object a line, and everything that is made of it:
+//! predictions, judgements, tables, pages.
+//!
+//! An object with the key `observed` is not reported: it says how the program
+//! ended, and what else was seen of it (see [`observed`]).
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use nlrig::abi::Abi;
+use nlrig::experiment::{ALL, Ask, Experiment, Facts, Judgement, Observed, Trial};
+use nlrig::limits::Prediction;
+use nlrig::report::{self, Environment, Report, TrialReport, Verdict, markdown, terminal};
+use nlrig_guest::protocol::Exit;
+use serde_json::{Map, Value};
+
+use super::{assert_brief, assert_fit_for_terminal};
+
+/// How many trials of each experiment see an input, chosen by the input.
+const TRIALS: usize = 3;
+
+/// An experiment and the trials of its default plan.
+pub type Planned = (&'static dyn Experiment, Vec<Trial>);
+
+/// All of them.
+pub fn plans() -> Vec<Planned> {
+    let ask = Ask::new(&Abi::ALL, "6.1");
+    ALL.iter().map(|experiment| (*experiment, experiment.plan(&ask).unwrap())).collect()
+}
+
+/// Predicts, judges and reports with every experiment.
+pub fn check(plans: &[Planned], input: &[u8]) {
+    let lines = input.split(|&byte| byte == b'\n');
+    let (told, data): (Vec<Value>, Vec<Value>) = lines
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .partition(|value: &Value| value.get("observed").is_some());
+    let told = told.first().and_then(|told| told.get("observed"));
+    let hash = hash(input);
+    let mut reports = Vec::new();
+    for (experiment, trials) in plans {
+        for at in 0..TRIALS {
+            let trial = &trials[hash.wrapping_add(at * trials.len() / TRIALS) % trials.len()];
+            reports.push(tried(*experiment, trial, &data, told));
+        }
+    }
+    assert_fit_to_read(reports);
+}
+
+fn hash(input: &[u8]) -> usize {
+    let mut hasher = DefaultHasher::new();
+    input.hash(&mut hasher);
+    hasher.finish() as usize
+}
+
+/// What comes of a trial whose program reported this.
+fn tried(
+    experiment: &dyn Experiment,
+    trial: &Trial,
+    data: &[Value],
+    told: Option<&Value>,
+) -> TrialReport {
+    // As run::collect does it: until one is made, or none can be.
+    let made = data.iter().map(|value| experiment.predict(trial, value));
+    let made = made.take_while(Result::is_ok).flatten().flatten().next();
+    if let Some(made) = &made {
+        assert_sound(made);
+    }
+    let observed = observed(data, told, made);
+    let judgement = experiment.judge(trial, &observed);
+    assert_judgement(&judgement);
+    let facts = Facts { attempts: 1, verdict: Duration::from_secs(1) };
+    let judgement = experiment.review(trial, judgement, &facts);
+    assert_judgement(&judgement);
+    report_of(experiment, trial, judgement, observed)
+}
+
+/// A prediction is a number, or a range with its ends in order.
+fn assert_sound(made: &Map<String, Value>) {
+    let Ok(made) = serde_json::from_value::<Prediction>(Value::Object(made.clone())) else {
+        return;
+    };
+    assert!(made.threads_at_least.is_none_or(|least| least < made.threads), "{made}");
+}
+
+/// What was seen of a trial; of all but the data the object says what, as far as
+/// it can be understood.
+fn observed(data: &[Value], told: Option<&Value>, made: Option<Map<String, Value>>) -> Observed {
+    let told = |key: &str| told.and_then(|told| told.get(key));
+    let exit = told("exit").and_then(|exit| serde_json::from_value(exit.clone()).ok());
+    let second = Duration::from_secs(1);
+    Observed {
+        data: data.iter().filter(|value| value.get("progress").is_none()).cloned().collect(),
+        exit: exit.unwrap_or(Exit::Code(0)),
+        predicted: told("predicted").and_then(Value::as_object).cloned().or(made),
+        // The console has made it printable.
+        out_of_memory: told("out_of_memory").and_then(Value::as_str).map(nlrig::say::printable),
+        last_sign: data.iter().rfind(|value| value.get("progress").is_some()).cloned(),
+        boot: second,
+        total: second,
+    }
+}
+
+fn assert_judgement(judgement: &Judgement) {
+    if let Some(reason) = &judgement.reason {
+        assert_brief("a judgement", reason);
+    }
+}
+
+fn report_of(
+    experiment: &dyn Experiment,
+    trial: &Trial,
+    judgement: Judgement,
+    observed: Observed,
+) -> TrialReport {
+    TrialReport {
+        experiment: experiment.name().to_string(),
+        name: trial.name.clone(),
+        abi: trial.abi,
+        kernel: "6.1.192".to_string(),
+        flavour: "default".to_string(),
+        accel: "tcg".to_string(),
+        params: trial.params.clone(),
+        verdict: judgement.verdict,
+        reason: judgement.reason,
+        attempts: 1,
+        first_loss: None,
+        blame: None,
+        vm: "vm-1".to_string(),
+        measured: judgement.measured,
+        predicted: observed.predicted,
+        published: trial.published.clone(),
+        duration_s: 1.0,
+        clocksource: None,
+        artifacts: BTreeMap::new(),
+        console_tail: Vec::new(),
+    }
+}
+
+/// Renders a report in every way there is.
+fn assert_fit_to_read(trials: Vec<TrialReport>) {
+    let report = Report {
+        schema: report::SCHEMA.to_string(),
+        started_at: String::new(),
+        duration_s: 1.0,
+        first_vm_s: None,
+        environment: Environment::default(),
+        trials,
+    };
+    let sections = nlrig::run::sections(&report, ALL);
+    for section in &sections {
+        let columns = section.columns.len();
+        assert!(section.rows.iter().all(|row| row.len() == columns), "{section:?}");
+        assert_fit_for_terminal("a table", &terminal::section(section));
+    }
+    assert_fit_for_terminal("the page", &markdown::page(&report, &sections));
+    let written = serde_json::to_string_pretty(&report).unwrap();
+    let read: Report = serde_json::from_str(&written).unwrap();
+    assert!(read.trials.iter().all(|trial| trial.verdict != Verdict::Skip));
+}
