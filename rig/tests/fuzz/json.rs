@@ -71,8 +71,29 @@ pub fn change(random: &mut Random, value: &mut Value) {
     let chosen = random.below(count(value));
     let other = random.below(count(value));
     let donor = nth(value, &mut { other }).cloned().unwrap_or(Value::Null);
-    if let Some(value) = nth(value, &mut { chosen }) {
+    // A list of many numbers must not hide the few that stand alone.
+    let place =
+        if random.one_in(3) { nth(value, &mut { chosen }) } else { Some(inside(random, value)) };
+    if let Some(value) = place {
         change_here(random, value, donor);
+    }
+}
+
+/// A value somewhere inside: each step is to any of the next values alike.
+fn inside<'a>(random: &mut Random, value: &'a mut Value) -> &'a mut Value {
+    let length = match &*value {
+        Value::Array(items) => items.len(),
+        Value::Object(map) => map.len(),
+        _ => 0,
+    };
+    if length == 0 || random.one_in(12) {
+        return value;
+    }
+    let at = random.below(length);
+    match value {
+        Value::Array(items) => inside(random, &mut items[at]),
+        Value::Object(map) => inside(random, map.values_mut().nth(at).unwrap()),
+        leaf => leaf,
     }
 }
 
