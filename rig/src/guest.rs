@@ -8,7 +8,9 @@
 pub mod autopsy;
 mod boot;
 pub mod console;
+mod end;
 pub mod events;
+mod job;
 pub mod log;
 pub mod monitor;
 pub mod splat;
@@ -16,7 +18,6 @@ pub mod streams;
 pub mod watch;
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nlrig_guest::protocol::{Event, Exit, Job, Misbehaviour, Request};
+use nlrig_guest::protocol::{Event, Request};
 
 use crate::budget::Held;
 use crate::interrupt;
@@ -40,15 +41,6 @@ use events::Lines;
 use monitor::Monitor;
 use streams::Streams;
 pub use watch::Limits;
-use watch::{Due, Watch};
-
-/// How long the guest may take to end once it was told to.
-const END_LIMIT: Duration = Duration::from_secs(20);
-/// How long QEMU may take to close once its guest is gone.
-const QEMU_END_LIMIT: Duration = Duration::from_secs(5);
-/// How long the console may lag behind an event that says that there is
-/// something on it.
-const CONSOLE_LAG: Duration = Duration::from_millis(500);
 
 /// A machine that did not do what it was asked, and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,78 +130,6 @@ enum Woken {
 }
 
 impl Guest {
-    /// Runs one job to its end; `data` gets every object that its program
-    /// reports.
-    ///
-    /// # Errors
-    /// A [`Loss`] if the program was late or the machine was lost; whatever
-    /// `data` failed with.
-    pub fn run(
-        &mut self,
-        job: &Job,
-        limits: Limits,
-        mut data: impl FnMut(serde_json::Value) -> Result<()>,
-    ) -> Result<Exit> {
-        self.send(&Request::Run(job.clone()))?;
-        let mut watch = Watch::new(limits, Instant::now());
-        loop {
-            let now = Instant::now();
-            let wait = match watch.due(now) {
-                Due::Wait(wait) => wait,
-                Due::Ask => {
-                    self.send(&Request::Ping)?;
-                    watch.asked(now);
-                    continue;
-                }
-                Due::Late => return Err(self.late(watch.passed(now), limits.answer)?),
-                Due::Dead => {
-                    let silent = seconds(limits.answer);
-                    let what = format!("nobody in the guest answered within {silent}");
-                    return Err(self.hung(&what)?);
-                }
-            };
-            let heard = self.heard_bytes();
-            let event = self.event_within(wait.min(interrupt::POLL))?;
-            let now = Instant::now();
-            if self.heard_bytes() != heard {
-                watch.heard(now);
-            }
-            if self.console.splat().is_some_and(|splat| splat.verdict == Verdict::Oops) {
-                watch.doom(now);
-            }
-            match event {
-                None => continue,
-                Some(Event::Started) => self.streams.open(),
-                Some(Event::Data { value }) => data(value)?,
-                Some(Event::Pong) if watch.answered(now) => continue,
-                Some(Event::Exited { status, stdout_bytes, stderr_bytes, taint }) => {
-                    self.taint = taint;
-                    self.drain_streams(stdout_bytes, stderr_bytes)?;
-                    self.let_console_catch_up(&status)?;
-                    return Ok(status);
-                }
-                Some(event) => return Err(self.out_of_order(&event)),
-            }
-            watch.sign(now);
-        }
-    }
-
-    /// What is wrong with the guest's kernel so far, from its console and its
-    /// taint mask.
-    pub fn trouble(&self) -> Option<Loss> {
-        if let Some(splat) = self.console.splat() {
-            return Some(Loss::new(splat.verdict, splat.describe()));
-        }
-        let (verdict, names) = splat::taint(self.taint)?;
-        Some(Loss::new(verdict, format!("the kernel is tainted: {names}")))
-    }
-
-    /// The kernel's own words, if it killed a process of this job for want of
-    /// memory.
-    pub fn out_of_memory(&self) -> Option<&str> {
-        self.console.out_of_memory()
-    }
-
     /// Keeps what it says from now on in another folder, for another trial.
     ///
     /// # Errors
@@ -221,23 +141,6 @@ impl Guest {
             .with_context(|| format!("cannot write to {}", dir.display()))?;
         self.dir = dir.to_path_buf();
         Ok(())
-    }
-
-    /// Keeps what the next program writes in files, of limited size, `stdout`
-    /// and `stderr` in its folder.
-    ///
-    /// # Errors
-    /// They cannot be made.
-    pub fn keep_output(&mut self) -> Result<()> {
-        self.streams.keep_in(&self.dir)
-    }
-
-    /// Asks the guest to do its next job wrongly.
-    ///
-    /// # Errors
-    /// A [`Loss`] if the machine is gone.
-    pub fn misbehave(&mut self, how: Misbehaviour) -> Result<()> {
-        self.send(&Request::Misbehave(how))
     }
 
     /// What of this machine a test can break from outside.
@@ -253,12 +156,6 @@ impl Guest {
         })
     }
 
-    /// Lets a command use the rig's own standard streams, from its start to
-    /// its end.
-    pub fn forward_streams(&mut self) {
-        self.streams.forward();
-    }
-
     /// The most memory that QEMU and the share daemons have held so far, each
     /// at its own peak, in bytes. A page of the guest's that a daemon has
     /// touched counts for it too, so this is rather too much than too little.
@@ -268,35 +165,6 @@ impl Guest {
     pub fn peak_bytes(&self) -> Result<u64> {
         let processes = self.shares.iter().map(Share::id).chain([self.qemu.id()]);
         processes.map(procfs::peak_bytes).sum()
-    }
-
-    /// Ends the machine and waits until it is gone.
-    ///
-    /// # Errors
-    /// A [`Loss`] if the last event did not come, or the kernel panicked after
-    /// it.
-    pub fn end(mut self) -> Result<()> {
-        self.send(&Request::End)?;
-        let deadline = Instant::now() + self.end_limit;
-        match self.next_event(deadline)? {
-            Some(Event::End) => {}
-            Some(event) => return Err(self.out_of_order(&event)),
-            None => return Err(self.hung("the guest did not end when it was told to")?),
-        }
-        // The guest waits for this: what is still queued there is then ours.
-        let _ = self.control.shutdown(Shutdown::Both);
-        let deadline = Instant::now() + QEMU_END_LIMIT;
-        while self.qemu.try_wait()?.is_none() && Instant::now() < deadline {
-            // QEMU waits for nobody to read its console.
-            self.listen_for(Duration::from_millis(5))?;
-            interrupt::check()?;
-        }
-        self.qemu.kill();
-        self.console.drain();
-        match self.console.splat() {
-            Some(splat) => Err(loss(splat.verdict, splat.describe())),
-            None => Ok(()),
-        }
     }
 
     fn send(&mut self, request: &Request) -> Result<()> {
@@ -338,46 +206,6 @@ impl Guest {
             Woken::Nothing if self.share_failure().is_some() => Err(self.post_mortem()),
             Woken::Nothing => Ok(None),
         }
-    }
-
-    /// What the guest said cannot be; its console may know why.
-    fn confused(&mut self, nonsense: Loss) -> anyhow::Error {
-        match self.listen_for(CONSOLE_LAG) {
-            Ok(()) => self.with_splat(nonsense).into(),
-            Err(err) => err,
-        }
-    }
-
-    fn out_of_order(&mut self, event: &Event) -> anyhow::Error {
-        let event = format!("{event:?}");
-        let name = event.split([' ', '{']).next().unwrap_or_default();
-        self.confused(Loss::new(Verdict::LostVm, format!("the guest sent {name} out of order")))
-    }
-
-    /// How much has come of what nobody asked for.
-    fn heard_bytes(&self) -> u64 {
-        self.console.bytes() + self.streams.come()
-    }
-
-    /// The kernel prints before it lets anybody know, but what it prints comes
-    /// another way.
-    fn let_console_catch_up(&mut self, exit: &Exit) -> Result<()> {
-        self.listen_for(Duration::from_millis(5))?;
-        let deadline = Instant::now() + CONSOLE_LAG;
-        let killed = *exit == Exit::Signal(libc::SIGKILL);
-        let tainted =
-            splat::taint(self.taint).is_some_and(|(verdict, _)| verdict != Verdict::Taint);
-        let lacks = |console: &Console| {
-            console.splat().is_none() && (tainted || killed && console.out_of_memory().is_none())
-        };
-        while lacks(&self.console) && Instant::now() < deadline {
-            self.listen_for(Duration::from_millis(10))?;
-        }
-        // The rest of a call trace.
-        if self.console.splat().is_some() {
-            self.listen_for(CONSOLE_LAG)?;
-        }
-        Ok(())
     }
 
     /// Waits for anything to happen, at most this long, and deals with all of
@@ -431,77 +259,6 @@ impl Guest {
             None if gone => Ok(Woken::Gone),
             None => Ok(Woken::Nothing),
         }
-    }
-
-    /// Waits for the bytes that the guest says it sent, and until they are
-    /// written. How long the reader of the rig's own output takes is up to it.
-    fn drain_streams(&mut self, stdout_bytes: u64, stderr_bytes: u64) -> Result<()> {
-        let mut deadline = Instant::now() + END_LIMIT;
-        loop {
-            let lack = self.streams.lack(stdout_bytes, stderr_bytes);
-            if !lack && !self.streams.hold() {
-                break;
-            }
-            interrupt::check()?;
-            if lack && !self.streams.hold() && Instant::now() > deadline {
-                return Err(loss(Verdict::LostVm, "the command's output did not arrive whole"));
-            }
-            let come = self.streams.come();
-            if matches!(self.wake(interrupt::POLL)?, Woken::Gone) {
-                return Err(self.post_mortem());
-            }
-            if self.streams.come() > come {
-                deadline = Instant::now() + END_LIMIT;
-            }
-        }
-        self.streams.close();
-        Ok(())
-    }
-
-    /// Why a share's daemon is gone, if one is.
-    fn share_failure(&mut self) -> Option<String> {
-        self.shares.iter_mut().find_map(Share::failure)
-    }
-
-    /// Why a machine is gone before its last event, from what it left.
-    fn post_mortem(&mut self) -> anyhow::Error {
-        let share = self.share_failure();
-        // QEMU closes its sockets before it is gone, and the console may hold
-        // more than was read.
-        let deadline = Instant::now() + QEMU_END_LIMIT;
-        let mut status = None;
-        while share.is_none() && status.is_none() && Instant::now() < deadline {
-            status = self.qemu.try_wait().ok().flatten();
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // Its pipes end with it, so that what is left in them can be read out.
-        self.qemu.kill();
-        self.console.drain();
-        self.complaints.drain();
-        if let Some(splat) = self.console.splat().filter(|splat| splat.verdict == Verdict::Panic) {
-            return loss(Verdict::Panic, splat.describe());
-        }
-        if let Some(reason) = share.or_else(|| self.share_failure()) {
-            return Loss::blamed(Verdict::LostVm, reason, Blame::Host).into();
-        }
-        let how = match status {
-            Some(status) => format!("QEMU ended ({status})"),
-            None => "the guest or QEMU closed the event port".to_string(),
-        };
-        let why = match self.complaints.tail().last() {
-            Some(line) => format!(": {line}"),
-            None if status.is_some_and(|status| status.success()) => {
-                ": it has rebooted, or reset its processor by a triple fault".to_string()
-            }
-            None => String::new(),
-        };
-        let reason = format!("{how} without the guest's last event{why}");
-        // A guest cannot make QEMU fail; a reset of its machine is a success.
-        let blame = match status {
-            Some(status) if !status.success() => Blame::Qemu,
-            _ => Blame::Guest,
-        };
-        self.with_splat(Loss::blamed(Verdict::LostVm, reason, blame)).into()
     }
 }
 

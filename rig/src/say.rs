@@ -118,9 +118,11 @@ pub fn printable(text: &str) -> String {
 /// The longest text that [`brief`] leaves as it is, in bytes.
 pub const BRIEF_MAX_BYTES: usize = 8 << 10;
 
-/// A text that a person reads, cut where nobody reads on: a guest may make it
-/// as long as all that it has reported.
-pub fn brief(mut text: String) -> String {
+/// A text that a person reads, on one line and cut where nobody reads on: a
+/// guest may make it as long as all that it has reported, and begin a line with
+/// words that look like the rig's.
+pub fn brief(text: String) -> String {
+    let mut text = text.replace('\n', " ");
     if text.len() > BRIEF_MAX_BYTES {
         let bytes = text.len();
         let end = (0..=BRIEF_MAX_BYTES).rev().find(|&end| text.is_char_boundary(end));
@@ -198,6 +200,7 @@ mod tests {
 
     #[test]
     fn what_nobody_reads_is_cut() {
+        assert_eq!(brief("one\nnlrig: two".to_string()), "one nlrig: two");
         let short = "é".repeat(BRIEF_MAX_BYTES / 2);
         assert_eq!(brief(short.clone()), short);
         let cut = brief(format!("x{short}"));

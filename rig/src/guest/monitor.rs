@@ -27,6 +27,9 @@ pub struct Monitor {
     socket: UnixStream,
     answers: BufReader<UnixStream>,
     greeted: bool,
+    /// An answer did not come; one that comes late must not be taken for that to
+    /// another command.
+    given_up: bool,
 }
 
 impl Monitor {
@@ -38,7 +41,7 @@ impl Monitor {
         socket.set_read_timeout(Some(interrupt::POLL))?;
         socket.set_write_timeout(Some(ANSWER_LIMIT))?;
         let answers = BufReader::new(socket.try_clone()?);
-        Ok(Monitor { socket, answers, greeted: false })
+        Ok(Monitor { socket, answers, greeted: false, given_up: false })
     }
 
     /// The instruction pointer of each processor, in their order.
@@ -73,6 +76,9 @@ impl Monitor {
     }
 
     fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        if self.given_up {
+            bail!("QEMU's monitor does not answer");
+        }
         if !self.greeted {
             self.greeted = true;
             self.execute("qmp_capabilities", json!({}))?;
@@ -91,6 +97,7 @@ impl Monitor {
             }
             // The greeting, or an event.
         }
+        self.given_up = true;
         bail!("QEMU's monitor does not answer {command}")
     }
 

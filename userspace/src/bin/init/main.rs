@@ -8,6 +8,7 @@ mod channel;
 mod job;
 mod misbehave;
 mod mounts;
+mod pipes;
 mod tasks;
 
 use std::fs::{self, File};
