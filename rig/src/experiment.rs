@@ -147,6 +147,14 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Whether both can run in one machine, one after the other.
+    pub fn shares_a_boot_with(&self, other: &Trial) -> bool {
+        let machine = |trial: &Trial| (trial.abi, trial.cpus, trial.memory_bytes);
+        let harmless =
+            |trial: &Trial| !trial.alone && trial.fault.is_none() && trial.job.sysctls.is_empty();
+        harmless(self) && harmless(other) && machine(self) == machine(other)
+    }
+
     /// How long the program may take on a machine that is so many times slower.
     pub fn limits(&self, slowdown: u32) -> Limits {
         let limits = self.limits.times(slowdown);

@@ -102,21 +102,13 @@ fn groups(planned: &[Planned]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     for (index, one) in planned.iter().enumerate() {
         match groups.last_mut() {
-            Some(group) if share_a_boot(&planned[group.start].trial, &one.trial) => {
+            Some(group) if planned[group.start].trial.shares_a_boot_with(&one.trial) => {
                 group.end = index + 1;
             }
             _ => groups.push(index..index + 1),
         }
     }
     groups
-}
-
-/// Whether two trials can run in one machine, one after the other.
-pub fn share_a_boot(one: &Trial, other: &Trial) -> bool {
-    let kind = |trial: &Trial| (trial.abi, trial.cpus, trial.memory_bytes);
-    let harmless =
-        |trial: &Trial| !trial.alone && trial.fault.is_none() && trial.job.sysctls.is_empty();
-    harmless(one) && harmless(other) && kind(one) == kind(other)
 }
 
 #[cfg(test)]

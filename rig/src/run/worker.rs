@@ -14,7 +14,6 @@ use serde_json::{Map, Value};
 
 use super::Planned;
 use super::collect::Collected;
-use super::schedule::share_a_boot;
 use crate::artifact::Built;
 use crate::error;
 use crate::experiment::{Experiment, Facts, Fault, Judgement, Observed, Sabotage, Trial};
@@ -251,7 +250,7 @@ impl<'a> Worker<'a> {
     fn machine_for(&mut self, trial: &Trial, built: &Built, dir: &Path) -> Result<Machine> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         if let Some(mut machine) = self.machine.take()
-            && share_a_boot(&machine.last, trial)
+            && machine.last.shares_a_boot_with(trial)
         {
             machine.guest.turn_to(dir)?;
             return Ok(machine);
