@@ -53,7 +53,7 @@ impl Child {
                 prctl::set_pdeathsig(Signal::SIGKILL)?;
                 // The parent may have died before that took effect.
                 if getppid() != parent {
-                    return Err(io::Error::other("the rig is gone"));
+                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
                 }
                 nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
                 // SAFETY: this process was just forked and has one thread.
@@ -340,6 +340,14 @@ mod tests {
         assert!(err.contains("the build failed") && err.contains("x.c:1: error: bad"), "{err}");
         assert!(!err.contains("y.c"), "{err}");
         assert_eq!(std::fs::read_to_string(log).unwrap().lines().count(), 3);
+    }
+
+    /// flex waits for all of its children before it ends, whoever made them.
+    #[test]
+    fn a_program_has_no_child_that_it_has_not_started() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "read children < /proc/$$/task/$$/children; echo \"[$children]\""]);
+        assert_eq!(capture(command, Duration::from_secs(10)).unwrap(), "[]\n");
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //! it becomes its program. The keeper reads from a pipe, the lifeline, whose
 //! other end only the rig holds: when the rig is done with the child, or is
 //! gone in whatever way, the read ends.
+//!
+//! The keeper is no child of the child: a program that waits until all of its
+//! children have ended, as flex does, would wait for it for ever.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -19,11 +22,35 @@ use std::os::fd::RawFd;
 /// The caller is the only thread of its process, as between fork and exec.
 pub unsafe fn fork(lifeline: RawFd) -> io::Result<()> {
     // SAFETY: with a single thread no lock is held by another one; the new
-    // process makes system calls only.
+    // processes make system calls only.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => keep(lifeline),
-        _ => Ok(()),
+        // SAFETY: as above.
+        0 => match unsafe { libc::fork() } {
+            0 => keep(lifeline),
+            // SAFETY: this process ends, and the keeper is nobody's child.
+            pid => unsafe { libc::_exit(i32::from(pid < 0)) },
+        },
+        between => wait_for(between),
+    }
+}
+
+/// Waits for the process between the child and its keeper.
+fn wait_for(between: libc::pid_t) -> io::Result<()> {
+    loop {
+        let mut status = 0;
+        // SAFETY: the pointer is that of `status`.
+        if unsafe { libc::waitpid(between, &mut status, 0) } == between {
+            return match status {
+                0 => Ok(()),
+                // Not one with words, which are allocated.
+                _ => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+            };
+        }
+        let err = io::Error::last_os_error();
+        if err.kind() != io::ErrorKind::Interrupted {
+            return Err(err);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Trial> {
         test("ordinary-user", ordinary_user),
         test("report-to-a-full-device", report_to_a_full_device),
         test("report-on-a-full-disk", report_on_a_full_disk),
+        test("doctor", doctor),
         test("memory-short", memory_short),
         test("two-machines-at-once", two_at_once),
         // Compiles the rig twice.
@@ -75,6 +76,14 @@ fn report_on_a_full_disk() -> Outcome {
     let output = mounted(&after, &run).output()?;
     full(&output, out)?;
     check("the former report survives", output.stdout.ends_with(b"old\n"), &output)
+}
+
+/// Where these tests run a run works, and the doctor says so at once.
+fn doctor() -> Outcome {
+    let output = nlrig(&["doctor"]).output()?;
+    check("a run would work", output.status.success(), &output)?;
+    let missing = output.stdout.windows(7).any(|word| word == b"MISSING");
+    check("nothing is missing", !missing, &output)
 }
 
 /// No host holds this guest: nothing is started, and that is no failure.
