@@ -216,7 +216,7 @@ impl Claim {
 /// has one processor: two emulated machines on two cores starve each other's
 /// timer calibration. Never more than there are: a guest with more processors
 /// than its host is slow, and must be possible.
-pub fn cores(accel: Accel, cpus: u32, host_cores: u32) -> u32 {
+fn cores(accel: Accel, cpus: u32, host_cores: u32) -> u32 {
     let wanted = match accel {
         Accel::Kvm => cpus,
         Accel::Tcg => cpus.max(2),

@@ -38,7 +38,7 @@ struct Volume {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Run experiments: all of them, or those that are named
+    /// Run experiments: those that are named, or all that run by default
     Run {
         /// Names, as `list` shows them
         experiments: Vec<String>,

@@ -109,6 +109,8 @@ pub struct Guest {
     symbols: PathBuf,
     /// Its kernel's taint mask, when it last told.
     taint: u64,
+    /// Questions that it has not answered yet.
+    pongs_due: u32,
     was_ready: bool,
     /// How long it may take to end.
     end_limit: Duration,
@@ -200,6 +202,11 @@ impl Guest {
             }
         };
         match woken {
+            // An answer may come after the program's end, or later.
+            Woken::Event(Event::Pong) if self.pongs_due > 0 => {
+                self.pongs_due -= 1;
+                Ok(None)
+            }
             Woken::Event(event) => Ok(Some(event)),
             Woken::Gone => Err(self.post_mortem()),
             // A guest whose share is gone waits for it for ever.

@@ -13,8 +13,9 @@ use anyhow::Result;
 use crate::abi::Arch;
 use crate::accel::{self, Accel, Choice, PROBE_LIMIT, Wish};
 use crate::artifact::Built;
-use crate::budget::Budget;
+use crate::budget::{Budget, Held};
 use crate::cache::Cache;
+use crate::error::Interrupted;
 use crate::guest::{Boot, Guest, Loss};
 use crate::qemu::{self, Machine};
 use crate::report::{Blame, Verdict};
@@ -38,6 +39,8 @@ pub struct Lab {
     wish: Wish,
     budget: Budget,
     chosen: Mutex<BTreeMap<Arch, Choice>>,
+    /// Held by who tries KVM, which takes a machine and so may have to wait.
+    trying: Mutex<()>,
     versions: Mutex<BTreeMap<Arch, String>>,
 }
 
@@ -61,8 +64,8 @@ impl Lab {
     /// Nobody knows how much memory this host has.
     pub fn new(program: PathBuf, cache: Cache, wish: Wish) -> Result<Lab> {
         let budget = Budget::of_host(&cache)?;
-        let (chosen, versions) = Default::default();
-        Ok(Lab { program, cache, wish, budget, chosen, versions })
+        let (chosen, trying, versions) = Default::default();
+        Ok(Lab { program, cache, wish, budget, chosen, trying, versions })
     }
 
     /// QEMU's version for an architecture.
@@ -79,21 +82,25 @@ impl Lab {
         Ok(version)
     }
 
-    /// The accelerator for guests of this kernel.
+    /// The accelerator for guests of this kernel. Who holds a machine asks only
+    /// for its own kernel's, which is known and not waited for.
     ///
     /// # Errors
     /// KVM was asked for and does not work; there is no QEMU.
     pub fn accel(&self, built: &Built) -> Result<Choice> {
         let arch = built.kernel.arch;
-        // Who else needs it waits until it is known.
-        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(choice) = chosen.get(&arch) {
-            return Ok(choice.clone());
+        if let Some(choice) = self.known_accel(arch) {
+            return Ok(choice);
+        }
+        let _trying = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have tried it meanwhile.
+        if let Some(choice) = self.known_accel(arch) {
+            return Ok(choice);
         }
         let holds_for = accel::holds_for(&self.qemu(arch)?, &built.kernel.image_sha256);
         let choice = accel::choose(self.wish, &self.cache, arch, &holds_for, || self.probe(built))?;
         say::detail(&format!("{arch} guests run under {}: {}", choice.used.name(), choice.reason));
-        chosen.insert(arch, choice.clone());
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(arch, choice.clone());
         Ok(choice)
     }
 
@@ -107,7 +114,8 @@ impl Lab {
     fn probe(&self, built: &Built) -> Result<accel::Probe> {
         let dir = Scratch::new()?;
         let needs = Needs { cpus: 2, memory_bytes: PROBE_MEMORY_BYTES, ..Needs::default() };
-        let guest = self.start(built, Accel::Kvm, needs, dir.path(), PROBE_LIMIT);
+        let room = self.room_for(Accel::Kvm, &needs)?;
+        let guest = self.start(built, Accel::Kvm, needs, room, dir.path(), PROBE_LIMIT);
         probed(guest.and_then(Guest::end))
     }
 
@@ -120,15 +128,40 @@ impl Lab {
         Ok(self.budget.at_once(&self.budget.claim(accel, cpus, memory_bytes)))
     }
 
-    /// Boots a guest once the host has room for it; its console and the rest
-    /// are kept in `dir`.
+    /// Waits until the host has room for such a machine.
+    ///
+    /// # Errors
+    /// See [`Lab::accel`]; a [`Loss`] if the host can never hold it, or did not
+    /// have the room in time.
+    pub fn room(&self, built: &Built, needs: &Needs) -> Result<Held> {
+        self.room_for(self.accel(built)?.used, needs)
+    }
+
+    fn room_for(&self, accel: Accel, needs: &Needs) -> Result<Held> {
+        let claim = self.budget.claim(accel, needs.cpus, needs.memory_bytes);
+        let lost = |verdict, reason| Loss::blamed(verdict, reason, Blame::Host).into();
+        if let Some(lack) = self.budget.lacks(&claim) {
+            return Err(lost(Verdict::Skip, lack));
+        }
+        let waiting = || {
+            say::status("waiting for memory and cores that other machines of the rig hold");
+        };
+        match self.budget.take(&claim, waiting) {
+            Err(err) if err.is::<Interrupted>() => Err(err),
+            Err(err) => Err(lost(Verdict::Infra, format!("{err:#}"))),
+            Ok(held) => Ok(held),
+        }
+    }
+
+    /// Boots a guest in the room it was given; its console and the rest are
+    /// kept in `dir`.
     ///
     /// # Errors
     /// See [`Guest::boot`] and [`Lab::accel`]; a [`Loss`] if the guest came up
-    /// with faults, or this host can never hold it.
-    pub fn boot(&self, built: &Built, needs: Needs, dir: &Path) -> Result<Guest> {
+    /// with faults.
+    pub fn boot(&self, built: &Built, needs: Needs, room: Held, dir: &Path) -> Result<Guest> {
         let accel = self.accel(built)?.used;
-        let guest = self.start(built, accel, needs, dir, BOOT_LIMIT * accel.slowdown())?;
+        let guest = self.start(built, accel, needs, room, dir, BOOT_LIMIT * accel.slowdown())?;
         if guest.ready.faults.is_empty() {
             return Ok(guest);
         }
@@ -142,16 +175,10 @@ impl Lab {
         built: &Built,
         accel: Accel,
         needs: Needs,
+        held: Held,
         dir: &Path,
         limit: Duration,
     ) -> Result<Guest> {
-        let claim = self.budget.claim(accel, needs.cpus, needs.memory_bytes);
-        if let Some(lack) = self.budget.lacks(&claim) {
-            return Err(Loss::blamed(Verdict::Skip, lack, Blame::Host).into());
-        }
-        let held = self.budget.take(&claim, || {
-            say::status("waiting for memory and cores that other machines of the rig hold");
-        })?;
         let mut command_line = built.image.command_line.clone();
         if accel == Accel::Tcg {
             let khz = accel::tsc_khz().to_string();
@@ -194,12 +221,13 @@ impl Lab {
 }
 
 /// Only what the machine itself did counts: an interruption, a full disk or a
-/// dead share daemon says nothing of KVM.
+/// dead share daemon says nothing of KVM, and nor does a kernel that warns.
 fn probed(booted: Result<()>) -> Result<accel::Probe> {
     match booted {
         Ok(()) => Ok(Ok(())),
         Err(err) => match err.downcast::<Loss>() {
             Ok(loss) if loss.blame == Blame::Host => Err(loss.into()),
+            Ok(loss) if matches!(loss.verdict, Verdict::Warning | Verdict::Oops) => Ok(Ok(())),
             Ok(loss) => Ok(Err(loss.reason)),
             Err(err) => Err(err),
         },
@@ -209,7 +237,6 @@ fn probed(booted: Result<()>) -> Result<accel::Probe> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Interrupted;
 
     #[test]
     fn only_the_machines_own_failure_is_a_verdict_on_kvm() {
@@ -219,6 +246,7 @@ mod tests {
             assert_eq!(probed(lost(blame)).unwrap(), Err("why".to_string()));
         }
         assert!(probed(lost(Blame::Host)).is_err());
+        assert_eq!(probed(Err(Loss::new(Verdict::Warning, "why").into())).unwrap(), Ok(()));
         let err = probed(Err(Interrupted.into())).unwrap_err();
         assert!(err.is::<Interrupted>());
     }

@@ -32,14 +32,14 @@ pub struct Report {
     pub started_at: String,
     /// From start to end, builds included.
     pub duration_s: f64,
-    /// From the start of the process to the start of its first QEMU: that of
-    /// the first trial, absent if it did not come up. cargo, `cargo xtask` and
+    /// From the start of the process to the start of the first QEMU whose guest
+    /// came up, absent if none did. cargo, `cargo xtask` and
     /// the rig become one another, so their time is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_vm_s: Option<f64>,
     /// What it ran on.
     pub environment: Environment,
-    /// In the order in which they ran.
+    /// In the order in which they were planned.
     pub trials: Vec<TrialReport>,
 }
 
@@ -109,7 +109,8 @@ pub struct TrialReport {
     pub predicted: Option<Map<String, Value>>,
     /// What others have published.
     pub published: Vec<Value>,
-    /// From the start of the VM to its end.
+    /// From the start of its machine, or of its program in one that was there, to
+    /// the verdict; both tries, and no waiting for room on the host.
     pub duration_s: f64,
     /// The clock that the guest's times come from.
     pub clocksource: Option<String>,

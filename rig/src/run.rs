@@ -113,7 +113,8 @@ impl Run {
     }
 
     /// Runs all trials, as many machines at once as the host holds, or as many
-    /// as are asked for; says how each went.
+    /// as are asked for; says how each went. What is not begun after `limit` is
+    /// not run; builds do not count.
     ///
     /// # Errors
     /// Only what ends the run: an interruption, a full disk. What was found
@@ -128,7 +129,8 @@ impl Run {
             .iter()
             .map(|planned| self.built(planned.trial.abi))
             .collect::<Result<Vec<_>>>()?;
-        let schedule = Schedule { planned, built: &built, at_once, deadline: self.start + limit };
+        let schedule =
+            Schedule { planned, built: &built, at_once, deadline: Instant::now() + limit };
         let (trials, ended) = schedule.run(&self.stage);
         self.report.trials.extend(trials);
         for built in &built {

@@ -113,7 +113,8 @@ fn threads(
         }],
         ..Needs::default()
     };
-    let mut guest: Guest = lab.boot(built, needs, dir)?;
+    let room = lab.room(built, &needs)?;
+    let mut guest: Guest = lab.boot(built, needs, room, dir)?;
     let rounds = job::rounds(&mut guest, rounds)?;
     // Before its end: there is nothing to look at after it.
     let bytes = guest.peak_bytes()?;

@@ -60,7 +60,10 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
     };
     let slowdown = lab.accel(&built)?.used.slowdown();
     let limits = Limits::fixed(options.guest.timeout.unwrap_or(LIMIT), slowdown);
-    let exit = lab.boot(&built, needs, dir.path()).and_then(|guest| run(guest, &job, limits));
+    let exit = lab
+        .room(&built, &needs)
+        .and_then(|room| lab.boot(&built, needs, room, dir.path()))
+        .and_then(|guest| run(guest, &job, limits));
     match exit {
         Ok(exit) => Ok(status(exit)),
         // The reader of the output is gone, and so would be a command run here.

@@ -12,7 +12,8 @@ use crate::report::{self, terminal};
 use crate::run::{self, Run};
 use crate::{say, usage};
 
-/// Runs the experiments of these names, or all; gives back the exit status.
+/// Runs the experiments of these names, or all that run by default; gives back
+/// the exit status.
 ///
 /// # Errors
 /// See the steps in [`crate::run`].

@@ -8,10 +8,11 @@ use anyhow::Result;
 use nlrig_guest::protocol::{Event, Request, Task};
 
 use super::{Guest, Loss, Woken, seconds};
+use crate::error::Interrupted;
 use crate::kernel::symbols::Symbols;
 use crate::qemu;
 use crate::report::Verdict;
-use crate::say::printable;
+use crate::say::{brief, printable};
 
 /// How long the console is listened to after a request to the kernel itself. A
 /// serial line of a guest takes some ten thousand characters a second.
@@ -37,10 +38,13 @@ impl Guest {
         let what = format!("the program was not done after {}", seconds(passed));
         // PID 1 may wait for a reader of what it passes on.
         self.streams.discard();
-        let Some(tasks) = self.ask_for_tasks(answer)? else {
+        let Some((tasks, cut)) = self.ask_for_tasks(answer)? else {
             return self.hung(&format!("{what}, and nobody answers in the guest"));
         };
-        let text = show(&tasks);
+        let mut text = show(&tasks);
+        if cut {
+            text.push_str("and more, which were not looked at\n");
+        }
         crate::cache::write(&self.dir.join(TASKS_FILE), text)?;
         let reason = format!("{what}; {}", summary(&tasks));
         Ok(self.with_splat(Loss::new(Verdict::Timeout, reason)).into())
@@ -54,6 +58,7 @@ impl Guest {
         let splat = self.console.splat().cloned();
         match self.processors() {
             Ok(places) => reason.push_str(&format!("; {places}")),
+            Err(err) if err.is::<Interrupted>() => return Err(err),
             Err(err) => reason.push_str(&format!("; {err:#}")),
         }
         if self.was_ready {
@@ -116,9 +121,13 @@ impl Guest {
     }
 
     /// Takes in what comes, events aside, for so long or until the end.
-    pub(super) fn listen_for(&mut self, how_long: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    /// A file cannot be written; an interruption.
+    pub fn listen_for(&mut self, how_long: Duration) -> Result<()> {
         let deadline = Instant::now() + how_long;
         loop {
+            crate::interrupt::check()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.console.source().is_none() {
                 return Ok(());
@@ -134,27 +143,31 @@ impl Guest {
         }
     }
 
-    /// What the guest's tasks do, if it says so in time.
-    fn ask_for_tasks(&mut self, limit: Duration) -> Result<Option<Vec<Task>>> {
+    /// What the guest's tasks do, if it says so in time, and whether there are
+    /// more of them.
+    fn ask_for_tasks(&mut self, limit: Duration) -> Result<Option<(Vec<Task>, bool)>> {
         self.send(&Request::Tasks)?;
         let deadline = Instant::now() + limit;
         loop {
             crate::interrupt::check()?;
             let left = deadline.saturating_duration_since(Instant::now());
+            // However much else it says.
+            if left.is_zero() {
+                return Ok(None);
+            }
             match self.wake(left.min(crate::interrupt::POLL))? {
-                Woken::Event(Event::Tasks { tasks, .. }) => return Ok(Some(tasks)),
+                Woken::Event(Event::Tasks { tasks, cut }) => return Ok(Some((tasks, cut))),
                 Woken::Event(_) => {}
                 Woken::Gone => return Err(self.post_mortem()),
-                Woken::Nothing if left.is_zero() => return Ok(None),
                 Woken::Nothing => {}
             }
         }
     }
 }
 
-/// What a guest calls a thing: one line of it, fit for a terminal.
+/// What a guest calls a thing: one line, fit for a terminal.
 fn name(text: &str) -> String {
-    printable(text).replace('\n', " ")
+    brief(printable(text))
 }
 
 /// A task a paragraph, fit for a terminal.

@@ -19,6 +19,7 @@ use super::{COMMAND_FILE, CONSOLE_FILE, EVENTS_FILE, Guest, Ready, seconds};
 use crate::budget::Held;
 use crate::process::{self, Child};
 use crate::qemu::{self, Machine};
+use crate::say::brief;
 use crate::scratch::Scratch;
 use crate::share::{Folder, Share};
 
@@ -97,6 +98,7 @@ impl Guest {
             dir: boot.dir.to_path_buf(),
             symbols: boot.symbols,
             taint: 0,
+            pongs_due: 0,
             was_ready: false,
             end_limit: boot.end_limit,
             streams: Streams::new(stdin, stdout, stderr)?,
@@ -111,6 +113,7 @@ impl Guest {
     fn wait_until_ready(&mut self, start: Instant, limit: Duration) -> Result<()> {
         match self.next_event(start + limit)? {
             Some(Event::Ready { clocksource, faults, taint, .. }) => {
+                let clocksource = brief(clocksource);
                 self.ready = Ready { clocksource, faults, boot: start.elapsed() };
                 self.taint = taint;
                 self.was_ready = true;

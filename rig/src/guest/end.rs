@@ -19,8 +19,8 @@ impl Guest {
     /// Ends the machine and waits until it is gone.
     ///
     /// # Errors
-    /// A [`Loss`] if the last event did not come, or the kernel panicked after
-    /// it.
+    /// A [`Loss`] if the last event did not come, the machine did not end after
+    /// it, or its kernel has said anything bad of itself.
     pub fn end(mut self) -> Result<()> {
         self.send(&Request::End)?;
         let deadline = Instant::now() + self.end_limit;
@@ -31,17 +31,25 @@ impl Guest {
         }
         // The guest waits for this: what is still queued there is then ours.
         let _ = self.control.shutdown(Shutdown::Both);
-        let deadline = Instant::now() + QEMU_END_LIMIT;
-        while self.qemu.try_wait()?.is_none() && Instant::now() < deadline {
+        let deadline = Instant::now() + self.end_limit;
+        let mut status = self.qemu.try_wait()?;
+        while status.is_none() && Instant::now() < deadline {
             // QEMU waits for nobody to read its console.
             self.listen_for(Duration::from_millis(5))?;
-            interrupt::check()?;
+            status = self.qemu.try_wait()?;
         }
         self.qemu.kill();
         self.console.drain();
-        match self.console.splat() {
-            Some(splat) => Err(loss(splat.verdict, splat.describe())),
-            None => Ok(()),
+        if let Some(splat) = self.console.splat() {
+            return Err(loss(splat.verdict, splat.describe()));
+        }
+        match status {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => {
+                let reason = format!("QEMU ended ({status}) after the guest's last event");
+                Err(Loss::blamed(Verdict::LostVm, reason, Blame::Qemu).into())
+            }
+            None => Err(loss(Verdict::GuestHang, "the guest said its last word and did not end")),
         }
     }
 
@@ -72,6 +80,9 @@ impl Guest {
         let deadline = Instant::now() + QEMU_END_LIMIT;
         let mut status = None;
         while share.is_none() && status.is_none() && Instant::now() < deadline {
+            if let Err(interrupted) = interrupt::check() {
+                return interrupted.into();
+            }
             status = self.qemu.try_wait().ok().flatten();
             std::thread::sleep(Duration::from_millis(5));
         }

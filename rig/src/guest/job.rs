@@ -12,9 +12,9 @@ use super::{Guest, Loss, Woken, loss, seconds, splat};
 use crate::interrupt;
 use crate::report::Verdict;
 
-/// How long a program's last output may take to arrive, since the last of it
-/// that did.
-const OUTPUT_LIMIT: Duration = Duration::from_secs(20);
+/// How long a program's last output may take to arrive, without the time that
+/// the reader of the rig's own output takes.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(60);
 /// How long the console may lag behind an event that says that there is
 /// something on it.
 pub(super) const CONSOLE_LAG: Duration = Duration::from_millis(500);
@@ -40,6 +40,7 @@ impl Guest {
                 Due::Wait(wait) => wait,
                 Due::Ask => {
                     self.send(&Request::Ping)?;
+                    self.pongs_due += 1;
                     watch.asked(now);
                     continue;
                 }
@@ -50,11 +51,15 @@ impl Guest {
                     return Err(self.hung(&what)?);
                 }
             };
-            let heard = self.heard_bytes();
+            let (heard, pongs_due) = (self.heard_bytes(), self.pongs_due);
             let event = self.event_within(wait.min(interrupt::POLL))?;
             let now = Instant::now();
             if self.heard_bytes() != heard {
                 watch.heard(now);
+            }
+            // PID 1 waits for the reader of the rig's output, who takes his time.
+            if self.pongs_due < pongs_due || self.streams.is_full() {
+                watch.answered(now);
             }
             if self.console.splat().is_some_and(|splat| splat.verdict == Verdict::Oops) {
                 watch.doom(now);
@@ -63,7 +68,6 @@ impl Guest {
                 None => continue,
                 Some(Event::Started) => self.streams.open(),
                 Some(Event::Data { value }) => data(value)?,
-                Some(Event::Pong) if watch.answered(now) => continue,
                 Some(Event::Exited { status, stdout_bytes, stderr_bytes, taint }) => {
                     self.taint = taint;
                     self.drain_streams(stdout_bytes, stderr_bytes)?;
@@ -144,22 +148,22 @@ impl Guest {
     /// Waits for the bytes that the guest says it sent, and until they are
     /// written. How long the reader of the rig's own output takes is up to it.
     fn drain_streams(&mut self, stdout_bytes: u64, stderr_bytes: u64) -> Result<()> {
-        let mut deadline = Instant::now() + OUTPUT_LIMIT;
+        let mut waited = Duration::ZERO;
         loop {
             let lack = self.streams.lack(stdout_bytes, stderr_bytes);
             if !lack && !self.streams.hold() {
                 break;
             }
             interrupt::check()?;
-            if lack && !self.streams.hold() && Instant::now() > deadline {
+            if waited > OUTPUT_LIMIT {
                 return Err(loss(Verdict::LostVm, "the command's output did not arrive whole"));
             }
-            let come = self.streams.come();
+            let (start, held) = (Instant::now(), self.streams.hold());
             if matches!(self.wake(interrupt::POLL)?, Woken::Gone) {
                 return Err(self.post_mortem());
             }
-            if self.streams.come() > come {
-                deadline = Instant::now() + OUTPUT_LIMIT;
+            if !held {
+                waited += start.elapsed();
             }
         }
         self.streams.close();

@@ -22,7 +22,7 @@ const PATTERNS: &[(&str, Verdict)] = &[
     // kernel/watchdog.c, kernel/watchdog_hld.c, kernel/workqueue.c
     ("BUG: soft lockup", Verdict::Warning),
     ("Watchdog detected hard LOCKUP", Verdict::Warning),
-    ("BUG: workqueue lockup", Verdict::Warning),
+    ("BUG: workqueue", Verdict::Warning),
     // kernel/sched/core.c, kernel/locking/spinlock_debug.c, lib/debugobjects.c
     ("BUG: sleeping function called", Verdict::Warning),
     ("BUG: scheduling while atomic", Verdict::Warning),
@@ -41,6 +41,8 @@ const PATTERNS: &[(&str, Verdict)] = &[
     // kernel/hung_task.c
     ("blocked for more than", Verdict::Warning),
     // kernel/locking/lockdep.c
+    ("[ BUG: ", Verdict::Warning),
+    ("BUG: MAX_", Verdict::Warning),
     ("INFO: trying to register non-static key", Verdict::Warning),
     ("INFO: lockdep is turned off", Verdict::Warning),
     // mm/kmemleak.c
@@ -54,6 +56,8 @@ const PATTERNS: &[(&str, Verdict)] = &[
     ("BUG: ", Verdict::Oops),
     ("kernel BUG at", Verdict::Oops),
     ("Oops: ", Verdict::Oops),
+    // Other traps are named before the number of the oops: "divide error: 0000".
+    (" [#1]", Verdict::Oops),
     ("general protection fault", Verdict::Oops),
     ("stack guard page was hit", Verdict::Oops),
     ("double fault:", Verdict::Oops),
@@ -249,6 +253,8 @@ mod tests {
             ("[   12.345678] BUG: kernel NULL pointer dereference, address: 0000", Verdict::Oops),
             ("[1.0] BUG: unable to handle page fault for address: ffff", Verdict::Oops),
             ("[1.0] Oops: 0002 [#1] PREEMPT SMP", Verdict::Oops),
+            ("[1.0] divide error: 0000 [#1] PREEMPT SMP", Verdict::Oops),
+            ("[1.0] [ BUG: Invalid wait context ]", Verdict::Warning),
             ("[1.0] kernel BUG at mm/slub.c:42!", Verdict::Oops),
             ("[1.0] general protection fault, probably for non-canonical address", Verdict::Oops),
             (

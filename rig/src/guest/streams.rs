@@ -159,6 +159,11 @@ impl Streams {
         !self.stdout.held.is_empty() || !self.stderr.held.is_empty()
     }
 
+    /// Whether no more is taken of one of them until its reader takes some.
+    pub fn is_full(&self) -> bool {
+        [&self.stdout, &self.stderr].iter().any(|outlet| outlet.held.len() >= HELD_MAX_BYTES)
+    }
+
     /// How many bytes have come of both.
     pub fn come(&self) -> u64 {
         self.stdout.bytes + self.stderr.bytes

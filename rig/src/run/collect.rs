@@ -59,7 +59,7 @@ impl<'a> Collected<'a> {
         }
         // Of signs of life only the last one is for the record.
         if let Some(sign) = value.get("progress") {
-            self.progress.update(|| format!("{}: {sign}", self.trial.name));
+            self.progress.update(|| say::brief(format!("{}: {sign}", self.trial.name)));
             self.last_sign = Some(value);
             return Ok(());
         }

@@ -24,6 +24,8 @@ use crate::{procfs, say};
 
 /// How much of a console stands in the report.
 const TAIL_LINES: usize = 15;
+/// How long a kernel is listened to between two trials.
+const LATE_WORDS: Duration = Duration::from_millis(50);
 /// How often a trial is tried: a machine may be lost by the host's doing.
 const ATTEMPTS_MAX: u32 = 2;
 
@@ -89,8 +91,12 @@ struct Notes {
     vm: String,
     clocksource: Option<String>,
     predicted: Option<Map<String, Value>>,
-    /// When the program was started.
+    /// What is wrong with the kernel.
+    trouble: Option<Loss>,
+    /// When the machine was started, and then the program.
     begun: Option<Instant>,
+    /// How long the host had no room for the machine.
+    waited: Duration,
 }
 
 impl<'a> Worker<'a> {
@@ -111,6 +117,7 @@ impl<'a> Worker<'a> {
         let mut attempts = 1;
         let mut first_loss = None;
         let mut attempt = self.attempt(planned, built, keep)?;
+        let mut waited = attempt.notes.waited;
         while attempt.judgement.verdict == Verdict::LostVm && attempts < ATTEMPTS_MAX {
             let reason = attempt.judgement.reason.unwrap_or_default();
             say::status(&format!("{}: lost-vm, tried once more: {reason}", planned.trial.name));
@@ -118,10 +125,11 @@ impl<'a> Worker<'a> {
             first_loss = Some(reason);
             attempts += 1;
             attempt = self.attempt(planned, built, keep)?;
+            waited += attempt.notes.waited;
         }
         let facts = Facts { attempts, verdict: attempt.verdict };
         attempt.judgement = planned.experiment.review(&planned.trial, attempt.judgement, &facts);
-        let duration_s = seconds(start.elapsed());
+        let duration_s = seconds(start.elapsed().saturating_sub(waited));
         let report = self.report(planned, built, attempt)?;
         Ok(TrialReport { attempts, first_loss, duration_s, ..report })
     }
@@ -173,13 +181,14 @@ impl<'a> Worker<'a> {
         let start = Instant::now();
         let mut notes = Notes::default();
         let (judgement, blame) = match self.observe(*experiment, trial, built, keep, &mut notes) {
-            Ok((observed, trouble)) => {
-                (with_trouble(experiment.judge(trial, &observed), trouble), None)
+            Ok(observed) => {
+                (with_trouble(experiment.judge(trial, &observed), notes.trouble.take()), None)
             }
             Err(err) if err.is::<error::Interrupted>() => return Err(err),
             Err(err) => match err.downcast::<Loss>() {
                 Ok(Loss { verdict, reason, blame }) => {
-                    (Judgement { verdict, reason: Some(reason), measured: None }, Some(blame))
+                    let judgement = Judgement { verdict, reason: Some(reason), measured: None };
+                    (with_trouble(judgement, notes.trouble.take()), Some(blame))
                 }
                 Err(err) => return Err(err.context(trial.name.clone())),
             },
@@ -188,7 +197,7 @@ impl<'a> Worker<'a> {
         Ok(Attempt { judgement, blame, verdict, notes })
     }
 
-    /// What is seen of a trial, and what is wrong with its kernel since.
+    /// What is seen of a trial; what is wrong with its kernel since is noted.
     fn observe(
         &mut self,
         experiment: &dyn Experiment,
@@ -196,10 +205,10 @@ impl<'a> Worker<'a> {
         built: &Built,
         keep: bool,
         notes: &mut Notes,
-    ) -> Result<(Observed, Option<Loss>)> {
+    ) -> Result<Observed> {
         let dir = self.stage.folder(trial);
         // Taken out: a machine that is not put back is gone.
-        let Machine { mut guest, name, start, .. } = self.machine_for(trial, built, &dir)?;
+        let Machine { mut guest, name, start, .. } = self.machine_for(trial, built, &dir, notes)?;
         notes.vm = name.clone();
         notes.clocksource = Some(guest.ready.clocksource.clone());
         guest.keep_output()?;
@@ -219,11 +228,14 @@ impl<'a> Worker<'a> {
             collected.take(value)
         });
         notes.predicted = collected.predicted.clone();
+        // A loss has its cause with it; what the program did wrong has not.
+        if exit.as_ref().map_or_else(is_failure, |_| true) {
+            notes.trouble = guest.trouble();
+        }
         let exit = exit?;
-        let trouble = guest.trouble();
         let out_of_memory = guest.out_of_memory().map(str::to_string);
         let boot = guest.ready.boot;
-        if trouble.is_some() {
+        if notes.trouble.is_some() {
             // It has told its state; nothing else may run in it.
             drop(guest);
         } else if keep {
@@ -243,17 +255,29 @@ impl<'a> Worker<'a> {
             return Err(Loss::new(Verdict::Fail, reason).into());
         }
         let total = start.elapsed();
-        Ok((Observed { data, exit, predicted, out_of_memory, last_sign, boot, total }, trouble))
+        Ok(Observed { data, exit, predicted, out_of_memory, last_sign, boot, total })
     }
 
     /// The machine that the trial before has left, or a new one.
-    fn machine_for(&mut self, trial: &Trial, built: &Built, dir: &Path) -> Result<Machine> {
+    fn machine_for(
+        &mut self,
+        trial: &Trial,
+        built: &Built,
+        dir: &Path,
+        notes: &mut Notes,
+    ) -> Result<Machine> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         if let Some(mut machine) = self.machine.take()
             && machine.last.shares_a_boot_with(trial)
         {
-            machine.guest.turn_to(dir)?;
-            return Ok(machine);
+            // A kernel may say late what the trial before has done to it.
+            machine.guest.listen_for(LATE_WORDS)?;
+            let Some(trouble) = machine.guest.trouble() else {
+                machine.guest.turn_to(dir)?;
+                return Ok(machine);
+            };
+            let (name, last) = (&machine.name, &machine.last.name);
+            say::status(&format!("{name} ends after {last}: {}", trouble.reason));
         }
         let command_line = match trial.fault {
             Some(Fault::Boot(words)) => words,
@@ -261,7 +285,11 @@ impl<'a> Worker<'a> {
         };
         let Trial { cpus, memory_bytes, .. } = *trial;
         let needs = Needs { cpus, memory_bytes, folders: Vec::new(), command_line };
-        let guest = self.stage.lab.boot(built, needs, dir)?;
+        let start = Instant::now();
+        let room = self.stage.lab.room(built, &needs)?;
+        notes.waited = start.elapsed();
+        notes.begun = Some(Instant::now());
+        let guest = self.stage.lab.boot(built, needs, room, dir)?;
         let boot = guest.ready.boot;
         if let Ok(age) = procfs::age() {
             self.stage.first_vm_s.get_or_init(|| seconds(age.saturating_sub(boot)));
@@ -270,6 +298,11 @@ impl<'a> Worker<'a> {
         let start = Instant::now() - boot;
         Ok(Machine { guest, name: format!("vm-{number}"), last: trial.clone(), start })
     }
+}
+
+/// Whether it is the program's failure, and no loss of the machine.
+fn is_failure(err: &anyhow::Error) -> bool {
+    err.downcast_ref::<Loss>().is_some_and(|loss| loss.verdict == Verdict::Fail)
 }
 
 /// What is wrong with the kernel outranks what the program made of it.

@@ -183,10 +183,9 @@ fn panic() -> Outcome {
 fn timeout() -> Outcome {
     let output = run(&["--abi", "i386", "--timeout", "2s", "--", "sleep", "1000"])?;
     check("late is the rig's trouble", output.status.code() == Some(125), &output)?;
-    says(&output, "not done after 2 s")
+    says(&output, "the program was not done after")
 }
 
-/// Starts a command that would take long and waits until it runs.
 /// A rig that a failed test does not leave behind: its machine would hold the
 /// host's memory and cores, and all that come after would wait for it.
 pub struct Running(Option<Child>);
@@ -210,6 +209,7 @@ impl Drop for Running {
     }
 }
 
+/// Starts a command that would take long and waits until it runs.
 pub fn start_sleeping(dir: &Path) -> Result<(Running, Vec<u32>), Failed> {
     let child = nlrig()
         .args(["--", "sh", "-c", "echo running; sleep 1000"])

@@ -34,6 +34,7 @@ fn no_network() -> Outcome {
     let text = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<_> =
         text.split_whitespace().filter(|word| word.parse::<u64>().is_err()).collect();
+    check("it has looked", output.status.success(), &output)?;
     check("only the loopback", lines.iter().all(|word| word.starts_with("lo")), &output)
 }
 
@@ -78,6 +79,8 @@ fn names_that_lead_out() -> Outcome {
         output.stdout.windows(6).all(|part| part != b"secret"),
         &output,
     )?;
+    let link = fs::read_link(folder.join("root"))?;
+    check("links are made", link == Path::new("/etc/hostname"), &output)?;
     let mut names: Vec<_> = fs::read_dir(dir.path())?
         .map(|entry| Ok(entry?.file_name()))
         .collect::<std::io::Result<_>>()?;

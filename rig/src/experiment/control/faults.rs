@@ -41,7 +41,7 @@ pub enum By {
 
 /// What is dead or has said what is wrong is reported within a second; the rest
 /// is for the start of the program on a busy host, and for reading a call trace.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(8);
 /// The time of a program that must not use it.
 const PLENTY: Duration = Duration::from_secs(60);
 
