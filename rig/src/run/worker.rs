@@ -244,7 +244,8 @@ impl<'a> Worker<'a> {
             guest.end()?;
         }
         if !dir.is_dir() {
-            let reason = format!("the folder of the trial is gone: {}", dir.display());
+            let name = dir.file_name().unwrap_or_default().display();
+            let reason = format!("the folder of the trial is gone: {name}");
             return Err(Loss::blamed(Verdict::Infra, reason, Blame::Host).into());
         }
         if let Exit::NotStarted { reason, .. } = &exit {

@@ -29,6 +29,8 @@ pub fn tests() -> Vec<Trial> {
         }),
         test("x86_64/flood-of-a-grandchild", flood_of_a_grandchild),
         test("x86_64/reader-gone", reader_gone),
+        // Longer than a guest may take to answer.
+        test("x86_64/slow-reader", slow_reader).with_ignored_flag(true),
         test("x86_64/not-found", not_found),
         test("i386/program-of-the-current-directory", program_of_the_current_directory),
         test("x86_64/bytes", bytes),
@@ -141,6 +143,17 @@ fn flood_of_a_grandchild() -> Outcome {
 
 fn reader_gone() -> Outcome {
     let mut child = nlrig().args(["-q", "--", "yes"]).stdout(Stdio::piped()).spawn()?;
+    let mut word = [0; 2];
+    child.stdout.take().expect("it was made a pipe").read_exact(&mut word)?;
+    let status = child.wait()?;
+    if status.code() == Some(141) { Ok(()) } else { Err(format!("{status}").into()) }
+}
+
+/// PID 1 waits for who reads its output, and answers nobody meanwhile: that is
+/// no guest that hangs.
+fn slow_reader() -> Outcome {
+    let mut child = nlrig().args(["-q", "--", "yes"]).stdout(Stdio::piped()).spawn()?;
+    std::thread::sleep(Duration::from_secs(90));
     let mut word = [0; 2];
     child.stdout.take().expect("it was made a pipe").read_exact(&mut word)?;
     let status = child.wait()?;
