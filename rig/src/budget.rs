@@ -22,6 +22,7 @@ use self::tokens::{Tokens, Turn};
 use crate::accel::Accel;
 use crate::cache::Cache;
 use crate::interrupt;
+use crate::procfs::MEMINFO;
 
 /// A byte of this file stands for [`TOKEN_BYTES`] of memory.
 const MEMORY: &str = "vm-memory";
@@ -73,7 +74,7 @@ impl Budget {
     /// # Errors
     /// There is no proc file system.
     pub fn of_host(cache: &Cache) -> Result<Budget> {
-        let meminfo = PathBuf::from("/proc/meminfo");
+        let meminfo = PathBuf::from(MEMINFO);
         let total_bytes = memory::total_bytes(&meminfo)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Budget {

@@ -1,11 +1,15 @@
-//! What the host's kernel knows of its processes: proc(5).
+//! What the host's kernel knows of its processes and its memory: proc(5).
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
+
+/// Where the kernel says how much memory there is.
+pub const MEMINFO: &str = "/proc/meminfo";
 
 /// How long ago this process was forked, to a tick (10 ms). Who execs stays the
 /// same process, so this counts from the first of a chain of programs that
@@ -38,13 +42,23 @@ fn start_ticks(stat: &str) -> Option<u64> {
 pub fn peak_bytes(id: u32) -> Result<u64> {
     let path = format!("/proc/{id}/status");
     let status = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let kib = peak_kib(&status).with_context(|| format!("{path}: no VmHWM"))?;
-    Ok(kib * 1024)
+    field_bytes(&status, "VmHWM:").with_context(|| format!("{path}: no VmHWM"))
 }
 
-fn peak_kib(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    value.trim().strip_suffix("kB")?.trim().parse().ok()
+/// A line of proc_meminfo(5), in bytes.
+///
+/// # Errors
+/// There is no such file, or no such line in it.
+pub fn meminfo_bytes(path: &Path, name: &str) -> Result<u64> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    field_bytes(&text, name).with_context(|| format!("{}: no {name}", path.display()))
+}
+
+/// `name   1234 kB`, in bytes.
+fn field_bytes(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// How many tasks wanted a processor in the last minute, on average; none if
@@ -74,6 +88,18 @@ mod tests {
         assert!(age().unwrap() < Duration::from_secs(60 * 60));
         let peak = peak_bytes(std::process::id()).unwrap();
         assert!((1 << 20..1 << 34).contains(&peak), "{peak}");
-        assert_eq!(peak_kib("Name:\tcat\nVmHWM:\t    1528 kB\nVmRSS:\t 8 kB\n"), Some(1528));
+        let status = "Name:\tcat\nVmHWM:\t    1528 kB\nVmRSS:\t 8 kB\n";
+        assert_eq!(field_bytes(status, "VmHWM:"), Some(1528 * 1024));
+    }
+
+    #[test]
+    fn meminfo_is_in_kib() {
+        let text = "MemTotal:       24684084 kB\nMemFree:  1 kB\nMemAvailable:   24035332 kB\n";
+        assert_eq!(field_bytes(text, "MemTotal:"), Some(24_684_084 * 1024));
+        assert_eq!(field_bytes(text, "MemAvailable:"), Some(24_035_332 * 1024));
+        for text in ["", "MemTotal:", "MemTotal: many kB", "MemTotal: 1", "MemTotal: -1 kB"] {
+            assert_eq!(field_bytes(text, "MemTotal:"), None, "{text}");
+        }
+        assert_eq!(field_bytes(&format!("MemTotal: {} kB", u64::MAX), "MemTotal:"), None);
     }
 }

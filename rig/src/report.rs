@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use crate::abi::Abi;
 use crate::accel::Choice;
 use crate::kernel::Kernel;
+use crate::procfs::{self, MEMINFO};
 use crate::project::Project;
 
 /// The name of this form of report.
@@ -238,12 +239,10 @@ pub fn host() -> Host {
         let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         value.trim_start_matches([' ', '\t', ':', '=']).trim_matches('"').to_string()
     };
-    let memory = field("/proc/meminfo", "MemTotal:");
-    let kib: u64 = memory.split(' ').next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
     Host {
         cpu: field("/proc/cpuinfo", "model name"),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
-        memory_bytes: kib * 1024,
+        memory_bytes: procfs::meminfo_bytes(Path::new(MEMINFO), "MemTotal:").unwrap_or(0),
         os: field("/etc/os-release", "PRETTY_NAME"),
     }
 }

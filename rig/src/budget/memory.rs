@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+
+use crate::procfs::meminfo_bytes;
 
 /// The memory that this process and its children may use at most, in bytes.
 pub fn total_bytes(meminfo: &Path) -> Result<u64> {
@@ -17,18 +19,6 @@ pub fn total_bytes(meminfo: &Path) -> Result<u64> {
 /// the whole host, even in a control group.
 pub fn available_bytes(meminfo: &Path) -> Result<u64> {
     meminfo_bytes(meminfo, "MemAvailable:")
-}
-
-/// A line of proc_meminfo(5), in bytes.
-fn meminfo_bytes(path: &Path, name: &str) -> Result<u64> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    field_bytes(&text, name).with_context(|| format!("{}: no {name}", path.display()))
-}
-
-fn field_bytes(meminfo: &str, name: &str) -> Option<u64> {
-    let value = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The memory this process may use: what is installed, or the least limit of
@@ -67,17 +57,6 @@ mod tests {
     use super::*;
 
     const GIB: u64 = 1 << 30;
-
-    #[test]
-    fn meminfo_is_in_kib() {
-        let text = "MemTotal:       24684084 kB\nMemFree:  1 kB\nMemAvailable:   24035332 kB\n";
-        assert_eq!(field_bytes(text, "MemTotal:"), Some(24_684_084 * 1024));
-        assert_eq!(field_bytes(text, "MemAvailable:"), Some(24_035_332 * 1024));
-        for text in ["", "MemTotal:", "MemTotal: many kB", "MemTotal: 1", "MemTotal: -1 kB"] {
-            assert_eq!(field_bytes(text, "MemTotal:"), None, "{text}");
-        }
-        assert_eq!(field_bytes(&format!("MemTotal: {} kB", u64::MAX), "MemTotal:"), None);
-    }
 
     #[test]
     fn a_file_that_says_nothing_is_named() {
