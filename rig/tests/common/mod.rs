@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Makes a script that anybody may run.
 pub fn script(path: &Path, text: &str) {
@@ -40,6 +41,18 @@ pub fn mounted(lines: &str, command: &Command) -> Command {
         }
     }
     inside
+}
+
+/// Whether this comes true before the limit.
+pub fn soon(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 /// Whether a process is there, and not only waited for.

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
+
+use crate::common::soon;
 
 /// How long anything here may take.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -124,9 +126,5 @@ pub fn fails(command: &mut Command, words: &[&str]) {
 
 /// Waits until something holds.
 pub fn wait_until(what: &str, limit: Duration, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    assert!(soon(limit, holds), "{what}: not within {limit:?}");
 }

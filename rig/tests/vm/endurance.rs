@@ -4,14 +4,15 @@
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use nlrig::cache::{Cache, KINDS};
 use serde_json::Value;
 
+use crate::common::soon;
 use crate::exec::{Outcome, check};
 
 const REPETITIONS: usize = 200;
@@ -141,23 +142,23 @@ const MARK: &str = "NLRIG_TEST_MARK";
 
 /// Waits until no process has the mark.
 fn gone_soon(mark: &Path) -> Outcome {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let mark = format!("{MARK}={}", mark.display());
-    loop {
-        let left: Vec<_> = fs::read_dir("/proc")?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                let environment = fs::read(path.join("environ")).unwrap_or_default();
-                environment.split(|&byte| byte == 0).any(|word| word == mark.as_bytes())
-            })
-            .filter_map(|path| fs::read_to_string(path.join("cmdline")).ok())
-            .collect();
-        if left.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(format!("still there after 10 s: {left:?}").into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    if soon(Duration::from_secs(10), || marked(mark).is_empty()) {
+        return Ok(());
     }
+    Err(format!("still there after 10 s: {:?}", marked(mark)).into())
+}
+
+/// The command lines of all processes that have the mark.
+fn marked(mark: &Path) -> Vec<String> {
+    let mark = format!("{MARK}={}", mark.display());
+    let has_it = |process: &PathBuf| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|word| word == mark.as_bytes())
+    };
+    let processes = fs::read_dir("/proc").expect("there is a /proc");
+    processes
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(has_it)
+        .filter_map(|process| fs::read_to_string(process.join("cmdline")).ok())
+        .collect()
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::common::is_alive;
+use crate::common::{is_alive, soon};
 
 pub type Outcome = Result<(), Failed>;
 
@@ -247,14 +247,10 @@ fn children_of(parent: u32) -> Vec<u32> {
 }
 
 fn gone_soon(processes: &[u32]) -> Outcome {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while processes.iter().any(is_alive) {
-        if Instant::now() > deadline {
-            return Err(format!("still alive after 5 s: {processes:?}").into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    if soon(Duration::from_secs(5), || !processes.iter().any(is_alive)) {
+        return Ok(());
     }
-    Ok(())
+    Err(format!("still alive after 5 s: {processes:?}").into())
 }
 
 fn signal(child: &Child, name: &str) -> Outcome {

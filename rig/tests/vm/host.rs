@@ -86,15 +86,19 @@ fn doctor() -> Outcome {
     check("nothing is missing", !missing, &output)
 }
 
+/// A run of `smoke` that must succeed, and its report.
+fn smoke(arguments: &[&str]) -> Result<(Output, Value), Failed> {
+    let dir = tempfile::tempdir()?;
+    let mut run = nlrig(&["run", "smoke", "--json", "-", "--out"]);
+    let output = run.arg(dir.path()).args(arguments).output()?;
+    check("it succeeds", output.status.success(), &output)?;
+    let report = serde_json::from_slice(&output.stdout)?;
+    Ok((output, report))
+}
+
 /// No host holds this guest: nothing is started, and that is no failure.
 fn memory_short() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let out = dir.path().to_str().ok_or("the path is UTF-8")?;
-    let output =
-        nlrig(&["run", "smoke", "--abi", "x86_64", "--memory", "1T", "--out", out, "--json", "-"])
-            .output()?;
-    check("what is skipped has not failed", output.status.success(), &output)?;
-    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let (output, report) = smoke(&["--abi", "x86_64", "--memory", "1T"])?;
     let trial = &report["trials"][0];
     let reason = trial["reason"].as_str().unwrap_or_default();
     check("it is skipped", trial["verdict"] == "skip", &output)?;
@@ -103,13 +107,7 @@ fn memory_short() -> Outcome {
 
 /// More machines than this host would start by itself wait for one another.
 fn two_at_once() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let out = dir.path().to_str().ok_or("the path is UTF-8")?;
-    let output =
-        nlrig(&["run", "smoke", "--repeat", "2", "--vms", "4", "--out", out, "--json", "-"])
-            .output()?;
-    check("all pass", output.status.success(), &output)?;
-    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let (output, report) = smoke(&["--repeat", "2", "--vms", "4"])?;
     let names: Vec<_> = report["trials"]
         .as_array()
         .ok_or("the report has trials")?
