@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use nlrig_guest::protocol::{Event, Request, Task};
 
+use super::splat::Splat;
 use super::{Guest, Loss, Woken, seconds};
 use crate::error::Interrupted;
 use crate::kernel::symbols::Symbols;
@@ -78,26 +79,12 @@ impl Guest {
                 }
             }
         }
-        let loss = Loss::new(Verdict::GuestHang, reason);
-        Ok(match splat {
-            Some(splat) if splat.verdict != Verdict::Warning => {
-                Loss::new(splat.verdict, format!("{}; {}", splat.describe(), loss.reason)).into()
-            }
-            Some(splat) => {
-                Loss::new(loss.verdict, format!("{}; {}", loss.reason, splat.describe())).into()
-            }
-            None => loss.into(),
-        })
+        Ok(with_cause(Loss::new(Verdict::GuestHang, reason), splat.as_ref()).into())
     }
 
-    /// A loss that has a cause on the console is that cause's.
+    /// A loss with its cause, if the console has one.
     pub(super) fn with_splat(&self, loss: Loss) -> Loss {
-        match self.console.splat() {
-            Some(splat) => {
-                Loss::new(splat.verdict, format!("{}; {}", splat.describe(), loss.reason))
-            }
-            None => loss,
-        }
+        with_cause(loss, self.console.splat())
     }
 
     /// Where each processor is, in a few words.
@@ -148,20 +135,25 @@ impl Guest {
     fn ask_for_tasks(&mut self, limit: Duration) -> Result<Option<(Vec<Task>, bool)>> {
         self.send(&Request::Tasks)?;
         let deadline = Instant::now() + limit;
-        loop {
-            crate::interrupt::check()?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            // However much else it says.
-            if left.is_zero() {
-                return Ok(None);
-            }
-            match self.wake(left.min(crate::interrupt::POLL))? {
-                Woken::Event(Event::Tasks { tasks, cut }) => return Ok(Some((tasks, cut))),
-                Woken::Event(_) => {}
-                Woken::Gone => return Err(self.post_mortem()),
-                Woken::Nothing => {}
+        // However much else it says.
+        while Instant::now() < deadline {
+            if let Some(Event::Tasks { tasks, cut }) = self.next_event(deadline)? {
+                return Ok(Some((tasks, cut)));
             }
         }
+        Ok(None)
+    }
+}
+
+/// A loss that has a cause is that cause's. A guest that hangs has said more than
+/// one that warns.
+fn with_cause(loss: Loss, cause: Option<&Splat>) -> Loss {
+    match cause {
+        None => loss,
+        Some(splat) if splat.verdict == Verdict::Warning && loss.verdict == Verdict::GuestHang => {
+            Loss::new(loss.verdict, format!("{}; {}", loss.reason, splat.describe()))
+        }
+        Some(splat) => Loss::new(splat.verdict, format!("{}; {}", splat.describe(), loss.reason)),
     }
 }
 
