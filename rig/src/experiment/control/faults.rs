@@ -51,8 +51,14 @@ const PLENTY: Duration = Duration::from_secs(60);
 const STUCK_SOFTIRQ: &str = "while grep -q early /sys/devices/system/clocksource/clocksource0/current_clocksource; \
      do sleep 0.1; done; exec /run/nlrig/guest/workloads/fault softirq";
 
-const fn at_once(name: &'static str, by: By, verdict: Verdict, says: &'static str) -> Control {
-    Control { name, what: "", by, sysctls: &[], timeout: PLENTY, verdict, says, within: SOON }
+const fn at_once(
+    name: &'static str,
+    what: &'static str,
+    by: By,
+    verdict: Verdict,
+    says: &'static str,
+) -> Control {
+    Control { name, what, by, sysctls: &[], timeout: PLENTY, verdict, says, within: SOON }
 }
 
 const fn late(seconds: u64, control: Control) -> Control {
@@ -60,10 +66,6 @@ const fn late(seconds: u64, control: Control) -> Control {
     // Then the guest is asked, and QEMU's monitor after it.
     let within = Duration::from_secs(seconds + 25);
     Control { timeout, within, ..control }
-}
-
-const fn what(what: &'static str, control: Control) -> Control {
-    Control { what, ..control }
 }
 
 const fn guest(how: Misbehaviour) -> By {
@@ -76,170 +78,177 @@ const fn host(how: Sabotage) -> By {
 
 /// All of them.
 pub const ALL: &[Control] = &[
-    what(
+    at_once(
+        "panic",
         "the module calls panic()",
-        at_once("panic", By::Module("panic"), Verdict::Panic, "nlrig: a panic on request"),
+        By::Module("panic"),
+        Verdict::Panic,
+        "nlrig: a panic on request",
     ),
-    what(
+    at_once(
+        "no-init",
         "there is no PID 1 to start",
-        at_once(
-            "no-init",
-            By::Outside(Fault::Boot("rdinit=/nowhere")),
-            Verdict::Panic,
-            "No working init found",
-        ),
+        By::Outside(Fault::Boot("rdinit=/nowhere")),
+        Verdict::Panic,
+        "No working init found",
     ),
-    what(
+    at_once(
+        "null-dereference",
         "the module writes through a null pointer",
-        at_once("null-dereference", By::Module("null"), Verdict::Oops, "nlrig_null_dereference"),
+        By::Module("null"),
+        Verdict::Oops,
+        "nlrig_null_dereference",
     ),
-    what("the module warns", at_once("warn", By::Module("warn"), Verdict::Warning, "nlrig_fault")),
-    what(
-        "a softirq never ends",
-        Control {
-            sysctls: &[("kernel.watchdog_thresh", "1")],
-            ..late(
-                8,
-                at_once(
-                    "stuck-softirq",
-                    By::Script(STUCK_SOFTIRQ),
-                    Verdict::Warning,
-                    "soft lockup",
-                ),
-            )
-        },
+    at_once("warn", "the module warns", By::Module("warn"), Verdict::Warning, "nlrig_fault"),
+    Control {
+        sysctls: &[("kernel.watchdog_thresh", "1")],
+        ..late(
+            8,
+            at_once(
+                "stuck-softirq",
+                "a softirq never ends",
+                By::Script(STUCK_SOFTIRQ),
+                Verdict::Warning,
+                "soft lockup",
+            ),
+        )
+    },
+    Control {
+        sysctls: &[("kernel.hung_task_timeout_secs", "2")],
+        ..late(
+            8,
+            at_once(
+                "d-state",
+                "a task waits for ever and cannot be woken",
+                By::Module("block"),
+                Verdict::Warning,
+                "is in state D in nlrig_block",
+            ),
+        )
+    },
+    late(
+        4,
+        at_once(
+            "livelock",
+            "every processor spins with interrupts off",
+            By::Module("livelock"),
+            Verdict::GuestHang,
+            "nlrig_spin",
+        ),
     ),
-    what(
-        "a task waits for ever and cannot be woken",
-        Control {
-            sysctls: &[("kernel.hung_task_timeout_secs", "2")],
-            ..late(
-                8,
-                at_once(
-                    "d-state",
-                    By::Module("block"),
-                    Verdict::Warning,
-                    "is in state D in nlrig_block",
-                ),
-            )
-        },
+    late(
+        4,
+        at_once(
+            "mute",
+            "PID 1 says nothing any more; the kernel lives",
+            guest(Misbehaviour::Mute),
+            Verdict::GuestHang,
+            "nobody answers",
+        ),
     ),
-    what(
-        "every processor spins with interrupts off",
-        late(4, at_once("livelock", By::Module("livelock"), Verdict::GuestHang, "nlrig_spin")),
+    late(
+        4,
+        at_once(
+            "late",
+            "the program does not end",
+            By::Script("sleep 1000"),
+            Verdict::Timeout,
+            "sleep",
+        ),
     ),
-    what(
-        "PID 1 says nothing any more; the kernel lives",
-        late(4, at_once("mute", guest(Misbehaviour::Mute), Verdict::GuestHang, "nobody answers")),
-    ),
-    what(
-        "the program does not end",
-        late(4, at_once("late", By::Script("sleep 1000"), Verdict::Timeout, "sleep")),
-    ),
-    what(
+    at_once(
+        "taint",
         "the kernel is tainted, and says nothing of it",
-        at_once(
-            "taint",
-            By::Script("echo 64 > /proc/sys/kernel/tainted"),
-            Verdict::Taint,
-            "U: set by a program",
-        ),
+        By::Script("echo 64 > /proc/sys/kernel/tainted"),
+        Verdict::Taint,
+        "U: set by a program",
     ),
-    what("the program fails", at_once("fail", By::Script("exit 1"), Verdict::Fail, "Code(1)")),
-    what(
+    at_once("fail", "the program fails", By::Script("exit 1"), Verdict::Fail, "Code(1)"),
+    at_once(
+        "half-report",
         "the program reports half an object",
-        at_once("half-report", By::Script("printf '{\"half\":' >&3"), Verdict::Fail, "half"),
+        By::Script("printf '{\"half\":' >&3"),
+        Verdict::Fail,
+        "half",
     ),
-    what(
+    at_once(
+        "reboot",
         "the guest reboots in the middle",
-        at_once(
-            "reboot",
-            By::Script("reboot -f"),
-            Verdict::LostVm,
-            "without the guest's last event",
-        ),
+        By::Script("reboot -f"),
+        Verdict::LostVm,
+        "without the guest's last event",
     ),
-    what(
+    at_once(
+        "triple-fault",
         "a triple fault",
-        at_once(
-            "triple-fault",
-            By::Module("triple"),
-            Verdict::LostVm,
-            "without the guest's last event",
-        ),
+        By::Module("triple"),
+        Verdict::LostVm,
+        "without the guest's last event",
     ),
-    what(
+    at_once(
+        "qemu-killed",
         "QEMU is killed",
-        at_once("qemu-killed", host(Sabotage::KillQemu), Verdict::LostVm, "QEMU ended (signal: 9"),
+        host(Sabotage::KillQemu),
+        Verdict::LostVm,
+        "QEMU ended (signal: 9",
     ),
-    what(
+    at_once(
+        "share-daemon-killed",
         "the daemon of a share is killed",
-        at_once(
-            "share-daemon-killed",
-            host(Sabotage::KillShareDaemon),
-            Verdict::LostVm,
-            "the daemon of the share guest died",
-        ),
+        host(Sabotage::KillShareDaemon),
+        Verdict::LostVm,
+        "the daemon of the share guest died",
     ),
-    what(
+    at_once(
+        "channel-closed",
         "the event port is closed",
-        at_once(
-            "channel-closed",
-            host(Sabotage::CloseChannel),
-            Verdict::LostVm,
-            "without the guest's last event",
-        ),
+        host(Sabotage::CloseChannel),
+        Verdict::LostVm,
+        "without the guest's last event",
     ),
-    what(
+    at_once(
+        "result-cut",
         "the machine ends in the middle of the program's last event",
-        at_once(
-            "result-cut",
-            guest(Misbehaviour::CutResult),
-            Verdict::LostVm,
-            "without the guest's last event",
-        ),
+        guest(Misbehaviour::CutResult),
+        Verdict::LostVm,
+        "without the guest's last event",
     ),
-    what(
+    at_once(
+        "garbage",
         "bytes that are no event",
-        at_once(
-            "garbage",
-            guest(Misbehaviour::Garbage),
-            Verdict::LostVm,
-            "the guest sent no event",
-        ),
+        guest(Misbehaviour::Garbage),
+        Verdict::LostVm,
+        "the guest sent no event",
     ),
-    what(
+    at_once(
+        "no-last-event",
         "the machine ends without the session's last event",
-        at_once(
-            "no-last-event",
-            guest(Misbehaviour::NoLastEvent),
-            Verdict::LostVm,
-            "without the guest's last event",
-        ),
+        guest(Misbehaviour::NoLastEvent),
+        Verdict::LostVm,
+        "without the guest's last event",
     ),
-    what(
+    at_once(
+        "forged-end",
         "the last event comes too early, and then a panic",
-        at_once(
-            "forged-end",
-            guest(Misbehaviour::ForgedEnd),
-            Verdict::Panic,
-            "sysrq triggered crash",
-        ),
+        guest(Misbehaviour::ForgedEnd),
+        Verdict::Panic,
+        "sysrq triggered crash",
     ),
-    what(
-        "events without end",
-        Control {
-            within: PLENTY,
-            ..at_once("flood", guest(Misbehaviour::Flood), Verdict::Fail, "reported without end")
-        },
-    ),
-    what(
+    Control {
+        within: PLENTY,
+        ..at_once(
+            "flood",
+            "events without end",
+            guest(Misbehaviour::Flood),
+            Verdict::Fail,
+            "reported without end",
+        )
+    },
+    at_once(
+        "report-folder-gone",
         "the folder of the report is removed in the middle",
-        at_once(
-            "report-folder-gone",
-            host(Sabotage::RemoveFolder),
-            Verdict::Infra,
-            "the folder of the trial is gone",
-        ),
+        host(Sabotage::RemoveFolder),
+        Verdict::Infra,
+        "the folder of the trial is gone",
     ),
 ];
