@@ -102,6 +102,11 @@ struct FaultMessage {
     rest: [u32; 3],
 }
 
+/// A message of plain integers, for which any bytes are a value.
+trait Message: Copy {}
+impl Message for EchoMessage {}
+impl Message for FaultMessage {}
+
 impl Socket {
     /// Opens a socket and binds it to a port of the kernel's choice (port 0,
     /// as netlink(7) advises), then asks for the port.
@@ -157,24 +162,13 @@ impl Socket {
             portid: 0,
             reserved: 0,
         };
-        // An unconnected netlink socket sends to port 0, the kernel.
-        // SAFETY: the pointer and the length are those of `request`.
-        let sent = unsafe { libc::send(self.fd, (&raw const request).cast(), length, 0) };
-        check(Call::Send, sent as i64)?;
-
-        // SAFETY: EchoMessage is plain integers, for which zero is a value.
-        let mut answer: EchoMessage = unsafe { zeroed() };
-        // SAFETY: the pointer and the length are those of `answer`.
-        let got =
-            unsafe { libc::recv(self.fd, (&raw mut answer).cast(), length, libc::MSG_DONTWAIT) };
-        check(Call::Recv, got as i64)?;
-
+        let (answer, got) = self.exchange(&request, length)?;
         if answer.header.nlmsg_type == libc::NLMSG_ERROR as u16 {
             // struct nlmsgerr begins with a negative errno, where the cookie is.
             let errno = (answer.cookie as u32 as i32).wrapping_neg();
             return Err(Failure { call: Call::Answer, errno });
         }
-        let right = got as usize == length
+        let right = got == length
             && answer.header.nlmsg_type == NLRIG_MSG_ECHO_REPLY as u16
             && answer.header.nlmsg_seq == 1
             && answer.cookie == cookie
@@ -203,16 +197,7 @@ impl Socket {
             reserved: 0,
             rest: [0; 3],
         };
-        // SAFETY: the pointer is that of `request`, which is longer.
-        let sent = unsafe { libc::send(self.fd, (&raw const request).cast(), length, 0) };
-        check(Call::Send, sent as i64)?;
-        // SAFETY: FaultMessage is plain integers, for which zero is a value.
-        let mut answer: FaultMessage = unsafe { zeroed() };
-        let room = size_of::<FaultMessage>();
-        // SAFETY: the pointer and the length are those of `answer`.
-        let got =
-            unsafe { libc::recv(self.fd, (&raw mut answer).cast(), room, libc::MSG_DONTWAIT) };
-        check(Call::Recv, got as i64)?;
+        let (answer, _) = self.exchange(&request, length)?;
         match (answer.header.nlmsg_type == libc::NLMSG_ERROR as u16, answer.kind) {
             (true, 0) => Ok(()),
             (true, error) => {
@@ -220,6 +205,25 @@ impl Socket {
             }
             (false, _) => Err(Failure { call: Call::Answer, errno: libc::EBADMSG }),
         }
+    }
+}
+
+impl Socket {
+    /// Sends so many bytes of a request and takes the answer; how long that is.
+    fn exchange<M: Message>(&self, request: &M, length: usize) -> Result<(M, usize), Failure> {
+        debug_assert!(length <= size_of::<M>());
+        // An unconnected netlink socket sends to port 0, the kernel.
+        // SAFETY: the pointer is that of `request`, which is no shorter.
+        let sent = unsafe { libc::send(self.fd, (&raw const *request).cast(), length, 0) };
+        check(Call::Send, sent as i64)?;
+        // SAFETY: a message is plain integers, for which zero is a value.
+        let mut answer: M = unsafe { zeroed() };
+        let room = size_of::<M>();
+        // SAFETY: the pointer and the length are those of `answer`.
+        let got =
+            unsafe { libc::recv(self.fd, (&raw mut answer).cast(), room, libc::MSG_DONTWAIT) };
+        check(Call::Recv, got as i64)?;
+        Ok((answer, got as usize))
     }
 }
 
