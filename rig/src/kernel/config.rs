@@ -93,16 +93,23 @@ fn merge(builder: &Builder, arch: Arch) -> Result<String> {
     Ok(merged)
 }
 
-/// The fragments of one kernel, in the order in which they apply.
+/// The fragments of one kernel, in the order in which they apply. A flavour may
+/// have one more for an architecture.
 fn fragments(builder: &Builder, arch: Arch) -> Vec<PathBuf> {
     let folder = builder.project.kernel_config();
-    [
+    let flavour = &builder.flavour;
+    let mut paths: Vec<_> = [
         "base.config".to_string(),
         format!("arch-{arch}.config"),
-        format!("flavour-{}.config", builder.flavour),
+        format!("flavour-{flavour}.config"),
     ]
     .map(|name| folder.join(name))
-    .to_vec()
+    .to_vec();
+    let of_arch = folder.join(format!("flavour-{flavour}-{arch}.config"));
+    if of_arch.is_file() {
+        paths.push(of_arch);
+    }
+    paths
 }
 
 /// What the fragments ask for, by symbol; a later line overrides an earlier
