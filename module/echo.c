@@ -10,15 +10,17 @@ static_assert(sizeof(struct nlrig_echo) == NLRIG_ECHO_SIZE);
 /**
  * nlrig_echo() - answer one NLRIG_MSG_ECHO
  * @skb: the datagram it came in
- * @nlh: the message in it; netlink_rcv_skb() has checked that it lies inside
+ * @nlh: the message in it, whose body is long enough
+ * @tb: unused
+ * @extack: unused
  *
  * Runs in the sender's context, inside its system call.
  *
- * Return: 0 once the answer is queued, -EINVAL for a short body, -ENOMEM, or
- * what nlmsg_unicast() returned: -EAGAIN if the sender's receive buffer is
- * full.
+ * Return: 0 once the answer is queued, -ENOMEM, or what nlmsg_unicast()
+ * returned: -EAGAIN if the sender's receive buffer is full.
  */
-int nlrig_echo(struct sk_buff *skb, const struct nlmsghdr *nlh)
+int nlrig_echo(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
+	       struct netlink_ext_ack *extack)
 {
 	u32 portid = NETLINK_CB(skb).portid;
 	const struct nlrig_echo *request;
@@ -26,8 +28,6 @@ int nlrig_echo(struct sk_buff *skb, const struct nlmsghdr *nlh)
 	struct nlmsghdr *reply;
 	struct sk_buff *out;
 
-	if (nlmsg_len(nlh) < (int)sizeof(*request))
-		return -EINVAL;
 	request = nlmsg_data(nlh);
 
 	out = nlmsg_new(sizeof(*answer), GFP_KERNEL);

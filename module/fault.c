@@ -70,19 +70,18 @@ static noinline void nlrig_triple_fault(void)
 /**
  * nlrig_fault() - do what one NLRIG_MSG_FAULT asks for
  * @skb: the datagram it came in
- * @nlh: the message in it; netlink_rcv_skb() has checked that it lies inside
+ * @nlh: the message in it, whose body is long enough
+ * @tb: unused
  * @extack: where the reason of a refusal goes
  *
  * Return: 0 for a fault after which the sender goes on, -EINVAL, -EPERM; does
  * not return after most faults.
  */
-int nlrig_fault(struct sk_buff *skb, const struct nlmsghdr *nlh,
+int nlrig_fault(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 		struct netlink_ext_ack *extack)
 {
 	const struct nlrig_fault *request;
 
-	if (nlmsg_len(nlh) < (int)sizeof(*request))
-		return -EINVAL;
 	if (!READ_ONCE(faults) || !netlink_capable(skb, CAP_SYS_ADMIN)) {
 		NL_SET_ERR_MSG(extack, "faults are switched off or not for you");
 		return -EPERM;

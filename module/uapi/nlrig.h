@@ -31,13 +31,24 @@
  *	context it has sent them, and waited between them, before the sender's
  *	system call returns; from any other it has not. What became of it is
  *	read with NLRIG_MSG_STATE, because the asker's own receive buffer may
- *	be the one that is full. One at a time: EBUSY. Needs CAP_NET_ADMIN.
+ *	be the one that is full: that messages failed is no error of the
+ *	request, whose acknowledgement says that it was begun. A signal to the
+ *	sender ends it if it is sent from process context, and unloading the
+ *	module ends any; the message that was due then has failed with EINTR
+ *	and is the last. One at a time: EBUSY. Needs CAP_NET_ADMIN.
+ *
+ *	A timer, a tasklet and an hrtimer send one message each time if there
+ *	is a delay, and if not for a millisecond, then on the next occasion: the
+ *	next tick, the next softirq, or 100 microseconds later. A delay before
+ *	a tasklet is made by a timer that schedules it. What is sent to a group
+ *	that nobody is in fails with ESRCH.
  *
  * NLRIG_MSG_DATA
  *	What the kernel sends for NLRIG_MSG_SEND and NLRIG_MSG_DUMP. nlmsg_seq
  *	counts from 0 in the one and is that of the request in the other; the
- *	body is NLRIG_A_SIZE bytes, of which the first four are the number of
- *	the message, as far as there are so many, and the others zero.
+ *	body is NLRIG_A_SIZE bytes (in a dump: four), of which the first four
+ *	are the number of the message from 0 on, as far as there are so many,
+ *	and the others zero.
  *
  * NLRIG_MSG_DUMP
  *	With NLM_F_DUMP; attribute NLRIG_A_COUNT. The kernel answers with so
@@ -45,12 +56,18 @@
  *
  * NLRIG_MSG_STATE
  *	Answered with NLRIG_MSG_STATE_REPLY: the attributes from
- *	NLRIG_A_SENT on. With the flag NLRIG_A_RESET, which needs
- *	CAP_NET_ADMIN, the counters are zero afterwards.
+ *	NLRIG_A_SENT on, as they are before a reset. With the flag
+ *	NLRIG_A_RESET, which needs CAP_NET_ADMIN, the counters are zero
+ *	afterwards, but for those of what is there at the time (*_NOW,
+ *	*_WAITING, *_CHARGED) and NLRIG_A_FIRST_FAILED; EBUSY while a
+ *	NLRIG_MSG_SEND is under way.
  *
- * Two more protocols exist once they are switched on by a module parameter, and
- * then until the module is unloaded: they do what the modules of the texts under
- * test do, faults included, and validate nothing.
+ * Two more protocols exist once they are switched on by a module parameter, at
+ * load time or later, and then until the module is unloaded: they do what the
+ * modules of the texts under test do, faults included, and validate nothing.
+ * PROTOCOL is 23 to 31, a number that the kernel does not know itself. Writing
+ * the parameter fails with EBUSY if the module is on, and with EADDRINUSE if
+ * the protocol is taken.
  *
  * article=PROTOCOL	the module of the article, ported to this kernel: to any
  *	datagram it answers "article_replies" times (10), each after a wait of
@@ -58,16 +75,23 @@
  *	the kernel saw if "article_answers_seen" is set. With
  *	"article_writes_literal" it ends its text as the article prints it, by a
  *	write into a string literal. "article_init_fails" at load time makes the
- *	module's init return 1, as the article's does when it gets no socket.
+ *	module's init return 1, as the article's does when it gets no socket:
+ *	all but the article's socket is there then.
  * paper=PROTOCOL	the asynchronous module of the paper: its input callback
  *	queues a copy, or the datagram itself if "paper_takes_reference" is set,
- *	and "paper_threads" threads answer to the port the kernel saw, each
- *	message after "paper_delay_ms" of sleep. NLRIG_A_PAPER_* count.
+ *	and "paper_threads" threads (1 to 8, as it is when the module is
+ *	switched on) answer to the port the kernel saw, each message after
+ *	"paper_delay_ms" of sleep. The answer is an NLRIG_MSG_DATA with the
+ *	sequence number of the message and 32 bytes, the first of its body.
+ *	NLRIG_A_PAPER_* count.
  *
  * Besides netlink, the same module offers what the texts compare it with:
- *	/dev/nlrig		ioctl, blocking read, poll, SIGIO, mmap
- *	/proc/nlrig/value	write a number, read it plus one; poll
- *	/proc/nlrig/big		NLRIG_BIG_BYTES to read
+ *	/dev/nlrig		ioctl, blocking read, poll, SIGIO, mmap of one
+ *				page; all state is that of the open file
+ *	/proc/nlrig/value	write a number, read it plus one; poll (POLLPRI:
+ *				written since this open file was last read)
+ *	/proc/nlrig/big		NLRIG_BIG_BYTES to read, in one call if wanted:
+ *				lines of 64 bytes, each its number in decimal
  *	/sys/kernel/nlrig/value	write a number, read it plus one
  *	/sys/kernel/nlrig/event	poll (sysfs_notify): counts writes to "value"
  *	/sys/kernel/nlrig/page	as much text as one read of sysfs gives
@@ -76,14 +100,17 @@
  * Errors, as struct nlmsgerr in an NLMSG_ERROR message, most with a text of the
  * extended acknowledgement:
  *	EINVAL		the body is shorter than its struct, an attribute is
- *			missing, has the wrong length or is out of its range,
- *			or there is no such fault
+ *			missing, too short, unknown or does not go with another
+ *			one, or there is no such fault
+ *	ERANGE		an attribute is out of its range, or too long
  *	EPERM		not switched on, or not for this sender
- *	EBUSY		a NLRIG_MSG_SEND is under way
+ *	EBUSY		a NLRIG_MSG_SEND, or a dump to the same socket, is under
+ *			way
  *	EOPNOTSUPP	the message type is not one of the above
  *	ENOMEM		no memory for the answer
  * A message without NLM_F_REQUEST, or of a type below NLMSG_MIN_TYPE, is
- * skipped without an answer, as everywhere in netlink.
+ * skipped without an answer, as everywhere in netlink, but for the
+ * acknowledgement that NLM_F_ACK asks for.
  */
 #ifndef _UAPI_NLRIG_H
 #define _UAPI_NLRIG_H
@@ -120,7 +147,9 @@
 /* Milliseconds before each: 0 to NLRIG_DELAY_MS_MAX; 0 if absent. */
 #define NLRIG_A_DELAY_MS 3
 /* To this port; the sender's if absent. With NLRIG_A_GROUP the port that does
- * not get it; none if absent.
+ * not get it; none if absent. 0, the kernel itself, only through the article's
+ * socket: the message goes into its input callback, from whatever context. That
+ * waits and then answers the same way, deeper and deeper: the machine dies.
  */
 #define NLRIG_A_PORTID 4
 /* To this multicast group, by number: 1 to NLRIG_GROUPS. */
@@ -132,7 +161,8 @@
 /* Through the kernel's socket of this protocol; NETLINK_NLRIG if absent. */
 #define NLRIG_A_PROTOCOL 7
 /* A flag, without a value: wait for room in the receiver's buffer. Only from
- * process context and from a thread.
+ * process context and from a thread, and not for a group. In process context a
+ * receiver who is the sender waits for itself, until a signal comes.
  */
 #define NLRIG_A_BLOCK 8
 /* A flag: set the counters back. */
@@ -161,7 +191,9 @@
 #define NLRIG_A_ARTICLE_INPUTS 20
 #define NLRIG_A_ARTICLE_INPUTS_NOW 21
 #define NLRIG_A_ARTICLE_INPUTS_MAX 22
-/* how deep one task has been in it at most: 1 unless it calls itself; */
+/* how deep one task has been in it at most: 1 unless it calls itself, 0 if only
+ * interrupts have been;
+ */
 #define NLRIG_A_ARTICLE_DEPTH 23
 /* of the last datagram its length, the port the kernel saw and the one that
  * nlmsg_pid said (0 if it is shorter than a header);
@@ -176,8 +208,9 @@
 #define NLRIG_A_ARTICLE_REFUSED 28
 #define NLRIG_A_ARTICLE_ERRNO 29
 /* Of the paper's module: datagrams that came in, that could not be copied,
- * that were answered, that wait; the bytes that the kernel's socket is charged
- * for them (sk_rmem_alloc).
+ * that a thread is through with (whether netlink took the answer or not), that
+ * wait in the queue; the bytes that the kernel's socket is charged for them
+ * (sk_rmem_alloc).
  */
 #define NLRIG_A_PAPER_INPUTS 30
 #define NLRIG_A_PAPER_LOST 31

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * /sys/kernel/nlrig: the same of sysfs.
+ *
+ * Nobody is inside of these functions once the files are removed, and waiting
+ * is done in sysfs itself: an open file does not have to hold the module.
+ */
+
+#include <linux/atomic.h>
+#include <linux/kernel.h>
+#include <linux/kobject.h>
+#include <linux/mutex.h>
+#include <linux/sysfs.h>
+#include <linux/vmalloc.h>
+
+#include "nlrig.h"
+
+static struct kobject *nlrig_kobject;
+
+static DEFINE_MUTEX(nlrig_value_lock);
+static u64 nlrig_value;
+
+static atomic_t nlrig_writes;
+
+static ssize_t value_show(struct kobject *kobject,
+			  struct kobj_attribute *attribute, char *buffer)
+{
+	u64 value;
+
+	mutex_lock(&nlrig_value_lock);
+	value = nlrig_value;
+	mutex_unlock(&nlrig_value_lock);
+	return sysfs_emit(buffer, "%llu\n", value + 1);
+}
+
+static ssize_t value_store(struct kobject *kobject,
+			   struct kobj_attribute *attribute,
+			   const char *buffer, size_t size)
+{
+	u64 value;
+	int err;
+
+	err = kstrtou64(buffer, 0, &value);
+	if (err)
+		return err;
+	mutex_lock(&nlrig_value_lock);
+	nlrig_value = value;
+	mutex_unlock(&nlrig_value_lock);
+	atomic_inc(&nlrig_writes);
+	sysfs_notify(kobject, NULL, "event");
+	return size;
+}
+
+static ssize_t event_show(struct kobject *kobject,
+			  struct kobj_attribute *attribute, char *buffer)
+{
+	return sysfs_emit(buffer, "%u\n", atomic_read(&nlrig_writes));
+}
+
+/* A page would be one byte too many: sysfs warns and cuts it. */
+static ssize_t page_show(struct kobject *kobject,
+			 struct kobj_attribute *attribute, char *buffer)
+{
+	memset(buffer, 'p', PAGE_SIZE - 1);
+	return PAGE_SIZE - 1;
+}
+
+static struct kobj_attribute value_attribute =
+	__ATTR(value, 0600, value_show, value_store);
+static struct kobj_attribute event_attribute =
+	__ATTR(event, 0400, event_show, NULL);
+static struct kobj_attribute page_attribute =
+	__ATTR(page, 0400, page_show, NULL);
+
+static struct attribute *nlrig_attributes[] = {
+	&value_attribute.attr,
+	&event_attribute.attr,
+	&page_attribute.attr,
+	NULL,
+};
+
+/* sysfs has checked that the range lies inside of the size. */
+static ssize_t blob_read(struct file *file, struct kobject *kobject,
+			 struct bin_attribute *attribute, char *buffer,
+			 loff_t position, size_t size)
+{
+	memcpy(buffer, attribute->private + position, size);
+	return size;
+}
+
+static ssize_t blob_write(struct file *file, struct kobject *kobject,
+			  struct bin_attribute *attribute, char *buffer,
+			  loff_t position, size_t size)
+{
+	memcpy(attribute->private + position, buffer, size);
+	return size;
+}
+
+static struct bin_attribute blob_attribute = {
+	.attr = { .name = "blob", .mode = 0600 },
+	.size = NLRIG_BIG_BYTES,
+	.read = blob_read,
+	.write = blob_write,
+};
+
+static struct bin_attribute *nlrig_bin_attributes[] = {
+	&blob_attribute,
+	NULL,
+};
+
+static const struct attribute_group nlrig_group = {
+	.attrs = nlrig_attributes,
+	.bin_attrs = nlrig_bin_attributes,
+};
+
+int nlrig_sysfile_init(void)
+{
+	int err = -ENOMEM;
+
+	blob_attribute.private = vzalloc(NLRIG_BIG_BYTES);
+	if (!blob_attribute.private)
+		return err;
+	nlrig_kobject = kobject_create_and_add("nlrig", kernel_kobj);
+	if (!nlrig_kobject)
+		goto undo_blob;
+	err = sysfs_create_group(nlrig_kobject, &nlrig_group);
+	if (err)
+		goto undo_kobject;
+	return 0;
+
+undo_kobject:
+	kobject_put(nlrig_kobject);
+undo_blob:
+	vfree(blob_attribute.private);
+	return err;
+}
+
+void nlrig_sysfile_exit(void)
+{
+	sysfs_remove_group(nlrig_kobject, &nlrig_group);
+	kobject_put(nlrig_kobject);
+	vfree(blob_attribute.private);
+}
