@@ -4,8 +4,12 @@
 //! touch the heap, because a thread's first malloc maps an arena of its own and
 //! changes the very address space that is being measured.
 
-use std::mem::{size_of, zeroed};
-use std::os::fd::RawFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, RawFd};
+
+use nlrig_netlink::builder::Builder;
+use nlrig_netlink::wire::{HEADER_BYTES, Header, NLM_F_REQUEST};
+use nlrig_netlink::{Errno, GroupMask, Message, Messages};
 
 use crate::uapi::{
     NETLINK_NLRIG, NLRIG_ECHO_SIZE, NLRIG_FAULT_SIZE, NLRIG_MSG_ECHO, NLRIG_MSG_ECHO_REPLY,
@@ -67,45 +71,24 @@ pub struct Failure {
     pub errno: i32,
 }
 
+/// The sequence number of every request: there is one at a time.
+const SEQUENCE: u32 = 1;
+/// Room for each answer in bytes: an NLMSG_ERROR, which has a number and the
+/// whole request, is the longest.
+const ANSWER_BYTES: usize = 128;
+
+/// An answer came, and it is not the right one.
+const BAD_ANSWER: Failure = Failure { call: Call::Answer, errno: libc::EBADMSG };
+/// The request does not fit into its buffer, which has room for the longest.
+const TOO_LONG: Failure = Failure { call: Call::Send, errno: libc::EMSGSIZE };
+
 /// A bound socket of protocol `NETLINK_NLRIG`. It is closed when the process
 /// ends, and not before: the experiments count sockets that are held.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Socket {
-    fd: RawFd,
+    socket: ManuallyDrop<nlrig_netlink::Socket>,
     portid: u32,
 }
-
-/// Header and body of an echo, as `module/uapi/nlrig.h` lays them out.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct EchoMessage {
-    header: libc::nlmsghdr,
-    cookie: u64,
-    portid: u32,
-    reserved: u32,
-}
-
-const _: () = assert!(
-    size_of::<EchoMessage>() == size_of::<libc::nlmsghdr>() + NLRIG_ECHO_SIZE as usize,
-    "the message has no padding"
-);
-
-/// Header and body of a request to go wrong, and room for the answer: a
-/// struct nlmsgerr with the header it is about.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct FaultMessage {
-    header: libc::nlmsghdr,
-    /// In the answer a negative errno, or zero.
-    kind: u32,
-    reserved: u32,
-    rest: [u32; 3],
-}
-
-/// A message of plain integers, for which any bytes are a value.
-trait Message: Copy {}
-impl Message for EchoMessage {}
-impl Message for FaultMessage {}
 
 impl Socket {
     /// Opens a socket and binds it to a port of the kernel's choice (port 0,
@@ -114,19 +97,11 @@ impl Socket {
     /// # Errors
     /// The first call that failed; the socket is closed again.
     pub fn open() -> Result<Socket, Failure> {
-        // SAFETY: socket() takes no pointer.
-        let fd = unsafe {
-            libc::socket(
-                libc::AF_NETLINK,
-                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-                NETLINK_NLRIG as libc::c_int,
-            )
-        };
-        check(Call::Socket, fd)?;
-        bind(fd).inspect_err(|_| {
-            // SAFETY: the descriptor is ours and nobody else has it.
-            unsafe { libc::close(fd) };
-        })
+        let socket =
+            nlrig_netlink::Socket::new(NETLINK_NLRIG as i32).map_err(failed(Call::Socket))?;
+        socket.bind(0, GroupMask::NONE).map_err(failed(Call::Bind))?;
+        let portid = socket.address().map_err(failed(Call::Getsockname))?.portid;
+        Ok(Socket { socket: ManuallyDrop::new(socket), portid })
     }
 
     /// The port the kernel gave.
@@ -136,7 +111,7 @@ impl Socket {
 
     /// The descriptor.
     pub fn fd(&self) -> RawFd {
-        self.fd
+        self.socket.as_raw_fd()
     }
 
     /// Sends one echo and takes the answer, which must carry the same cookie
@@ -149,102 +124,68 @@ impl Socket {
     /// The call that failed; [`Call::Answer`] with EBADMSG, or with the error
     /// the kernel sent, if the answer is not the right one.
     pub fn echo(&self, cookie: u64) -> Result<(), Failure> {
-        let length = size_of::<EchoMessage>();
-        let request = EchoMessage {
-            header: libc::nlmsghdr {
-                nlmsg_len: length as u32,
-                nlmsg_type: NLRIG_MSG_ECHO as u16,
-                nlmsg_flags: libc::NLM_F_REQUEST as u16,
-                nlmsg_seq: 1,
-                nlmsg_pid: 0,
-            },
-            cookie,
-            portid: 0,
-            reserved: 0,
-        };
-        let (answer, got) = self.exchange(&request, length)?;
-        if answer.header.nlmsg_type == libc::NLMSG_ERROR as u16 {
-            // struct nlmsgerr begins with a negative errno, where the cookie is.
-            let errno = (answer.cookie as u32 as i32).wrapping_neg();
+        let header = Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, SEQUENCE);
+        let mut buffer = [0; ANSWER_BYTES];
+        let answer = self.exchange(header, &echo_body(cookie, 0), &mut buffer)?;
+        if let Some(ack) = answer.ack() {
+            let errno = ack.map_or(BAD_ANSWER.errno, |ack| ack.errno);
             return Err(Failure { call: Call::Answer, errno });
         }
-        let right = got == length
-            && answer.header.nlmsg_type == NLRIG_MSG_ECHO_REPLY as u16
-            && answer.header.nlmsg_seq == 1
-            && answer.cookie == cookie
-            && answer.portid == self.portid;
-        if right { Ok(()) } else { Err(Failure { call: Call::Answer, errno: libc::EBADMSG }) }
+        let right = answer.header.kind == NLRIG_MSG_ECHO_REPLY as u16
+            && answer.header.sequence == SEQUENCE
+            && answer.payload == echo_body(cookie, self.portid);
+        if right { Ok(()) } else { Err(BAD_ANSWER) }
     }
-}
 
-impl Socket {
     /// Asks the module to go wrong in this way: a number `NLRIG_FAULT_*`. Most
     /// of them never come back.
     ///
     /// # Errors
     /// The call that failed; [`Call::Answer`] with the error the kernel sent.
     pub fn fault(&self, kind: u32) -> Result<(), Failure> {
-        let length = size_of::<libc::nlmsghdr>() + NLRIG_FAULT_SIZE as usize;
-        let request = FaultMessage {
-            header: libc::nlmsghdr {
-                nlmsg_len: length as u32,
-                nlmsg_type: NLRIG_MSG_FAULT as u16,
-                nlmsg_flags: (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16,
-                nlmsg_seq: 1,
-                nlmsg_pid: 0,
-            },
-            kind,
-            reserved: 0,
-            rest: [0; 3],
-        };
-        let (answer, _) = self.exchange(&request, length)?;
-        match (answer.header.nlmsg_type == libc::NLMSG_ERROR as u16, answer.kind) {
-            (true, 0) => Ok(()),
-            (true, error) => {
-                Err(Failure { call: Call::Answer, errno: (error as i32).wrapping_neg() })
-            }
-            (false, _) => Err(Failure { call: Call::Answer, errno: libc::EBADMSG }),
+        let mut body = [0; NLRIG_FAULT_SIZE as usize];
+        body[..4].copy_from_slice(&kind.to_ne_bytes());
+        let mut buffer = [0; ANSWER_BYTES];
+        let header = Header::ack(NLRIG_MSG_FAULT as u16, 0, SEQUENCE);
+        match self.exchange(header, &body, &mut buffer)?.ack() {
+            Some(Ok(ack)) => ack.result().map_err(failed(Call::Answer)),
+            _ => Err(BAD_ANSWER),
+        }
+    }
+
+    /// Sends one message and takes the answer, which must be one message too.
+    fn exchange<'b>(
+        &self,
+        header: Header,
+        body: &[u8],
+        buffer: &'b mut [u8],
+    ) -> Result<Message<'b>, Failure> {
+        let mut request = [0; HEADER_BYTES + NLRIG_ECHO_SIZE as usize];
+        let mut request = Builder::over(&mut request);
+        request.message(header, |message| {
+            message.raw(body);
+        });
+        let request = request.bytes().map_err(|_| TOO_LONG)?;
+        // An unconnected netlink socket sends to port 0, the kernel.
+        self.socket.send(request, 0).map_err(failed(Call::Send))?;
+        let got = self.socket.recv(buffer, libc::MSG_DONTWAIT).map_err(failed(Call::Recv))?;
+        let mut messages = Messages::new(&buffer[..got]);
+        match (messages.next(), messages.next()) {
+            (Some(Ok(answer)), None) => Ok(answer),
+            _ => Err(BAD_ANSWER),
         }
     }
 }
 
-impl Socket {
-    /// Sends so many bytes of a request and takes the answer; how long that is.
-    fn exchange<M: Message>(&self, request: &M, length: usize) -> Result<(M, usize), Failure> {
-        debug_assert!(length <= size_of::<M>());
-        // An unconnected netlink socket sends to port 0, the kernel.
-        // SAFETY: the pointer is that of `request`, which is no shorter.
-        let sent = unsafe { libc::send(self.fd, (&raw const *request).cast(), length, 0) };
-        check(Call::Send, sent as i64)?;
-        // SAFETY: a message is plain integers, for which zero is a value.
-        let mut answer: M = unsafe { zeroed() };
-        let room = size_of::<M>();
-        // SAFETY: the pointer and the length are those of `answer`.
-        let got =
-            unsafe { libc::recv(self.fd, (&raw mut answer).cast(), room, libc::MSG_DONTWAIT) };
-        check(Call::Recv, got as i64)?;
-        Ok((answer, got as usize))
-    }
+/// The body of an echo, struct nlrig_echo.
+fn echo_body(cookie: u64, portid: u32) -> [u8; NLRIG_ECHO_SIZE as usize] {
+    let mut body = [0; NLRIG_ECHO_SIZE as usize];
+    body[..8].copy_from_slice(&cookie.to_ne_bytes());
+    body[8..12].copy_from_slice(&portid.to_ne_bytes());
+    body
 }
 
-fn bind(fd: RawFd) -> Result<Socket, Failure> {
-    let mut length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
-    // SAFETY: sockaddr_nl is plain integers, for which zero is a value.
-    let mut address: libc::sockaddr_nl = unsafe { zeroed() };
-    address.nl_family = libc::AF_NETLINK as u16;
-    // SAFETY: the pointer and the length are those of `address`.
-    check(Call::Bind, unsafe { libc::bind(fd, (&raw const address).cast(), length) })?;
-    // SAFETY: as above; `length` says how much room there is.
-    check(Call::Getsockname, unsafe {
-        libc::getsockname(fd, (&raw mut address).cast(), &mut length)
-    })?;
-    Ok(Socket { fd, portid: address.nl_pid })
-}
-
-fn check(call: Call, result: impl Into<i64>) -> Result<(), Failure> {
-    if result.into() >= 0 {
-        return Ok(());
-    }
-    // SAFETY: errno belongs to this thread; reading it touches nothing else.
-    Err(Failure { call, errno: unsafe { *libc::__errno_location() } })
+/// The failure of this call with its errno.
+fn failed(call: Call) -> impl FnOnce(Errno) -> Failure {
+    move |errno| Failure { call, errno: errno.0 }
 }

@@ -1,0 +1,122 @@
+//! Messages, taken apart.
+
+use crate::ack::{Ack, Done};
+use crate::attribute::Attributes;
+use crate::error::Malformed;
+use crate::wire::{HEADER_BYTES, Header, NLMSG_DONE, NLMSG_ERROR, align};
+
+/// One message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Its header.
+    pub header: Header,
+    /// What follows the header, without the padding.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// The attributes after a header of the protocol's own of this length in
+    /// bytes, such as 16 for struct ifinfomsg. None if the message ends sooner.
+    pub fn attributes(&self, after: usize) -> Attributes<'a> {
+        Attributes::new(self.payload.get(align(after)..).unwrap_or_default())
+    }
+
+    /// What it says if it is an NLMSG_ERROR.
+    pub fn ack(&self) -> Option<Result<Ack<'a>, Malformed>> {
+        (self.header.kind == NLMSG_ERROR).then(|| Ack::parse(self))
+    }
+
+    /// What it says if it is an NLMSG_DONE.
+    pub fn done(&self) -> Option<Result<Done<'a>, Malformed>> {
+        (self.header.kind == NLMSG_DONE).then(|| Done::parse(self))
+    }
+}
+
+/// Goes through the messages of a datagram. The first one that does not add up
+/// is an error, and the end; its place counts from the datagram's first byte.
+#[derive(Clone, Debug)]
+pub struct Messages<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Messages<'a> {
+    /// The messages of this datagram.
+    pub fn new(datagram: &'a [u8]) -> Messages<'a> {
+        Messages { bytes: datagram, at: 0 }
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = self.at;
+        let rest = self.bytes.get(at..).filter(|rest| !rest.is_empty())?;
+        // Until this one is known to be whole, it is the last.
+        self.at = self.bytes.len();
+        let has = rest.len();
+        let Some(header) = Header::from_bytes(rest) else {
+            return Some(Err(Malformed::Truncated { at, needs: HEADER_BYTES, has }));
+        };
+        let length = header.length as usize;
+        if length < HEADER_BYTES {
+            return Some(Err(Malformed::BadLength { at, length }));
+        }
+        let Some(payload) = rest.get(HEADER_BYTES..length) else {
+            return Some(Err(Malformed::Truncated { at, needs: length, has }));
+        };
+        self.at = at.saturating_add(align(length));
+        Some(Ok(Message { header, payload }))
+    }
+}
+
+impl std::iter::FusedIterator for Messages<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claiming(length: u32, payload: &[u8]) -> Vec<u8> {
+        let header = Header { length, ..Header::new(16, 0, 1) };
+        [&header.to_bytes(), payload].concat()
+    }
+
+    #[test]
+    fn messages_are_read_over_their_padding() {
+        let bytes = [claiming(17, &[1, 0, 0, 0]), claiming(18, &[2, 3])].concat();
+        let payloads: Vec<&[u8]> =
+            Messages::new(&bytes).map(|message| message.unwrap().payload).collect();
+        assert_eq!(payloads, [&[1][..], &[2, 3]]);
+    }
+
+    #[test]
+    fn the_first_wrong_message_is_the_end() {
+        let right = claiming(16, &[]);
+        for (wrong, error) in [
+            (vec![0; 15], Malformed::Truncated { at: 16, needs: 16, has: 15 }),
+            (claiming(0, &[0; 32]), Malformed::BadLength { at: 16, length: 0 }),
+            (claiming(15, &[]), Malformed::BadLength { at: 16, length: 15 }),
+            (claiming(17, &[]), Malformed::Truncated { at: 16, needs: 17, has: 16 }),
+            (
+                claiming(u32::MAX, &[]),
+                Malformed::Truncated { at: 16, needs: u32::MAX as usize, has: 16 },
+            ),
+        ] {
+            let bytes = [right.clone(), wrong].concat();
+            let mut messages = Messages::new(&bytes);
+            assert!(messages.next().unwrap().is_ok());
+            assert_eq!(messages.next(), Some(Err(error)));
+            assert_eq!(messages.next(), None);
+        }
+        assert_eq!(Messages::new(&[]).next(), None);
+    }
+
+    #[test]
+    fn attributes_begin_after_the_padded_header_of_the_protocol() {
+        let message = Message { header: Header::default(), payload: &[1, 0, 0, 0, 4, 0, 4, 0] };
+        assert_eq!(message.attributes(1).count(), 1);
+        assert_eq!(message.attributes(9).count(), 0);
+        assert_eq!(message.attributes(usize::MAX).count(), 0);
+    }
+}

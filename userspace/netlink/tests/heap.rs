@@ -1,0 +1,82 @@
+//! What says that it does not allocate does not: threads use it that must not
+//! touch the heap.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use nlrig_netlink::{
+    Address, Builder, Errno, Group, GroupMask, Header, Limits, Messages, Socket, request_ack,
+};
+
+thread_local! {
+    /// Calls of the allocator by this thread.
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: everything is the system's allocator's; counting in a constant
+// thread-local does not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.set(CALLS.get() + 1);
+        // SAFETY: the caller's word.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        CALLS.set(CALLS.get() + 1);
+        // SAFETY: the caller's word.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// All that a thread does with a socket, right and wrong.
+fn use_everything() -> Result<(), Errno> {
+    let socket = Socket::new(libc::NETLINK_ROUTE)?;
+    socket.set_extended_acks(true)?;
+    socket.set_packet_info(true)?;
+    socket.set_receive_timeout(Some(Duration::from_secs(10)))?;
+    socket.bind(0, GroupMask::NONE)?;
+    socket.join(Group(1))?;
+    let address = socket.address()?;
+    assert_eq!(socket.bind(address.portid ^ 1, GroupMask::NONE), Err(Errno(libc::EINVAL)));
+    socket.leave(Group(1))?;
+    socket.connect(0, GroupMask::NONE)?;
+
+    let mut room = [0; 64];
+    let mut builder = Builder::over(&mut room);
+    builder.message(Header::ack(0x3fff, 0, 1), |body| {
+        body.raw(&[0; 16]).nested(1, |nest| {
+            nest.string(2, "text");
+        });
+    });
+    let request = builder.bytes().unwrap_or_default();
+    let mut buffer = [0; 512];
+    let ack = request_ack(&socket, request, &mut buffer, Limits::default());
+    assert!(ack.is_ok_and(|ack| ack.errno > 0));
+
+    socket.send(request, 0)?;
+    socket.recv(&mut buffer, 0)?;
+    socket.send_to(request, Address::KERNEL, 0)?;
+    socket.recv_from(&mut buffer, 0)?;
+    socket.send_message(request, Some(Address::KERNEL), 0)?;
+    let length = socket.recv_message(&mut buffer, 0)?.length;
+    assert_eq!(Messages::new(&buffer[..length]).filter(Result::is_ok).count(), 1);
+    assert_eq!(socket.recv(&mut buffer, libc::MSG_DONTWAIT), Err(Errno(libc::EAGAIN)));
+    Ok(())
+}
+
+#[test]
+fn a_thread_uses_a_socket_without_the_heap() {
+    let before = CALLS.get();
+    let result = use_everything();
+    let calls = CALLS.get() - before;
+    assert_eq!((result, calls), (Ok(()), 0));
+    drop(std::hint::black_box(vec![1]));
+    assert_ne!(CALLS.get(), before, "the calls are counted");
+}
