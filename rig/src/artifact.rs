@@ -25,6 +25,8 @@ pub struct Workshop {
     pub project: Project,
     /// Where results are kept.
     pub cache: Cache,
+    /// The source of the module that guests load.
+    pub module: PathBuf,
     kernels: Builder,
     built_kernels: BTreeMap<Arch, Kernel>,
     built_modules: BTreeMap<Arch, Module>,
@@ -63,6 +65,7 @@ impl Workshop {
         Workshop {
             project: kernels.project.clone(),
             cache: kernels.cache.clone(),
+            module: kernels.project.module(),
             kernels,
             built_kernels: BTreeMap::new(),
             built_modules: BTreeMap::new(),
@@ -92,8 +95,7 @@ impl Workshop {
             return Ok(module.clone());
         }
         let kernel = self.kernel(arch)?;
-        let module =
-            module::build(&self.cache, &kernel, &self.project.module(), self.kernels.jobs)?;
+        let module = module::build(&self.cache, &kernel, &self.module, self.kernels.jobs)?;
         self.built_modules.insert(arch, module.clone());
         Ok(module)
     }

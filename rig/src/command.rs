@@ -27,7 +27,8 @@ pub fn kernels(options: &GuestOptions) -> Result<Builder> {
     let project = Project::find()?;
     let known = kernel::find(&project, &options.kernel)?;
     let fragment = project.kernel_config().join(format!("flavour-{}.config", options.flavour));
-    if options.flavour.contains('/') || !fragment.is_file() {
+    // A fragment with a dot is one architecture's part of a flavour.
+    if options.flavour.contains(['/', '.']) || !fragment.is_file() {
         return Err(usage!(
             "no flavour \"{}\": there is no {}",
             options.flavour,
@@ -51,11 +52,18 @@ pub fn kernels(options: &GuestOptions) -> Result<Builder> {
 /// # Errors
 /// See [`kernels`].
 pub fn prepare(options: &GuestOptions) -> Result<(Workshop, Lab)> {
+    if let Some(module) = options.module.as_ref().filter(|dir| !dir.join("Kbuild").is_file()) {
+        return Err(usage!("--module {}: no module is built there: no Kbuild", module.display()));
+    }
     let kernels = kernels(options)?;
     kernels.cache.sweep();
     // Not its path: that may name a newer build by the time a daemon starts.
     let lab = Lab::new("/proc/self/exe".into(), kernels.cache.clone(), options.accel)?;
-    Ok((Workshop::new(kernels), lab))
+    let mut workshop = Workshop::new(kernels);
+    if let Some(module) = &options.module {
+        workshop.module = module.clone();
+    }
+    Ok((workshop, lab))
 }
 
 /// The ABIs that these options ask for; all of them if none is named.

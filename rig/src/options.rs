@@ -88,6 +88,9 @@ pub struct GuestOptions {
     /// What the SHA-256 of that source must be
     #[arg(long, value_name = "HEX", requires = "kernel_source")]
     pub kernel_sha256: Option<String>,
+    /// The module to build and load instead of the rig's own
+    #[arg(long, value_name = "DIR")]
+    pub module: Option<PathBuf>,
     /// Compilers at once; as many as processors if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub jobs: Option<u32>,
@@ -109,6 +112,7 @@ impl Default for GuestOptions {
             timeout: None,
             kernel_source: None,
             kernel_sha256: None,
+            module: None,
             jobs: None,
         }
     }

@@ -105,7 +105,7 @@ fn fragments(builder: &Builder, arch: Arch) -> Vec<PathBuf> {
     ]
     .map(|name| folder.join(name))
     .to_vec();
-    let of_arch = folder.join(format!("flavour-{flavour}-{arch}.config"));
+    let of_arch = folder.join(format!("flavour-{flavour}.{arch}.config"));
     if of_arch.is_file() {
         paths.push(of_arch);
     }
