@@ -179,6 +179,7 @@ pub fn section(quantities: &[Quantity], rounds: u32, command: &str) -> Section {
         columns: columns.map(str::to_string).to_vec(),
         rows: quantities.iter().map(row).collect(),
         words: words(quantities, command),
+        ..Section::default()
     }
 }
 

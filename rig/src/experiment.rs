@@ -4,7 +4,9 @@
 //! neither QEMU nor shares: it plans [`Trial`]s, each a job for a guest, and
 //! judges what is [`Observed`] of them.
 
+mod claims;
 mod control;
+mod module;
 mod smoke;
 mod threads;
 
@@ -16,13 +18,15 @@ use nlrig_guest::protocol::{Exit, Job, Misbehaviour, Rlimit};
 use serde_json::{Map, Value};
 
 use crate::abi::Abi;
+use crate::desk::Desk;
 use crate::guest::Limits;
 use crate::report::{Section, TrialReport, Verdict};
 use crate::say::brief;
 use crate::usage;
 
 /// Every experiment, in the order in which they run.
-pub const ALL: &[&dyn Experiment] = &[&smoke::Smoke, &threads::Threads, &control::Control];
+pub const ALL: &[&dyn Experiment] =
+    &[&smoke::Smoke, &threads::Threads, &claims::Claims, &control::Control, &module::Module];
 
 /// One experiment.
 pub trait Experiment: Sync {
@@ -47,6 +51,12 @@ pub trait Experiment: Sync {
         &[]
     }
 
+    /// What it consists of, each with its name and a sentence, if that is more
+    /// than its trials by their parameters.
+    fn entries(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
     /// The trials that answer what was asked.
     ///
     /// # Errors
@@ -67,8 +77,14 @@ pub trait Experiment: Sync {
 
     /// Looks once more at what came of a trial, however its machine ended: an
     /// experiment that breaks machines expects them broken.
-    fn review(&self, _trial: &Trial, judgement: Judgement, _facts: &Facts) -> Judgement {
+    fn review(&self, _trial: &Trial, judgement: Judgement, _facts: &Facts<'_>) -> Judgement {
         judgement
+    }
+
+    /// Where the kernel's source makes it so: files, each with a text in one of
+    /// its lines.
+    fn cites(&self, _trial: &Trial) -> &'static [(&'static str, &'static str)] {
+        &[]
     }
 
     /// Tables of all of this experiment's trials, with words.
@@ -129,6 +145,8 @@ pub struct Trial {
     pub params: Map<String, Value>,
     /// The program.
     pub job: Job,
+    /// What is asked at the desk, in place of the program.
+    pub desk: Option<Desk>,
     /// Processors of the guest.
     pub cpus: u32,
     /// Memory of the guest.
@@ -140,6 +158,8 @@ pub struct Trial {
     /// Whether it needs a guest that no other trial has seen. The rest share one
     /// with their neighbours of the same kind.
     pub alone: bool,
+    /// Further words for the guest's kernel.
+    pub boot: &'static str,
     /// What goes wrong on purpose; only controls set it.
     pub fault: Option<Fault>,
     /// What others have published.
@@ -149,9 +169,11 @@ pub struct Trial {
 impl Trial {
     /// Whether both can run in one machine, one after the other.
     pub fn shares_a_boot_with(&self, other: &Trial) -> bool {
-        let machine = |trial: &Trial| (trial.abi, trial.cpus, trial.memory_bytes);
-        let harmless =
-            |trial: &Trial| !trial.alone && trial.fault.is_none() && trial.job.sysctls.is_empty();
+        let machine = |trial: &Trial| (trial.abi, trial.cpus, trial.memory_bytes, trial.boot);
+        let harmless = |trial: &Trial| {
+            let changes_nothing = trial.fault.is_none() && trial.job.sysctls.is_empty();
+            !trial.alone && trial.desk.is_none() && changes_nothing
+        };
         harmless(self) && harmless(other) && machine(self) == machine(other)
     }
 
@@ -172,9 +194,6 @@ pub enum Fault {
     Guest(Misbehaviour),
     /// The rig does it, as soon as the program says something.
     Host(Sabotage),
-    /// The kernel does it when it is told so: these words are added to its
-    /// command line.
-    Boot(&'static str),
 }
 
 /// What can happen to a machine from outside.
@@ -192,11 +211,13 @@ pub enum Sabotage {
 
 /// How a trial went, beside its verdict.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct Facts<'a> {
     /// How often it was tried.
     pub attempts: u32,
     /// From the start of the program to the verdict, in the last try.
     pub verdict: Duration,
+    /// What the program reported in the last try, however that ended.
+    pub data: &'a [Value],
 }
 
 /// What was seen of a trial.

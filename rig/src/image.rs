@@ -187,7 +187,7 @@ impl Parts {
     }
 
     /// The names of the programs that a recipe may ask for as `workload:NAME`.
-    pub const WORKLOADS: [&str; 3] = ["threads", "echo", "fault"];
+    pub const WORKLOADS: [&str; 6] = ["threads", "echo", "fault", "claims", "reload", "fuzz"];
 }
 
 /// File types of a newc archive's mode (stat(2)).

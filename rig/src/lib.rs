@@ -11,6 +11,8 @@
 //! - **judge**: [`experiment`] again, with [`limits`] for predictions;
 //! - **report**: [`report`] writes and renders.
 //!
+//! What needs no machine is answered at the [`desk`].
+//!
 //! [`run`] is that line from end to end; [`command::exec`] is its short cut for
 //! one command, and [`bench`] times the rig itself. The rest serves all:
 //! [`process`], [`procfs`], [`scratch`], [`interrupt`], [`say`], [`error`],
@@ -25,6 +27,7 @@ pub mod busybox;
 pub mod cache;
 pub mod cli;
 pub mod command;
+pub mod desk;
 pub mod error;
 pub mod experiment;
 pub mod guest;

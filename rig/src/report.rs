@@ -115,11 +115,25 @@ pub struct TrialReport {
     pub duration_s: f64,
     /// The clock that the guest's times come from.
     pub clocksource: Option<String>,
+    /// Where the kernel's source makes it so, as far as the experiment says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_lines: Vec<SourceLine>,
     /// Files of this trial, relative to the report.
     pub artifacts: BTreeMap<String, String>,
     /// The last lines of its console, unless all went well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub console_tail: Vec<String>,
+}
+
+/// A line of the kernel's source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceLine {
+    /// Below the source's folder.
+    pub file: String,
+    /// Its number in the source that was built, from 1; none if it is not there.
+    pub line: Option<usize>,
+    /// What stands in it.
+    pub text: String,
 }
 
 /// Whose doing the loss of a machine was, as far as there is evidence.
@@ -187,7 +201,7 @@ impl Verdict {
 }
 
 /// A table of an experiment with what it says in plain words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Section {
     /// A heading.
     pub title: String,
@@ -197,6 +211,17 @@ pub struct Section {
     pub rows: Vec<Vec<String>>,
     /// What came out, what differs, and why.
     pub words: String,
+    /// What a table has no room for.
+    pub entries: Vec<Entry>,
+}
+
+/// One thing that a section tells about at length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// A heading.
+    pub title: String,
+    /// What is told, each with its name.
+    pub fields: Vec<(&'static str, String)>,
 }
 
 impl Report {

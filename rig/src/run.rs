@@ -240,11 +240,13 @@ fn say_result(trial: &TrialReport, done: usize, total: usize) {
 
 fn one_line(trial: &TrialReport) -> String {
     let verdict = trial.verdict.name();
-    let threads = trial.measured.as_ref().and_then(|measured| measured.get("threads"));
-    let what = match (&trial.reason, threads) {
-        (Some(reason), _) => format!("{verdict}: {reason}"),
-        (None, Some(threads)) => format!("{verdict}: {threads} threads"),
-        (None, None) => verdict.to_string(),
+    let measured = |key: &str| trial.measured.as_ref().and_then(|measured| measured.get(key));
+    let found = measured("finding").and_then(serde_json::Value::as_str);
+    let what = match (&trial.reason, measured("threads"), found) {
+        (Some(reason), ..) => format!("{verdict}: {reason}"),
+        (None, Some(threads), _) => format!("{verdict}: {threads} threads"),
+        (None, None, Some(finding)) => format!("{verdict}: {finding}"),
+        (None, None, None) => verdict.to_string(),
     };
     format!("{}: {what} ({:.1} s)", trial.name, trial.duration_s)
 }

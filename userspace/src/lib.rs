@@ -5,8 +5,9 @@
 //! them: [`protocol`], the words host and guest exchange; [`look`], what a
 //! workload sees of its own limits; [`maps`] and [`pids`], the parts of that
 //! which need arithmetic on both sides; [`netlink`], one echo with the module;
-//! [`uapi`], the module's numbers.
+//! [`uapi`], the module's numbers; [`kmemleak`], the kernel's search for lost memory.
 
+pub mod kmemleak;
 pub mod look;
 pub mod maps;
 pub mod netlink;

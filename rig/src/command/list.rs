@@ -40,12 +40,18 @@ pub fn list(options: &ListOptions) -> Result<u8> {
                 .iter()
                 .map(|(name, meaning)| json!({"name": name, "meaning": meaning}))
                 .collect();
+            let entries: Vec<_> = experiment
+                .entries()
+                .iter()
+                .map(|(name, shows)| json!({"name": name, "shows": shows}))
+                .collect();
             json!({
                 "name": experiment.name(),
                 "shows": experiment.shows(),
                 "abis": experiment.abis(),
                 "by_default": experiment.by_default(),
                 "parameters": parameters,
+                "entries": entries,
             })
         })
         .collect();
@@ -63,6 +69,9 @@ pub fn list(options: &ListOptions) -> Result<u8> {
         say::result(&format!("  {:<10} on {}{by_name}", "", abis.join(", ")))?;
         for (name, meaning) in experiment.parameters() {
             say::result(&format!("  {:<10} --set {name}: {meaning}", ""))?;
+        }
+        for (name, shows) in experiment.entries() {
+            say::result(&format!("  {:<10} {name:<6} {shows}", ""))?;
         }
     }
     say::result("Kernels:")?;

@@ -89,7 +89,7 @@ impl Experiment for Control {
         }
     }
 
-    fn review(&self, trial: &Trial, judgement: Judgement, facts: &Facts) -> Judgement {
+    fn review(&self, trial: &Trial, judgement: Judgement, facts: &Facts<'_>) -> Judgement {
         let reason = judgement.reason.unwrap_or_default();
         let measured = Some(object(json!({
             "verdict": judgement.verdict,
@@ -144,6 +144,7 @@ impl Experiment for Control {
             columns: columns.map(str::to_string).to_vec(),
             rows: broken.iter().map(|trial| row(trial)).collect(),
             words,
+            ..Section::default()
         }]
     }
 }
@@ -155,11 +156,16 @@ fn is_calm(params: &Map<String, Value>) -> bool {
 fn trial(ask: &Ask, abi: Abi, control: &faults::Control, calm: bool) -> Trial {
     let arch = abi.kernel();
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_string()).collect::<Vec<_>>();
+    let boot = match control.by {
+        By::Boot(words) if !calm => words,
+        _ => "",
+    };
     let (argv, fault) = match control.by {
         By::Module(_) if calm => (vec![workload("fault"), "none".to_string()], None),
         By::Module(kind) => (vec![workload("fault"), kind.to_string()], None),
         By::Script(_) if calm => (words(&["sh", "-c", "true"]), None),
         By::Script(script) => (words(&["sh", "-c", script]), None),
+        By::Boot(_) => (words(&["sh", "-c", TARGET]), None),
         By::Outside(fault) => (words(&["sh", "-c", TARGET]), Some(fault).filter(|_| !calm)),
     };
     let sysctls = if calm { &[][..] } else { control.sysctls };
@@ -170,11 +176,13 @@ fn trial(ask: &Ask, abi: Abi, control: &faults::Control, calm: bool) -> Trial {
         abi,
         params: object(json!({ "fault": control.name, "calm": calm })),
         job: Job { argv, sysctls: sysctls.iter().map(own).collect(), ..Job::default() },
+        desk: None,
         cpus: ask.cpus.unwrap_or(2),
         memory_bytes: ask.memory_bytes.unwrap_or(MEMORY_BYTES),
         limits: LIMITS,
         timeout: Some(control.timeout),
         alone: !calm,
+        boot,
         fault,
         published: Vec::new(),
     }
@@ -201,7 +209,7 @@ fn row(trial: &TrialReport) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn reviewed(name: &str, verdict: Verdict, reason: &str, facts: Facts) -> Verdict {
+    fn reviewed(name: &str, verdict: Verdict, reason: &str, facts: Facts<'_>) -> Verdict {
         let ask = Ask::new(&[Abi::I386], "6.1");
         let trials = Control.plan(&ask).unwrap();
         let full = format!("control/i386/{name}");
@@ -212,7 +220,11 @@ mod tests {
 
     #[test]
     fn a_control_passes_only_with_its_own_verdict_reason_time_and_tries() {
-        let facts = |attempts, seconds| Facts { attempts, verdict: Duration::from_secs(seconds) };
+        let facts = |attempts, seconds| Facts {
+            attempts,
+            verdict: Duration::from_secs(seconds),
+            data: &[],
+        };
         let said = "nlrig: a panic on request";
         assert_eq!(reviewed("panic", Verdict::Panic, said, facts(1, 1)), Verdict::Pass);
         assert_eq!(reviewed("panic", Verdict::Oops, said, facts(1, 1)), Verdict::Fail);

@@ -38,11 +38,13 @@ impl Experiment for Smoke {
                 rlimits: ask.rlimits.clone(),
                 ..Job::default()
             },
+            desk: None,
             cpus: ask.cpus.unwrap_or(2),
             memory_bytes: ask.memory_bytes.unwrap_or(MEMORY_BYTES),
             limits: LIMITS,
             timeout: ask.timeout,
             alone: true,
+            boot: "",
             fault: None,
             published: Vec::new(),
         };
@@ -115,6 +117,7 @@ fn each(trials: &[&TrialReport]) -> Section {
             .to_vec(),
         rows,
         words: "Each row is a machine of its own, from the start of QEMU to its end.".to_string(),
+        ..Section::default()
     }
 }
 
@@ -146,6 +149,7 @@ fn distribution(by_abi: &[Vec<&TrialReport>]) -> Section {
         words: "Each boot is that of a machine of its own, from the start of QEMU until the \
                 guest is ready."
             .to_string(),
+        ..Section::default()
     }
 }
 

@@ -225,6 +225,7 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
         abi,
         params,
         job: Job { argv, user: ask.user, sysctls, rlimits, aslr: variant.aslr, ..Job::default() },
+        desk: None,
         cpus: ask.cpus.unwrap_or(2),
         memory_bytes: ask.memory_bytes.unwrap_or(memory),
         limits: LIMITS,
@@ -232,6 +233,7 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
         // Kernel parameters stay set, and 30 thousand threads leave traces in a
         // kernel: its ids are used up, its memory is in other hands.
         alone: abi == Abi::X86_64 || variant.own || ask.memory_bytes.is_some(),
+        boot: "",
         fault: None,
         published: if variant.own { Vec::new() } else { published(abi, setting, stack) },
     }

@@ -112,7 +112,14 @@ fn table(section: &Section) -> String {
     for cells in &section.rows {
         text.push_str(&row(cells));
     }
-    format!("{text}\n{}\n", section.words)
+    let _ = writeln!(text, "\n{}", section.words);
+    for entry in &section.entries {
+        let _ = writeln!(text, "\n### {}\n", cell(&entry.title));
+        for (name, what) in &entry.fields {
+            let _ = writeln!(text, "- **{name}:** {}", cell(what));
+        }
+    }
+    text
 }
 
 /// Text that cannot end a cell or begin markup: some of it comes from a guest.
@@ -131,6 +138,7 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Entry;
 
     #[test]
     fn a_table_of_markdown() {
@@ -139,7 +147,9 @@ mod tests {
             columns: vec!["a".into(), "b".into()],
             rows: vec![vec!["1|2".into(), "<x>".into()]],
             words: "Words.".into(),
+            entries: vec![Entry { title: "E".into(), fields: vec![("f", "<y>".into())] }],
         });
-        assert_eq!(text, "\n## T\n\n| a | b |\n| --- | --- |\n| 1\\|2 | &lt;x> |\n\nWords.\n");
+        let table = "\n## T\n\n| a | b |\n| --- | --- |\n| 1\\|2 | &lt;x> |\n\nWords.\n";
+        assert_eq!(text, format!("{table}\n### E\n\n- **f:** &lt;y>\n"));
     }
 }

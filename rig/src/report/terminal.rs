@@ -5,6 +5,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use super::Section;
 use crate::say::printable;
 
+/// So many entries are shown below their table.
+const ENTRIES_MAX: usize = 5;
+
 /// One section as text, lines no longer than the reader's eye; whatever its cells
 /// hold, fit for a terminal.
 pub fn section(section: &Section) -> String {
@@ -16,7 +19,18 @@ pub fn section(section: &Section) -> String {
         table.add_row(row);
     }
     let words = wrap(&section.words, 100);
-    printable(&format!("{}\n\n{table}\n\n{words}\n", section.title))
+    let mut text = format!("{}\n\n{table}\n\n{words}\n", section.title);
+    // The page has all of them.
+    if section.entries.len() <= ENTRIES_MAX {
+        for entry in &section.entries {
+            let fields =
+                entry.fields.iter().map(|(name, what)| wrap(&format!("{name}: {what}"), 100));
+            let fields: Vec<_> =
+                fields.map(|text| format!("  {}", text.replace('\n', "\n    "))).collect();
+            text.push_str(&format!("\n{}\n{}\n", entry.title, fields.join("\n")));
+        }
+    }
+    printable(&text)
 }
 
 /// Breaks a paragraph into lines.
@@ -40,6 +54,7 @@ pub fn wrap(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Entry;
 
     #[test]
     fn lines_are_broken_between_words() {
@@ -54,8 +69,9 @@ mod tests {
             columns: vec!["stack".into(), "threads".into()],
             rows: vec![vec!["2M".into(), "1529".into()]],
             words: "As predicted.".into(),
+            entries: vec![Entry { title: "E1".into(), fields: vec![("why", "so".into())] }],
         });
-        for part in ["Table 3", "stack", "1529", "As predicted."] {
+        for part in ["Table 3", "stack", "1529", "As predicted.", "E1", "why: so"] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -15,11 +15,12 @@ use serde_json::{Map, Value};
 use super::Planned;
 use super::collect::Collected;
 use crate::artifact::Built;
+use crate::desk::{self, Desk};
 use crate::error;
 use crate::experiment::{Experiment, Facts, Fault, Judgement, Observed, Sabotage, Trial};
 use crate::guest::{self, Guest, Loss, Parts};
 use crate::lab::{Lab, Needs};
-use crate::report::{Blame, TrialReport, Verdict, seconds};
+use crate::report::{Blame, SourceLine, TrialReport, Verdict, seconds};
 use crate::{procfs, say};
 
 /// How much of a console stands in the report.
@@ -91,6 +92,8 @@ struct Notes {
     vm: String,
     clocksource: Option<String>,
     predicted: Option<Map<String, Value>>,
+    /// What the program reported.
+    data: Vec<Value>,
     /// What is wrong with the kernel.
     trouble: Option<Loss>,
     /// When the machine was started, and then the program.
@@ -127,7 +130,8 @@ impl<'a> Worker<'a> {
             attempt = self.attempt(planned, built, keep)?;
             waited += attempt.notes.waited;
         }
-        let facts = Facts { attempts, verdict: attempt.verdict };
+        let data = std::mem::take(&mut attempt.notes.data);
+        let facts = Facts { attempts, verdict: attempt.verdict, data: &data };
         attempt.judgement = planned.experiment.review(&planned.trial, attempt.judgement, &facts);
         let duration_s = seconds(start.elapsed().saturating_sub(waited));
         let report = self.report(planned, built, attempt)?;
@@ -171,6 +175,7 @@ impl<'a> Worker<'a> {
             published: trial.published.clone(),
             duration_s: 0.0,
             clocksource: notes.clocksource,
+            source_lines: source_lines(experiment.cites(trial), built),
             artifacts: artifacts(&self.stage.dir, &dir),
             console_tail: if verdict.is_well() { Vec::new() } else { tail() },
         })
@@ -180,7 +185,11 @@ impl<'a> Worker<'a> {
         let Planned { experiment, trial } = planned;
         let start = Instant::now();
         let mut notes = Notes::default();
-        let (judgement, blame) = match self.observe(*experiment, trial, built, keep, &mut notes) {
+        let observed = match &trial.desk {
+            Some(desk) => at_the_desk(desk, built),
+            None => self.observe(*experiment, trial, built, keep, &mut notes),
+        };
+        let (judgement, blame) = match observed {
             Ok(observed) => {
                 (with_trouble(experiment.judge(trial, &observed), notes.trouble.take()), None)
             }
@@ -216,7 +225,7 @@ impl<'a> Worker<'a> {
         match trial.fault {
             Some(Fault::Guest(how)) => guest.misbehave(how)?,
             Some(Fault::Host(how)) => sabotage = Some((how, guest.parts()?)),
-            Some(Fault::Boot(_)) | None => {}
+            None => {}
         }
         let slowdown = self.stage.lab.accel(built)?.used.slowdown();
         let mut collected = Collected::new(experiment, trial);
@@ -228,6 +237,7 @@ impl<'a> Worker<'a> {
             collected.take(value)
         });
         notes.predicted = collected.predicted.clone();
+        notes.data = collected.data.clone();
         // A loss has its cause with it; what the program did wrong has not.
         if exit.as_ref().map_or_else(is_failure, |_| true) {
             notes.trouble = guest.trouble();
@@ -280,11 +290,7 @@ impl<'a> Worker<'a> {
             let (name, last) = (&machine.name, &machine.last.name);
             say::status(&format!("{name} ends after {last}: {}", trouble.reason));
         }
-        let command_line = match trial.fault {
-            Some(Fault::Boot(words)) => words,
-            _ => "",
-        };
-        let Trial { cpus, memory_bytes, .. } = *trial;
+        let Trial { cpus, memory_bytes, boot: command_line, .. } = *trial;
         let needs = Needs { cpus, memory_bytes, folders: Vec::new(), command_line };
         let start = Instant::now();
         let room = self.stage.lab.room(built, &needs)?;
@@ -299,6 +305,39 @@ impl<'a> Worker<'a> {
         let start = Instant::now() - boot;
         Ok(Machine { guest, name: format!("vm-{number}"), last: trial.clone(), start })
     }
+}
+
+/// What the desk has to say, as if a program had reported it.
+fn at_the_desk(desk: &Desk, built: &Built) -> Result<Observed> {
+    let start = Instant::now();
+    let answer = desk::answer(desk, &built.kernel).map_err(|err| {
+        if err.is::<error::Interrupted>() {
+            return err;
+        }
+        Loss::blamed(Verdict::Infra, format!("{err:#}"), Blame::Host).into()
+    })?;
+    Ok(Observed {
+        data: vec![answer],
+        exit: Exit::Code(0),
+        predicted: None,
+        out_of_memory: None,
+        last_sign: None,
+        boot: Duration::ZERO,
+        total: start.elapsed(),
+    })
+}
+
+/// Where these texts stand in a kernel's source, as far as it is there.
+fn source_lines(cites: &[(&str, &str)], built: &Built) -> Vec<SourceLine> {
+    let source = built.kernel.source_dir();
+    cites
+        .iter()
+        .map(|&(file, text)| SourceLine {
+            file: file.to_string(),
+            line: desk::line_of(&source, file, text).ok().flatten(),
+            text: text.to_string(),
+        })
+        .collect()
 }
 
 /// Whether it is the program's failure, and no loss of the machine.

@@ -14,6 +14,7 @@ mod endurance;
 mod exec;
 mod host;
 mod hostile;
+mod ledger;
 mod trials;
 
 use std::process::ExitCode;
@@ -34,5 +35,6 @@ fn main() -> ExitCode {
     tests.extend(accel::tests());
     tests.extend(bench::tests());
     tests.extend(endurance::tests());
+    tests.extend(ledger::tests());
     libtest_mimic::run(&arguments, tests).exit_code()
 }

@@ -35,6 +35,8 @@ pub enum By {
     Module(&'static str),
     /// A script in the guest's shell.
     Script(&'static str),
+    /// The kernel, by these words on its command line.
+    Boot(&'static str),
     /// The guest's PID 1, or the rig.
     Outside(Fault),
 }
@@ -88,7 +90,7 @@ pub const ALL: &[Control] = &[
     at_once(
         "no-init",
         "there is no PID 1 to start",
-        By::Outside(Fault::Boot("rdinit=/nowhere")),
+        By::Boot("rdinit=/nowhere"),
         Verdict::Panic,
         "No working init found",
     ),

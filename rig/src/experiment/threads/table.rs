@@ -65,6 +65,7 @@ fn summary(groups: &[((Abi, String), Vec<&TrialReport>)]) -> Section {
             "{} A bound is predicted where memory may bind before any other limit.",
             counted(&all)
         ),
+        ..Section::default()
     }
 }
 
@@ -110,6 +111,7 @@ fn section(abi: Abi, setting: &str, trials: &[&TrialReport]) -> Section {
         columns: COLUMNS.map(str::to_string).to_vec(),
         rows: trials.iter().map(|trial| row(abi, trial)).collect(),
         words: format!("{} {}", counted(trials), words(abi, setting, trials)),
+        ..Section::default()
     }
 }
 

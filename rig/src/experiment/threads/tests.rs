@@ -162,6 +162,7 @@ fn reported(measured: Value, predicted: Value, verdict: Verdict) -> TrialReport 
         published: Vec::new(),
         duration_s: 1.0,
         clocksource: None,
+        source_lines: Vec::new(),
         artifacts: Default::default(),
     }
 }

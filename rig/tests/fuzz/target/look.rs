@@ -69,7 +69,7 @@ fn tried(
     let observed = observed(data, told, made);
     let judgement = experiment.judge(trial, &observed);
     assert_judgement(&judgement);
-    let facts = Facts { attempts: 1, verdict: Duration::from_secs(1) };
+    let facts = Facts { attempts: 1, verdict: Duration::from_secs(1), data };
     let judgement = experiment.review(trial, judgement, &facts);
     assert_judgement(&judgement);
     report_of(experiment, trial, judgement, observed)
@@ -132,6 +132,7 @@ fn report_of(
         published: trial.published.clone(),
         duration_s: 1.0,
         clocksource: None,
+        source_lines: Vec::new(),
         artifacts: BTreeMap::new(),
         console_tail: Vec::new(),
     }

@@ -1,0 +1,156 @@
+//! The ledger as a page: a summary, a line a claim, and everything about each.
+
+use serde_json::{Map, Value};
+
+use super::ledger;
+use super::row::{Condition, Finding, Row};
+use crate::abi::Abi;
+use crate::report::{Entry, Section, SourceLine, TrialReport, Verdict};
+
+/// What the two texts are.
+const TEXTS: &str = "A is an article that is copied all over the net with its module and its two \
+                     clients (NETLINK_TEST, protocol 25); B is Xiong, Ding and Luo, \"Netlink in \
+                     multi-threaded programs\" (2017, DOI 10.11907/rjdk.172576). The claims are \
+                     in our own words.";
+
+/// All rows that were tried.
+pub fn section(trials: &[&TrialReport]) -> Section {
+    let mut abis: Vec<Abi> = trials.iter().map(|trial| trial.abi).collect();
+    abis.sort_unstable();
+    abis.dedup();
+    let rows: Vec<_> = ledger::rows()
+        .map(|row| (row, trials_of(row, trials)))
+        .filter(|(_, trials)| !trials.is_empty())
+        .collect();
+    let mut columns = vec!["claim".to_string(), "says".to_string()];
+    columns.extend(abis.iter().map(Abi::to_string));
+    columns.push("as expected".to_string());
+    Section {
+        title: "Claims: what two texts say of netlink, and what is so".to_string(),
+        columns,
+        rows: rows.iter().map(|(row, trials)| line(row, trials, &abis)).collect(),
+        words: words(&rows),
+        entries: rows.iter().map(|(row, trials)| entry(row, trials)).collect(),
+    }
+}
+
+/// A condition for a person.
+pub fn show_conditions(conditions: &[Condition]) -> String {
+    match conditions {
+        [] => "no evidence".to_string(),
+        some => some.iter().map(Condition::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Evidence for a person.
+pub fn show_evidence(evidence: &Map<String, Value>) -> String {
+    let pairs = evidence.iter().map(|(key, value)| match value {
+        Value::String(text) => format!("{key} {text}"),
+        other => format!("{key} {other}"),
+    });
+    let text = pairs.collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "none".to_string() } else { text }
+}
+
+fn trials_of<'a>(row: &Row, trials: &[&'a TrialReport]) -> Vec<&'a TrialReport> {
+    trials.iter().copied().filter(|trial| trial.params.get("id") == Some(&row.id.into())).collect()
+}
+
+fn finding(trial: &TrialReport) -> Finding {
+    let name = trial.measured.as_ref().and_then(|measured| measured.get("finding")?.as_str());
+    name.and_then(Finding::from_name).unwrap_or(Finding::Undecided)
+}
+
+/// What is found on all of them; what differs between them depends.
+fn of_all(trials: &[&TrialReport]) -> Finding {
+    let mut findings = trials.iter().map(|trial| finding(trial));
+    let first = findings.next().unwrap_or(Finding::Undecided);
+    if findings.all(|finding| finding == first) { first } else { Finding::Depends }
+}
+
+fn line(row: &Row, trials: &[&TrialReport], abis: &[Abi]) -> Vec<String> {
+    let mut cells = vec![row.id.to_string(), row.claim.to_string()];
+    cells.extend(abis.iter().map(|abi| {
+        let of_abi = trials.iter().find(|trial| trial.abi == *abi);
+        of_abi.map_or("-", |trial| finding(trial).name()).to_string()
+    }));
+    let well = trials.iter().all(|trial| trial.verdict == Verdict::Pass);
+    cells.push(if well { "yes" } else { "NO" }.to_string());
+    cells
+}
+
+fn words(rows: &[(&Row, Vec<&TrialReport>)]) -> String {
+    let count = |wanted| rows.iter().filter(|(_, trials)| of_all(trials) == wanted).count();
+    let not_so = rows
+        .iter()
+        .filter(|(_, trials)| trials.iter().any(|trial| trial.verdict != Verdict::Pass))
+        .map(|(row, _)| row.id)
+        .collect::<Vec<_>>();
+    let expected = match not_so.as_slice() {
+        [] => "All came out as the ledger expects of this kernel.".to_string(),
+        some => format!("NOT as the ledger expects of this kernel: {}.", some.join(", ")),
+    };
+    format!(
+        "{} confirmed, {} refuted, {} depend, {} undecided. {expected} {TEXTS}",
+        count(Finding::Confirmed),
+        count(Finding::Refuted),
+        count(Finding::Depends),
+        count(Finding::Undecided),
+    )
+}
+
+fn entry(row: &Row, trials: &[&TrialReport]) -> Entry {
+    let mut fields = vec![("said by", row.text().to_string()), ("tried", row.tried.to_string())];
+    for (name, conditions) in
+        [("confirmed if", row.confirms), ("refuted if", row.refutes), ("depends if", row.depends)]
+    {
+        if !conditions.is_empty() {
+            fields.push((name, show_conditions(conditions)));
+        }
+    }
+    fields.push(("finding", found(row, trials)));
+    fields.extend(evidence(trials).map(|told| ("evidence", told)));
+    for trial in trials.iter().filter(|trial| trial.verdict != Verdict::Pass) {
+        let reason = trial.reason.as_deref().unwrap_or("no reason");
+        fields.push(("NOT as expected", format!("{}: {reason}", trial.name)));
+    }
+    fields.push(("why", row.because.to_string()));
+    if let Some(trial) = trials.first().filter(|trial| !trial.source_lines.is_empty()) {
+        let lines: Vec<_> = trial.source_lines.iter().map(show_line).collect();
+        fields.push(("kernel source", format!("{} (Linux {})", lines.join("; "), trial.kernel)));
+    }
+    Entry { title: format!("{} {}", row.id, row.claim), fields }
+}
+
+fn found(row: &Row, trials: &[&TrialReport]) -> String {
+    let all = of_all(trials);
+    let each = trials.iter().map(|trial| format!("{} on {}", finding(trial).name(), trial.abi));
+    match all {
+        Finding::Depends if trials.iter().all(|trial| finding(trial) == all) => {
+            format!("depends on {}", row.depends_on)
+        }
+        Finding::Depends => format!("depends: {}", each.collect::<Vec<_>>().join(", ")),
+        same => same.name().to_string(),
+    }
+}
+
+/// Each architecture's evidence; once if it is the same.
+fn evidence(trials: &[&TrialReport]) -> impl Iterator<Item = String> {
+    let mut told: Vec<(String, Vec<String>)> = Vec::new();
+    for trial in trials {
+        let evidence = trial.measured.as_ref().and_then(|map| map.get("evidence")?.as_object());
+        let text = evidence.map_or_else(|| "none".to_string(), show_evidence);
+        match told.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, abis)) => abis.push(trial.abi.to_string()),
+            None => told.push((text, vec![trial.abi.to_string()])),
+        }
+    }
+    told.into_iter().map(|(text, abis)| format!("{} ({})", text, abis.join(", ")))
+}
+
+fn show_line(line: &SourceLine) -> String {
+    match line.line {
+        Some(number) => format!("{}:{number} `{}`", line.file, line.text),
+        None => format!("{} (not in this source: `{}`)", line.file, line.text),
+    }
+}

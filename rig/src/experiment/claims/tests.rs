@@ -1,0 +1,79 @@
+use std::collections::BTreeSet;
+
+use super::row::{CONFIRMED, Row, is, no, says, yes};
+use super::*;
+
+const ROW: Row = Row {
+    id: "A0",
+    confirms: &[is("bind", "ok"), yes("heard")],
+    refutes: &[is("bind", "EPERM")],
+    depends: &[is("bind", "ok"), no("heard"), says("why", "group")],
+    expect: CONFIRMED,
+    ..Row::SHARED
+};
+
+fn found(evidence: Value) -> Finding {
+    ROW.find(&object(evidence))
+}
+
+#[test]
+fn evidence_that_fits_no_finding_is_undecided() {
+    assert_eq!(found(json!({"bind": "ok", "heard": true})), Finding::Confirmed);
+    assert_eq!(found(json!({"bind": "EPERM", "heard": true})), Finding::Refuted);
+    let evidence = json!({"bind": "ok", "heard": false, "why": "no group"});
+    assert_eq!(found(evidence), Finding::Depends);
+    assert_eq!(found(json!({"bind": "ok"})), Finding::Undecided);
+    assert_eq!(found(json!({"bind": "ok", "heard": "true"})), Finding::Undecided);
+    assert_eq!(found(json!({})), Finding::Undecided);
+}
+
+#[test]
+fn what_the_ledger_does_not_expect_fails_and_says_what_was_needed() {
+    let judgement = judged(&ROW, Abi::I386, object(json!({"bind": "EPERM"})));
+    assert_eq!(judgement.verdict, Verdict::Fail);
+    let reason = judgement.reason.unwrap();
+    for part in ["refuted, expected confirmed", "bind is ok", "heard", "got bind EPERM"] {
+        assert!(reason.contains(part), "{reason}");
+    }
+}
+
+#[test]
+fn every_row_can_be_read_and_decided() {
+    let mut ids = BTreeSet::new();
+    for row in ledger::rows() {
+        assert!(ids.insert(row.id), "{} is there twice", row.id);
+        assert!(row.claim.ends_with('.') && row.claim.len() <= 120, "{}: {}", row.id, row.claim);
+        assert!(row.tried.len() > 10 && row.because.len() > 20, "{}", row.id);
+        for arch in crate::abi::Arch::ALL {
+            let expected = row.expect.of(arch);
+            let untried = matches!(row.how, How::Desk(crate::desk::Desk::Nothing));
+            assert_eq!(expected == Finding::Undecided, untried, "{}", row.id);
+            assert_eq!(row.conditions(expected).is_empty(), untried, "{}", row.id);
+        }
+        if row.expect.of(crate::abi::Arch::I386) == Finding::Depends {
+            assert!(!row.depends_on.is_empty(), "{} depends on nothing", row.id);
+        }
+        // What could only be confirmed would be no test.
+        let findings = [row.confirms, row.refutes, row.depends];
+        let possible = findings.iter().filter(|conditions| !conditions.is_empty()).count();
+        let untried = matches!(row.how, How::Desk(crate::desk::Desk::Nothing));
+        assert!(possible >= 2 || untried, "{} has one possible outcome", row.id);
+    }
+}
+
+#[test]
+fn a_row_is_found_with_its_parts_and_an_unknown_one_is_a_usage_error() {
+    assert!(belongs("A9", "a9") && belongs("A9.2", "A9") && belongs("A9.2", "A9.2"));
+    assert!(!belongs("A9", "A9.2") && !belongs("A19", "A9") && !belongs("A9", "A"));
+    let mut ask = Ask::new(&[Abi::I386], "6.1");
+    ask.set.insert("id".to_string(), "A99".to_string());
+    let err = Claims.plan(&ask).unwrap_err();
+    assert!(err.to_string().contains("A99"), "{err}");
+    assert_eq!(crate::error::status(&err), crate::error::USAGE);
+}
+
+#[test]
+fn evidence_is_bounded() {
+    let many: Map<String, Value> = (0..1000).map(|n| (n.to_string(), json!(n))).collect();
+    assert_eq!(evidence(&[Value::Object(many), json!("no object")]).len(), EVIDENCE_MAX);
+}

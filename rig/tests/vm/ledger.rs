@@ -1,0 +1,140 @@
+//! The ledger of `claims` notices what it is there for: a module that was changed,
+//! and a kernel that was, turn the rows red that are about the change, and no
+//! others. And the module takes ill-treatment on a kernel that looks for faults.
+//! These are ignored by default.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use libtest_mimic::{Failed, Trial};
+use nlrig::abi::Abi;
+use nlrig::experiment::{self, Ask};
+use nlrig::options::GuestOptions;
+use nlrig::project::Project;
+use nlrig::{command, desk};
+use serde_json::Value;
+
+use crate::exec::{Outcome, check};
+
+/// What is changed: a file, what stands there, and what stands there then; and
+/// the rows that are about it.
+struct Change {
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+    red: &'static [&'static str],
+}
+
+/// Who waits for an event of sysfs is not woken any more.
+const MODULE: Change =
+    Change { file: "sysfile.c", from: "sysfs_notify(", to: "(void)(", red: &["B3.2"] };
+
+/// A protocol takes a third type of socket.
+const KERNEL: Change = Change {
+    file: "net/netlink/af_netlink.c",
+    from: "if (sock->type != SOCK_RAW && sock->type != SOCK_DGRAM)",
+    to: "if (sock->type != SOCK_RAW && sock->type != SOCK_DGRAM && sock->type != SOCK_SEQPACKET)",
+    red: &["A37.2"],
+};
+
+/// What a test does.
+type Body = fn() -> Outcome;
+
+pub fn tests() -> Vec<Trial> {
+    let tests: [(&str, Body); 3] = [
+        ("claims/changed-module", changed_module),
+        ("claims/patched-kernel", patched_kernel),
+        ("module/debug", ill_treated),
+    ];
+    let tests = tests.map(|(name, test)| Trial::test(name, test).with_ignored_flag(true));
+    let source = Trial::test("claims/source-lines", source_lines);
+    tests.into_iter().chain([source]).collect()
+}
+
+/// What a row cites stands in the source of the kernel that is booted.
+fn source_lines() -> Outcome {
+    let kernels = command::kernels(&GuestOptions::default())?;
+    let source = kernels.source_tree()?;
+    let ask = Ask::new(&Abi::ALL, &kernels.known.version);
+    let mut cited = 0;
+    for experiment in experiment::ALL {
+        for trial in experiment.plan(&ask)? {
+            for (file, text) in experiment.cites(&trial) {
+                cited += 1;
+                let line = desk::line_of(&source, file, text)?;
+                assert!(line.is_some(), "{}: {file} has no \"{text}\"", trial.name);
+            }
+        }
+    }
+    assert!(cited > 0, "nothing is cited");
+    Ok(())
+}
+
+impl Change {
+    fn make(&self, folder: &Path) -> Result<(), Failed> {
+        let path = folder.join(self.file);
+        let text = fs::read_to_string(&path)?;
+        if text.matches(self.from).count() != 1 {
+            return Err(format!("{}: not once \"{}\"", path.display(), self.from).into());
+        }
+        Ok(fs::write(path, text.replace(self.from, self.to))?)
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Outcome {
+    let output = Command::new("cp").arg("-a").arg(from).arg(to).output()?;
+    check("copied", output.status.success(), &output)
+}
+
+fn changed_module() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let module = dir.path().join("module");
+    copy(&Project::find()?.module(), &module)?;
+    MODULE.make(&module)?;
+    ledger(dir.path(), &["--module", &module.display().to_string()], MODULE.red)
+}
+
+fn patched_kernel() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let kernels = command::kernels(&GuestOptions::default())?;
+    let linux = dir.path().join("linux");
+    copy(&kernels.source_tree()?, &linux)?;
+    KERNEL.make(&linux)?;
+    ledger(dir.path(), &["--kernel-source", &linux.display().to_string()], KERNEL.red)
+}
+
+/// Runs the whole ledger, and holds the rows that fail against those that must.
+fn ledger(dir: &Path, options: &[&str], red: &[&str]) -> Outcome {
+    let report = dir.join("report.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_nlrig"))
+        .args(["run", "claims", "--abi", "x86_64", "--out"])
+        .arg(dir.join("out"))
+        .arg("--json")
+        .arg(&report)
+        .args(options)
+        .stdin(Stdio::null())
+        .output()?;
+    check("a trial failed", output.status.code() == Some(1), &output)?;
+    let report: Value = serde_json::from_slice(&fs::read(report)?)?;
+    let trials = report["trials"].as_array().ok_or("the report has trials")?;
+    let failed: Vec<_> = trials
+        .iter()
+        .filter(|trial| trial["verdict"] != "pass")
+        .filter_map(|trial| trial["params"]["id"].as_str())
+        .collect();
+    check(&format!("{failed:?} are red, not {red:?}"), failed == red, &output)
+}
+
+/// Ten minutes of what no honest program sends, and a thousand loads, under KASAN,
+/// kmemleak and lockdep.
+fn ill_treated() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let output = Command::new(env!("CARGO_BIN_EXE_nlrig"))
+        .args(["run", "module", "--flavour", "debug", "--abi", "x86_64"])
+        .args(["--set", "seconds=600", "--set", "times=1000", "--out"])
+        .arg(dir.path())
+        .stdin(Stdio::null())
+        .output()?;
+    check("nothing is found", output.status.success(), &output)
+}

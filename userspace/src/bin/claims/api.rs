@@ -1,0 +1,29 @@
+//! The functions that a module calls. Most of these rows are for a compiler.
+
+use std::time::Duration;
+
+use nlrig_guest::uapi::NETLINK_NLRIG_ARTICLE;
+use nlrig_netlink::builder::message;
+use nlrig_netlink::{Address, Header, Socket};
+
+use crate::Rows;
+use crate::evidence::{Evidence, Trouble};
+use crate::module;
+
+pub const ROWS: Rows = &[("B10.3", two_settings_do)];
+
+/// The module gives netlink_kernel_create() groups and input, and nothing else.
+fn two_settings_do(evidence: &mut Evidence) -> Result<(), Trouble> {
+    evidence.outcome("created", &module::article(1, Duration::ZERO));
+    let socket = Socket::new(NETLINK_NLRIG_ARTICLE as i32)?;
+    socket.bind(0, nlrig_netlink::GroupMask::NONE)?;
+    let portid = socket.address()?.portid;
+    socket.send_to(
+        &message(Header { portid, ..Header::default() }, b"hi\0"),
+        Address::KERNEL,
+        0,
+    )?;
+    let answers = u32::from(socket.recv(&mut [0; 4096], libc::MSG_DONTWAIT).is_ok());
+    evidence.note("answers", answers);
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! The article's module as it is printed, and its protocol number.
+
+use std::time::Duration;
+
+use nlrig_guest::uapi::*;
+use nlrig_netlink::Socket;
+use serde_json::{Value, json};
+
+use crate::Rows;
+use crate::client::{ANSWER, Client, PORTID};
+use crate::evidence::{Evidence, Trouble};
+use crate::module::{self, State};
+use crate::process::{CHILD_LIMIT, Child};
+
+pub const ROWS: Rows = &[
+    ("A27.1", writing_into_a_literal),
+    ("A27.2", writing_into_a_literal),
+    ("A30.1", a_number_that_no_header_has),
+    ("A30.2", a_number_that_no_module_has),
+];
+
+/// What ends the text of each answer in the article is a write into a constant.
+fn writing_into_a_literal(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(10, Duration::from_millis(50))?;
+    State::reset()?;
+    module::set("article_writes_literal", 1)?;
+    evidence.note("answers", 0);
+    let client = Child::start(|| {
+        let client = Client::new(PORTID, PORTID)?;
+        client.greet(0)?;
+        let mut right = 0;
+        while client.answer(Duration::ZERO)?.is_some_and(|text| text == ANSWER) {
+            right += 1;
+        }
+        Ok(json!({ "answers": right }))
+    })?;
+    let told = client.wait(CHILD_LIMIT);
+    evidence.note("client_reported", told.is_ok());
+    let answers = told.ok().and_then(|told| told.get("answers").and_then(Value::as_u64));
+    evidence.note("answers", answers.unwrap_or(0));
+    evidence.note("kernel_sent", State::read()?.get(NLRIG_A_ARTICLE_SENT));
+    Ok(())
+}
+
+fn a_number_that_no_header_has(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(1, Duration::ZERO)?;
+    evidence.note("number", NETLINK_NLRIG_ARTICLE);
+    evidence.outcome("socket", &Socket::new(NETLINK_NLRIG_ARTICLE as i32));
+    let client = Client::new(PORTID, PORTID)?;
+    client.greet(0)?;
+    evidence.note("answers", client.answers()?);
+    Ok(())
+}
+
+fn a_number_that_no_module_has(evidence: &mut Evidence) -> Result<(), Trouble> {
+    evidence.outcome("socket", &Socket::new(30));
+    Ok(())
+}

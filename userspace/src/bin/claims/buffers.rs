@@ -1,0 +1,260 @@
+//! What the kernel sends waits in the receiver's buffer; what happens when that
+//! is full.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::unistd::Pid;
+use nlrig_guest::uapi::*;
+use nlrig_netlink::{Errno, GroupMask, Socket};
+use serde_json::{Value, json};
+
+use crate::Rows;
+use crate::evidence::{Evidence, Trouble};
+use crate::module::{Send, State};
+use crate::observe::{Entry, state, task};
+use crate::process::{CHILD_LIMIT, Child};
+
+pub const ROWS: Rows = &[
+    ("A6.1", messages_are_queued),
+    ("A6.2", the_queue_has_an_end),
+    ("A7.1", a_nonblocking_send_without_room),
+    ("A7.2", the_receiver_is_told),
+    ("A7.3", some_room_again),
+    ("A7.4", drops_are_counted),
+    ("A7.5", a_receiver_that_will_not_be_told),
+    ("A7.6", a_kernel_thread_waits_for_room),
+    ("A7.7", a_client_waits_for_itself),
+];
+
+const PROTOCOL: i32 = NETLINK_NLRIG as i32;
+/// The receiver's.
+const PORTID: u32 = 100;
+/// As the article's module sends.
+const BODY_BYTES: u32 = 1024;
+/// More messages than a default buffer takes, by far.
+const TOO_MANY: u32 = 400;
+/// How long what happens at once may take.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+fn receiver() -> Result<Socket, Trouble> {
+    let socket = Socket::new(PROTOCOL)?;
+    socket.bind(PORTID, GroupMask::NONE)?;
+    Ok(socket)
+}
+
+/// Messages for the receiver.
+fn messages(count: u32) -> Send {
+    Send { count, size: BODY_BYTES, portid: Some(PORTID), ..Send::default() }
+}
+
+/// The error of the first message that failed.
+fn error(state: &State) -> String {
+    match state.get(NLRIG_A_ERRNO) {
+        0 => "ok".to_string(),
+        errno => Errno(errno as i32).to_string(),
+    }
+}
+
+fn receive(socket: &Socket) -> Result<usize, Errno> {
+    socket.recv(&mut [0; 2048], libc::MSG_DONTWAIT)
+}
+
+/// What a receiver gets until there is no more.
+#[derive(Default)]
+struct Got {
+    messages: u32,
+    /// How often it got ENOBUFS.
+    enobufs: u32,
+}
+
+fn receive_all(socket: &Socket) -> Result<Got, Trouble> {
+    let mut got = Got::default();
+    loop {
+        match receive(socket) {
+            Ok(_) => got.messages += 1,
+            Err(Errno(libc::EAGAIN)) => return Ok(got),
+            Err(Errno(libc::ENOBUFS)) => got.enobufs += 1,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn messages_are_queued(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let receiver = receiver()?;
+    evidence.note("queued_bytes_before", Entry::of(NETLINK_NLRIG, PORTID)?.rmem);
+    let state = messages(20).run()?;
+    evidence.note("sent", state.get(NLRIG_A_SENT));
+    evidence.note("failed", state.get(NLRIG_A_FAILED));
+    evidence.note("us_each", state.get(NLRIG_A_ELAPSED_US) / 20);
+    evidence.note("queued_bytes", Entry::of(NETLINK_NLRIG, PORTID)?.rmem);
+    evidence.note("received_afterwards", receive_all(&receiver)?.messages);
+    evidence.note("queued_bytes_afterwards", Entry::of(NETLINK_NLRIG, PORTID)?.rmem);
+    Ok(())
+}
+
+fn the_queue_has_an_end(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let receiver = receiver()?;
+    let state = messages(TOO_MANY).run()?;
+    evidence.note("sent", state.get(NLRIG_A_SENT));
+    evidence.note("failed", state.get(NLRIG_A_FAILED));
+    evidence.note("error", error(&state));
+    evidence.note("buffer_bytes", receiver.receive_buffer()?);
+    let queued = Entry::of(NETLINK_NLRIG, PORTID)?.rmem;
+    evidence.note("queued_bytes", queued);
+    evidence.note("bytes_each", queued / u64::from(state.get(NLRIG_A_SENT).max(1)));
+    Ok(())
+}
+
+/// From a thread: one that waits would be seen to, and would not make us wait.
+fn a_nonblocking_send_without_room(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let receiver = receiver()?;
+    let asker = Socket::new(PROTOCOL)?;
+    Send { context: NLRIG_CONTEXT_THREAD, ..messages(TOO_MANY) }.ask(&asker)??;
+    let over = State::wait(NLRIG_A_OVER, 1, AT_ONCE)?;
+    evidence.note("returned", over);
+    let state = State::read()?;
+    evidence.note("first_failed", state.get(NLRIG_A_FIRST_FAILED));
+    evidence.note("failed", state.get(NLRIG_A_FAILED));
+    evidence.note("error", error(&state));
+    evidence.note("us_each", state.get(NLRIG_A_ELAPSED_US) / TOO_MANY);
+    drop(receiver);
+    // Without its receiver it waits no more.
+    State::wait(NLRIG_A_OVER, 1, AT_ONCE)?;
+    Ok(())
+}
+
+fn the_receiver_is_told(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let receiver = receiver()?;
+    let state = messages(TOO_MANY).run()?;
+    evidence.note("failed", state.get(NLRIG_A_FAILED));
+    evidence.outcome("first_receive", &receive(&receiver));
+    evidence.outcome("second_receive", &receive(&receiver));
+    let rest = receive_all(&receiver)?;
+    evidence.note("enobufs_later", rest.enobufs);
+    evidence.note("lost", i64::from(state.get(NLRIG_A_SENT)) - i64::from(rest.messages) - 1);
+    Ok(())
+}
+
+fn some_room_again(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let receiver = receiver()?;
+    let sent = messages(TOO_MANY).run()?.get(NLRIG_A_SENT);
+    evidence.outcome("first_receive", &receive(&receiver));
+    for _ in 0..sent / 2 {
+        receive(&receiver)?;
+    }
+    evidence.note("buffer_bytes", receiver.receive_buffer()?);
+    evidence.note("queued_bytes_with_room", Entry::of(NETLINK_NLRIG, PORTID)?.rmem);
+    evidence.note("with_room", error(&messages(1).run()?));
+    receive_all(&receiver)?;
+    evidence.note("when_empty", error(&messages(1).run()?));
+    Ok(())
+}
+
+fn drops_are_counted(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let _receiver = receiver()?;
+    evidence.note("drops_before", Entry::of(NETLINK_NLRIG, PORTID)?.drops);
+    let failed = messages(TOO_MANY).run()?.get(NLRIG_A_FAILED);
+    let drops = Entry::of(NETLINK_NLRIG, PORTID)?.drops;
+    evidence.note("failed", failed);
+    evidence.note("drops", drops);
+    evidence.note("difference", drops.abs_diff(u64::from(failed)));
+    Ok(())
+}
+
+fn a_receiver_that_will_not_be_told(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let receiver = receiver()?;
+    receiver.set_no_enobufs(true)?;
+    let state = messages(TOO_MANY).run()?;
+    evidence.note("failed", state.get(NLRIG_A_FAILED));
+    evidence.note("drops", Entry::of(NETLINK_NLRIG, PORTID)?.drops);
+    evidence.outcome("first_receive", &receive(&receiver));
+    for _ in 0..state.get(NLRIG_A_SENT) / 2 {
+        receive(&receiver)?;
+    }
+    evidence.note("with_room", error(&messages(1).run()?));
+    evidence.note("enobufs_later", receive_all(&receiver)?.enobufs);
+    Ok(())
+}
+
+/// How long something is watched that should not move.
+const STILL: Duration = Duration::from_millis(300);
+
+/// Waits until the kernel, whose counters were at zero, has begun to send, and
+/// then has not sent anything for a while; false if it is over.
+fn stands_still() -> Result<bool, Trouble> {
+    let start = Instant::now();
+    let mut last = (0, start);
+    loop {
+        let state = State::read()?;
+        let sent = state.get(NLRIG_A_SENT);
+        let over = state.get(NLRIG_A_OVER) == 1 && sent > 0;
+        if over || start.elapsed() > CHILD_LIMIT {
+            return Ok(false);
+        }
+        if sent != last.0 {
+            last = (sent, Instant::now());
+        } else if sent > 0 && last.1.elapsed() > STILL {
+            return Ok(true);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn a_kernel_thread_waits_for_room(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let receiver = receiver()?;
+    let asker = Socket::new(PROTOCOL)?;
+    State::reset()?;
+    let send = Send { context: NLRIG_CONTEXT_THREAD, block: true, ..messages(TOO_MANY) };
+    send.ask(&asker)??;
+    evidence.note("waits", stands_still()?);
+    evidence.note("sent_by_then", State::read()?.get(NLRIG_A_SENT));
+    let thread = task("nlrig/send")?;
+    let in_state = thread.map(|thread| state(thread, thread)).transpose()?;
+    evidence.note("thread_in_state", in_state.unwrap_or('-').to_string());
+    let mut received = 0;
+    while received < TOO_MANY && receiver.poll(libc::POLLIN, Some(AT_ONCE))? != 0 {
+        receive(&receiver)?;
+        received += 1;
+    }
+    evidence.note("returned_afterwards", State::wait(NLRIG_A_OVER, 1, AT_ONCE)?);
+    evidence.note("failed", State::read()?.get(NLRIG_A_FAILED));
+    evidence.note("received", received);
+    Ok(())
+}
+
+extern "C" fn ignore(_: i32) {}
+
+/// The kernel shall wait, in the client's own call, for room that only the client
+/// could make.
+fn a_client_waits_for_itself(evidence: &mut Evidence) -> Result<(), Trouble> {
+    State::reset()?;
+    let client = Child::start(|| {
+        let action = SigAction::new(SigHandler::Handler(ignore), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }?;
+        let client = receiver()?;
+        let start = Instant::now();
+        // The acknowledgement found no room either.
+        let answer = Send { block: true, ..messages(TOO_MANY) }.ask(&client);
+        let sending_ms = start.elapsed().as_millis() as u64;
+        let told = match answer {
+            Ok(_) => "answered".to_string(),
+            Err(err) => err.to_string(),
+        };
+        Ok(json!({ "sending_ms": sending_ms, "answer": told }))
+    })?;
+    evidence.note("waits", stands_still()?);
+    evidence.note("client_in_state", state(client.id(), client.id())?.to_string());
+    let start = Instant::now();
+    kill(Pid::from_raw(client.id() as i32), Signal::SIGUSR1)?;
+    evidence.note("returned_by_signal", State::wait(NLRIG_A_OVER, 1, AT_ONCE)?);
+    evidence.note("after_signal_ms", start.elapsed().as_millis() as u64);
+    evidence.note("error", error(&State::read()?));
+    let told: Value = client.wait(CHILD_LIMIT)?;
+    for key in ["sending_ms", "answer"] {
+        evidence.note(key, told.get(key).cloned().unwrap_or_default());
+    }
+    Ok(())
+}

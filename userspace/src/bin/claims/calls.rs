@@ -1,0 +1,338 @@
+//! The calls that send and receive, and how they differ.
+
+use std::mem::zeroed;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use nlrig_guest::uapi::*;
+use nlrig_netlink::wire::{HEADER_BYTES, NLM_F_REQUEST};
+use nlrig_netlink::{Address, Errno, Group, GroupMask, Header, Messages, Socket, builder};
+
+use crate::Rows;
+use crate::evidence::{Evidence, Trouble};
+use crate::module::{self, Send};
+use crate::peers::{FREE_PORT, FullPeer, bound, heard, message, ms_since};
+
+pub const ROWS: Rows = &[
+    ("A25.1", sendto_and_recvfrom),
+    ("A25.2", the_address_of_recvfrom),
+    ("A37.1", raw_and_datagram),
+    ("A37.2", other_types),
+    ("A38.1", flags_of_sendmsg),
+    ("A38.2", flags_of_recvmsg),
+    ("A38.3", flags_after_recvmsg),
+    ("A39.1", all_pairs),
+    ("A39.2", one_pair_for_all),
+    ("A39.3", control_messages),
+    ("A39.4", without_an_address),
+];
+
+const PROTOCOL: i32 = NETLINK_NLRIG as i32;
+/// How long a call waits that should not.
+const LIMIT: Duration = Duration::from_millis(600);
+
+/// What a call returned.
+pub fn counted(result: isize) -> Result<usize, Errno> {
+    usize::try_from(result).map_err(|_| Errno::last())
+}
+
+/// A msghdr of zeros.
+pub fn no_header() -> libc::msghdr {
+    // SAFETY: msghdr is integers and pointers, for which zero is a value.
+    unsafe { zeroed() }
+}
+
+/// Where something to be sent is.
+fn part_of(bytes: &[u8]) -> libc::iovec {
+    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+}
+
+/// Room to receive into.
+fn room_in(bytes: &mut [u8]) -> libc::iovec {
+    libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
+}
+
+/// sendmsg() of these parts, without an address and with these msg_flags.
+fn send_parts(
+    socket: &Socket,
+    parts: &mut [libc::iovec],
+    msg_flags: i32,
+    flags: i32,
+) -> Result<usize, Errno> {
+    let mut header = no_header();
+    header.msg_iov = parts.as_mut_ptr();
+    header.msg_iovlen = parts.len() as _;
+    header.msg_flags = msg_flags;
+    // SAFETY: the caller's parts are of slices that are still there.
+    counted(unsafe { libc::sendmsg(socket.as_raw_fd(), &header, flags) })
+}
+
+/// recvmsg() into these parts, with these msg_flags before; those after it too.
+fn receive_parts(
+    socket: &Socket,
+    parts: &mut [libc::iovec],
+    msg_flags: i32,
+    flags: i32,
+) -> Result<(usize, i32), Errno> {
+    let mut header = no_header();
+    header.msg_iov = parts.as_mut_ptr();
+    header.msg_iovlen = parts.len() as _;
+    header.msg_flags = msg_flags;
+    // SAFETY: the caller's parts are of slices that are still there, and its own.
+    let got = counted(unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) })?;
+    Ok((got, header.msg_flags))
+}
+
+/// A request for an echo.
+pub fn echo_request(sequence: u32) -> Vec<u8> {
+    let header = Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, sequence);
+    builder::message(header, &[7; NLRIG_ECHO_SIZE as usize])
+}
+
+/// Whether this is the answer to that.
+pub fn is_echo(bytes: &[u8], sequence: u32) -> bool {
+    Messages::new(bytes).next().and_then(Result::ok).is_some_and(|answer| {
+        u32::from(answer.header.kind) == NLRIG_MSG_ECHO_REPLY && answer.header.sequence == sequence
+    })
+}
+
+/// The text after the header, up to its NUL.
+fn text(datagram: &[u8]) -> String {
+    let body = datagram.get(HEADER_BYTES..).unwrap_or_default();
+    let body = body.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(body).into_owned()
+}
+
+fn sendto_and_recvfrom(evidence: &mut Evidence) -> Result<(), Trouble> {
+    const REPLIES: u32 = 2;
+    module::article(REPLIES, Duration::from_millis(10))?;
+    let socket = Socket::new(NETLINK_NLRIG_ARTICLE as i32)?;
+    socket.bind(100, GroupMask::NONE)?;
+    let mut body = b"Hello you!".to_vec();
+    body.resize(1024, 0);
+    let greeting = builder::message(Header { portid: 100, ..Header::default() }, &body);
+
+    evidence.outcome("sendto", &socket.send_to(&greeting, Address::KERNEL, 0));
+    let mut buffer = [0; 2048];
+    let mut answers = Vec::new();
+    while let Ok(got) = socket.recv_from(&mut buffer, libc::MSG_DONTWAIT) {
+        answers.push(buffer[..got.length].to_vec());
+    }
+    evidence.note("answers", answers.len());
+    evidence.note("text", answers.first().map_or(String::new(), |answer| text(answer)));
+
+    socket.send_message(&greeting, Some(Address::KERNEL), 0)?;
+    let got = socket.recv_message(&mut buffer, libc::MSG_DONTWAIT)?;
+    let same = answers.first().is_some_and(|answer| *answer == buffer[..got.length]);
+    evidence.note("same_with_sendmsg_and_recvmsg", same);
+    heard(&socket)?;
+    Ok(())
+}
+
+fn the_address_of_recvfrom(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let ((sender, from), (receiver, to)) = (bound(PROTOCOL)?, bound(PROTOCOL)?);
+    for _ in 0..2 {
+        sender.send_to(&message(b"who"), Address::port(to), 0)?;
+    }
+    let mut buffer = [0; 64];
+    let got = receiver.recv_from(&mut buffer, libc::MSG_DONTWAIT)?;
+    evidence.note("recvfrom_says_who", got.from.portid == from);
+    let got = receiver.recv_message(&mut buffer, libc::MSG_DONTWAIT)?;
+    evidence.note("recvmsg_says_who", got.from.portid == from);
+    Ok(())
+}
+
+fn raw_and_datagram(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let mut answers = Vec::new();
+    for (name, kind) in [("raw", libc::SOCK_RAW), ("dgram", libc::SOCK_DGRAM)] {
+        let socket = Socket::with_type(kind | libc::SOCK_CLOEXEC, PROTOCOL);
+        evidence.outcome(name, &socket);
+        let Ok(socket) = socket else { continue };
+        // The same port for both: it is in the answer.
+        socket.bind(FREE_PORT, GroupMask::NONE)?;
+        socket.send_to(&echo_request(1), Address::KERNEL, 0)?;
+        let mut buffer = [0; 256];
+        let got = socket.recv(&mut buffer, libc::MSG_DONTWAIT)?;
+        evidence.note(&format!("{name}_answered"), is_echo(&buffer[..got], 1));
+        answers.push(buffer[..got].to_vec());
+    }
+    evidence.note("same_answer", answers.len() == 2 && answers[0] == answers[1]);
+    Ok(())
+}
+
+fn other_types(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let types = [
+        ("stream", libc::SOCK_STREAM),
+        ("seqpacket", libc::SOCK_SEQPACKET),
+        ("rdm", libc::SOCK_RDM),
+        ("packet", 10),
+    ];
+    for (name, kind) in types {
+        evidence.outcome(name, &Socket::with_type(kind | libc::SOCK_CLOEXEC, PROTOCOL));
+    }
+    Ok(())
+}
+
+fn flags_of_sendmsg(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let peer = FullPeer::new()?;
+    peer.sender.connect(peer.portid, GroupMask::NONE)?;
+    peer.sender.set_send_timeout(Some(LIMIT))?;
+    let text = message(b"one too many");
+    for (name, msg_flags, flags) in
+        [("in_msg_flags", libc::MSG_DONTWAIT, 0), ("as_argument", 0, libc::MSG_DONTWAIT)]
+    {
+        let start = Instant::now();
+        let result = send_parts(&peer.sender, &mut [part_of(&text)], msg_flags, flags);
+        evidence.note(&format!("{name}_ms"), ms_since(start));
+        evidence.outcome(name, &result);
+    }
+    Ok(())
+}
+
+fn flags_of_recvmsg(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (socket, _) = bound(PROTOCOL)?;
+    socket.set_receive_timeout(Some(LIMIT))?;
+    for (name, msg_flags, flags) in
+        [("in_msg_flags", libc::MSG_DONTWAIT, 0), ("as_argument", 0, libc::MSG_DONTWAIT)]
+    {
+        let start = Instant::now();
+        let result = receive_parts(&socket, &mut [room_in(&mut [0; 64])], msg_flags, flags);
+        evidence.note(&format!("{name}_ms"), ms_since(start));
+        evidence.outcome(name, &result);
+    }
+    Ok(())
+}
+
+fn flags_after_recvmsg(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let ((sender, _), (receiver, to)) = (bound(PROTOCOL)?, bound(PROTOCOL)?);
+    sender.send_to(&message(&[1; 84]), Address::port(to), 0)?;
+    let mut buffer = [0; 16];
+    let parts = &mut [room_in(&mut buffer)];
+    let (_, flags) = receive_parts(&receiver, parts, libc::MSG_PEEK, libc::MSG_DONTWAIT)?;
+    evidence.note("peek_is_left", flags & libc::MSG_PEEK != 0);
+    evidence.note("says_truncated", flags & libc::MSG_TRUNC != 0);
+    evidence.outcome("second_recv", &receiver.recv(&mut buffer, libc::MSG_DONTWAIT));
+    Ok(())
+}
+
+/// Sends a request and takes the answer, by one pair of calls.
+type Pair = fn(&Socket, &[u8], &mut [u8]) -> Result<usize, Errno>;
+
+const PAIRS: [(&str, Pair); 5] = [
+    ("send_recv", |socket, request, answer| {
+        socket.send(request, 0)?;
+        socket.recv(answer, libc::MSG_DONTWAIT)
+    }),
+    ("write_read", |socket, request, answer| {
+        write(socket, request)?;
+        let (room, length) = (answer.as_mut_ptr().cast(), answer.len());
+        // SAFETY: the pointer and the length are those of `answer`.
+        counted(unsafe { libc::read(socket.as_raw_fd(), room, length) })
+    }),
+    ("writev_readv", |socket, request, answer| {
+        writev(socket, request)?;
+        let (first, second) = answer.split_at_mut(10);
+        let parts = [room_in(first), room_in(second)];
+        // SAFETY: the parts are those of `answer`.
+        counted(unsafe { libc::readv(socket.as_raw_fd(), parts.as_ptr(), 2) })
+    }),
+    ("sendto_recvfrom", |socket, request, answer| {
+        socket.send_to(request, Address::KERNEL, 0)?;
+        socket.recv_from(answer, libc::MSG_DONTWAIT).map(|got| got.length)
+    }),
+    ("sendmsg_recvmsg", |socket, request, answer| {
+        socket.send_message(request, Some(Address::KERNEL), 0)?;
+        socket.recv_message(answer, libc::MSG_DONTWAIT).map(|got| got.length)
+    }),
+];
+
+fn write(socket: &Socket, bytes: &[u8]) -> Result<usize, Errno> {
+    // SAFETY: the pointer and the length are those of `bytes`.
+    counted(unsafe { libc::write(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
+}
+
+/// In two parts.
+fn writev(socket: &Socket, bytes: &[u8]) -> Result<usize, Errno> {
+    let (first, second) = bytes.split_at(10);
+    let parts = [part_of(first), part_of(second)];
+    // SAFETY: the parts are those of `bytes`.
+    counted(unsafe { libc::writev(socket.as_raw_fd(), parts.as_ptr(), 2) })
+}
+
+fn all_pairs(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (socket, _) = bound(PROTOCOL)?;
+    // read() and readv() cannot be told not to wait.
+    socket.set_receive_timeout(Some(Duration::from_secs(1)))?;
+    for ((name, pair), sequence) in PAIRS.into_iter().zip(1..) {
+        let mut answer = [0; 256];
+        let result = pair(&socket, &echo_request(sequence), &mut answer);
+        evidence.note(
+            name,
+            match result {
+                Ok(got) if is_echo(&answer[..got], sequence) => "ok".to_string(),
+                Ok(got) => format!("{got} other bytes"),
+                Err(errno) => errno.to_string(),
+            },
+        );
+    }
+    Ok(())
+}
+
+fn one_pair_for_all(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let ((sender, from), (peer, to)) = (bound(PROTOCOL)?, bound(PROTOCOL)?);
+    let (other, other_port) = bound(PROTOCOL)?;
+    sender.connect(to, GroupMask::NONE)?;
+    let text = message(b"as the others do");
+
+    sender.send_message(&text, None, 0)?;
+    evidence.note("as_send", heard(&peer)? == 1);
+    sender.send_message(&text, Some(Address::port(other_port)), 0)?;
+    evidence.note("as_sendto", heard(&other)? == 1 && heard(&peer)? == 0);
+
+    let (first, second) = text.split_at(10);
+    send_parts(&sender, &mut [part_of(first), part_of(second)], 0, 0)?;
+    let mut buffer = [0; 64];
+    let seen = peer.recv_message(&mut buffer, libc::MSG_PEEK | libc::MSG_DONTWAIT)?;
+    evidence.note("as_writev", buffer[..seen.length] == text);
+    evidence.note("as_recvfrom", seen.from.portid == from);
+    let (mut first, mut second) = ([0; 10], [0; 54]);
+    let parts = &mut [room_in(&mut first), room_in(&mut second)];
+    let again = receive_parts(&peer, parts, 0, libc::MSG_DONTWAIT);
+    // It is there again: the flag of the first time was obeyed.
+    evidence.note("as_recv", again.is_ok());
+    let (got, _) = again?;
+    evidence.note("as_readv", [&first[..], &second].concat()[..got] == text);
+    Ok(())
+}
+
+fn control_messages(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (socket, _) = bound(PROTOCOL)?;
+    socket.join(Group(5))?;
+    socket.set_packet_info(true)?;
+    Send { count: 1, size: 4, group: Some(5), ..Send::default() }.run()?;
+    let got = socket.recv_message(&mut [0; 64], libc::MSG_DONTWAIT)?;
+    evidence.note("group_in_msg_control", got.group.map_or(-1, |group| i64::from(group.0)));
+    Ok(())
+}
+
+fn without_an_address(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let send: Pair = |socket, bytes, _| socket.send(bytes, 0);
+    let write: Pair = |socket, bytes, _| write(socket, bytes);
+    let writev: Pair = |socket, bytes, _| writev(socket, bytes);
+    let (socket, _) = bound(PROTOCOL)?;
+    for (name, call) in [("send", send), ("write", write), ("writev", writev)] {
+        evidence.outcome(name, &call(&socket, &echo_request(1), &mut []));
+    }
+    evidence.note("answers_of_the_kernel", heard(&socket)?);
+    let (peer, portid) = bound(PROTOCOL)?;
+    socket.connect(portid, GroupMask::NONE)?;
+    for call in [send, write, writev] {
+        call(&socket, &echo_request(1), &mut [])?;
+    }
+    evidence.note("heard_where_it_is_connected", heard(&peer)?);
+    evidence.note("answers_of_the_kernel_then", heard(&socket)?);
+    // Asked by address it would answer, but the socket is somebody else's.
+    socket.send_to(&echo_request(1), Address::KERNEL, 0)?;
+    evidence.note("answers_to_sendto_then", heard(&socket)?);
+    Ok(())
+}

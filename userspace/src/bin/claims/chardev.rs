@@ -1,0 +1,156 @@
+//! /dev/nlrig, as the rows use it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr;
+use std::time::Duration;
+
+use nlrig_guest::uapi::{NLRIG_IOC_EXCHANGE_NR, NLRIG_IOC_WAKE_NR};
+
+const EXCHANGE: libc::Ioctl = libc::_IOWR::<Exchange>(b'N' as u32, NLRIG_IOC_EXCHANGE_NR);
+const WAKE: libc::Ioctl = libc::_IOW::<u32>(b'N' as u32, NLRIG_IOC_WAKE_NR);
+
+/// struct nlrig_exchange, aligned as there on every word size.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exchange {
+    /// A number; comes back plus one.
+    pub value: u64,
+    /// Comes back as the number of exchanges.
+    pub count: u64,
+}
+
+/// The device, open.
+pub struct Device {
+    file: File,
+}
+
+impl Device {
+    /// Opens it for reading and writing.
+    pub fn open() -> io::Result<Device> {
+        Device::open_other("/dev/nlrig")
+    }
+
+    /// Opens another device, as if it was this one.
+    pub fn open_other(path: &str) -> io::Result<Device> {
+        OpenOptions::new().read(true).write(true).open(path).map(|file| Device { file })
+    }
+
+    /// NLRIG_IOC_EXCHANGE: what comes back.
+    pub fn exchange(&self, value: u64) -> io::Result<Exchange> {
+        let mut exchange = Exchange { value, count: 0 };
+        // SAFETY: the pointer is that of `exchange`.
+        unsafe { self.exchange_at(&mut exchange) }.map(|()| exchange)
+    }
+
+    /// NLRIG_IOC_EXCHANGE, with its argument here.
+    ///
+    /// # Safety
+    /// The kernel may write to where this points, or there is nothing.
+    pub unsafe fn exchange_at(&self, argument: *mut Exchange) -> io::Result<()> {
+        // SAFETY: the caller's word.
+        check(unsafe { libc::ioctl(self.file.as_raw_fd(), EXCHANGE, argument) })
+    }
+
+    /// NLRIG_IOC_WAKE: a timer of the kernel makes it readable after this.
+    pub fn wake_after(&self, delay: Duration) -> io::Result<()> {
+        let delay_ms = delay.as_millis() as u32;
+        // SAFETY: the pointer is that of `delay_ms`, which is only read.
+        check(unsafe { libc::ioctl(self.file.as_raw_fd(), WAKE, &raw const delay_ms) })
+    }
+
+    /// Waits until the timer has expired: how often it has, so far.
+    pub fn expiries(&self) -> io::Result<u64> {
+        let mut number = [0; 8];
+        (&self.file).read_exact(&mut number)?;
+        Ok(u64::from_ne_bytes(number))
+    }
+
+    /// Maps the page of the device, for reading.
+    pub fn page(&self) -> io::Result<Mapping> {
+        Mapping::new(&self.file, 0, page_bytes(), libc::PROT_READ, libc::MAP_SHARED)
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A file that is mapped, until this is dropped.
+pub struct Mapping {
+    start: *mut u8,
+    length: usize,
+}
+
+impl Mapping {
+    /// mmap().
+    pub fn new(
+        file: &impl AsFd,
+        offset: u64,
+        length: usize,
+        protection: i32,
+        flags: i32,
+    ) -> io::Result<Mapping> {
+        let fd = file.as_fd().as_raw_fd();
+        // SAFETY: the kernel chooses a free place.
+        let start = unsafe {
+            libc::mmap64(ptr::null_mut(), length, protection, flags, fd, offset as libc::off64_t)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Mapping { start: start.cast(), length })
+    }
+
+    /// A copy of what is there now; the mapping must be readable.
+    pub fn bytes(&self) -> Vec<u8> {
+        let words = self.length / size_of::<u32>();
+        // Word by word: some devices know no other way.
+        let word = |place| {
+            // SAFETY: within the mapping, whose start is that of a page.
+            unsafe { self.start.cast::<u32>().add(place).read_volatile() }
+        };
+        (0..words).flat_map(|place| word(place).to_ne_bytes()).collect()
+    }
+
+    /// The numbers of the last exchange: the mapping is the device's page.
+    pub fn exchange(&self) -> Exchange {
+        // SAFETY: within the mapping, whose start is that of a page; any bytes
+        // are a value.
+        unsafe { self.start.cast::<Exchange>().read_volatile() }
+    }
+
+    /// Writes these 32 bits at this multiple of their size; the mapping must be
+    /// writable.
+    pub fn write(&self, at: usize, word: u32) {
+        assert!(at.is_multiple_of(size_of::<u32>()) && at + size_of::<u32>() <= self.length);
+        // SAFETY: within the mapping, whose start is that of a page.
+        unsafe { self.start.add(at).cast::<u32>().write_volatile(word) };
+    }
+
+    /// Where it begins.
+    pub fn start(&self) -> *mut u8 {
+        self.start
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped by us, and nobody points into it any more.
+        unsafe { libc::munmap(self.start.cast(), self.length) };
+    }
+}
+
+/// The size of a page.
+pub fn page_bytes() -> usize {
+    // SAFETY: asks for a number.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

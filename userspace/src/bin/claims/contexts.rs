@@ -1,0 +1,175 @@
+//! Where the kernel sends from, when it sends on its own.
+
+use std::time::{Duration, Instant};
+
+use nlrig_guest::uapi::*;
+use nlrig_netlink::{Errno, Group, GroupMask, Socket};
+
+use crate::Rows;
+use crate::evidence::{Evidence, Trouble};
+use crate::module::{Send, State};
+use crate::peers::{FREE_PORT, bound, heard};
+
+pub const ROWS: Rows = &[
+    ("A26.1", the_kernel_begins),
+    ("A26.2", an_agreed_port),
+    ("A31.1", in_process_context),
+    ("A31.2", in_softirq),
+    ("A31.3", in_hardirq),
+    ("A31.4", a_full_queue_in_each),
+];
+
+const PROTOCOL: i32 = NETLINK_NLRIG as i32;
+/// The port that both sides have agreed on.
+const AGREED: u32 = FREE_PORT;
+const COUNT: u32 = 3;
+
+/// A few messages to a port, from there.
+fn to_port(portid: u32, context: u32) -> Send {
+    Send { count: COUNT, size: 4, delay_ms: 2, portid: Some(portid), context, ..Send::default() }
+}
+
+/// Has the kernel send from there, to a port and to a group, and notes what came.
+fn note_sent(evidence: &mut Evidence, name: &str, context: u32) -> Result<(), Trouble> {
+    let (socket, portid) = bound(PROTOCOL)?;
+    let state = to_port(portid, context).run()?;
+    evidence.note(&format!("{name}_in"), whereabouts(&state));
+    evidence.note(&format!("{name}_heard"), heard(&socket)?);
+    socket.join(Group(5))?;
+    Send { portid: None, group: Some(5), ..to_port(0, context) }.run()?;
+    evidence.note(&format!("{name}_heard_in_group"), heard(&socket)?);
+    Ok(())
+}
+
+/// Where the kernel says that it was.
+fn whereabouts(state: &State) -> &'static str {
+    match state.get(NLRIG_A_IN) {
+        NLRIG_IN_TASK => "task",
+        NLRIG_IN_SOFTIRQ => "softirq",
+        NLRIG_IN_HARDIRQ => "hardirq",
+        _ => "several",
+    }
+}
+
+/// The error of the first message that failed.
+fn error(state: &State) -> String {
+    match state.get(NLRIG_A_ERRNO) {
+        0 => "none".to_string(),
+        number => Errno(number as i32).to_string(),
+    }
+}
+
+fn the_kernel_begins(evidence: &mut Evidence) -> Result<(), Trouble> {
+    // It only binds and listens.
+    let socket = Socket::new(PROTOCOL)?;
+    socket.bind(AGREED, GroupMask::NONE)?;
+    let contexts = [
+        ("call_of_another", NLRIG_CONTEXT_PROCESS),
+        ("thread", NLRIG_CONTEXT_THREAD),
+        ("timer", NLRIG_CONTEXT_TIMER),
+        ("tasklet", NLRIG_CONTEXT_TASKLET),
+    ];
+    for (name, context) in contexts {
+        to_port(AGREED, context).run()?;
+        evidence.note(&format!("heard_from_{name}"), heard(&socket)?);
+    }
+    // By a timer, while nobody has any other socket and this one waits.
+    let asker = Socket::new(PROTOCOL)?;
+    let order = Send { count: 1, delay_ms: 100, ..to_port(AGREED, NLRIG_CONTEXT_TIMER) };
+    order.ask(&asker)??;
+    drop(asker);
+    socket.set_receive_timeout(Some(Duration::from_secs(10)))?;
+    evidence.outcome("recv_that_waited", &socket.recv(&mut [0; 64], 0));
+    Ok(())
+}
+
+fn an_agreed_port(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let early = to_port(AGREED, NLRIG_CONTEXT_THREAD).run()?;
+    evidence.note("sent_to_nobody", early.get(NLRIG_A_SENT));
+    evidence.note("error", error(&early));
+    let socket = Socket::new(PROTOCOL)?;
+    socket.bind(AGREED, GroupMask::NONE)?;
+    evidence.note("heard_of_those", heard(&socket)?);
+    let late = to_port(AGREED, NLRIG_CONTEXT_THREAD).run()?;
+    evidence.note("sent_to_a_socket", late.get(NLRIG_A_SENT));
+    evidence.note("heard_of_these", heard(&socket)?);
+    Ok(())
+}
+
+fn in_process_context(evidence: &mut Evidence) -> Result<(), Trouble> {
+    note_sent(evidence, "call", NLRIG_CONTEXT_PROCESS)?;
+    note_sent(evidence, "thread", NLRIG_CONTEXT_THREAD)
+}
+
+fn in_softirq(evidence: &mut Evidence) -> Result<(), Trouble> {
+    note_sent(evidence, "timer", NLRIG_CONTEXT_TIMER)?;
+    note_sent(evidence, "tasklet", NLRIG_CONTEXT_TASKLET)
+}
+
+fn in_hardirq(evidence: &mut Evidence) -> Result<(), Trouble> {
+    note_sent(evidence, "hrtimer", NLRIG_CONTEXT_HARDIRQ)?;
+    // What has to be freed there.
+    let nobody = to_port(AGREED, NLRIG_CONTEXT_HARDIRQ).run()?;
+    evidence.note("error_with_nobody_there", error(&nobody));
+    let (receiver, portid) = small_receiver()?;
+    let full = many(portid, NLRIG_CONTEXT_HARDIRQ).run()?;
+    evidence.note("error_with_a_full_queue", error(&full));
+    read_all(&receiver, 0)?;
+    Ok(())
+}
+
+/// More than a small queue holds.
+fn many(portid: u32, context: u32) -> Send {
+    Send { count: MANY, size: 1000, delay_ms: 0, ..to_port(portid, context) }
+}
+
+const MANY: u32 = 50;
+
+/// A socket with the smallest queue there is, and its port.
+fn small_receiver() -> Result<(Socket, u32), Trouble> {
+    let (socket, portid) = bound(PROTOCOL)?;
+    socket.set_receive_buffer(0)?;
+    Ok((socket, portid))
+}
+
+/// Reads until there were so many messages and nothing more is there; messages,
+/// and reports of loss.
+fn read_all(socket: &Socket, wanted: u32) -> Result<(u32, u32), Trouble> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let (mut messages, mut losses) = (0, 0);
+    loop {
+        match socket.recv(&mut [0; 2048], libc::MSG_DONTWAIT) {
+            Ok(_) => messages += 1,
+            Err(Errno(libc::ENOBUFS)) => losses += 1,
+            Err(Errno(libc::EAGAIN)) if messages >= wanted || Instant::now() > deadline => {
+                return Ok((messages, losses));
+            }
+            Err(Errno(libc::EAGAIN)) => {
+                socket.poll(libc::POLLIN, Some(Duration::from_millis(10)))?;
+            }
+            Err(errno) => return Err(format!("recv failed: {errno}").into()),
+        }
+    }
+}
+
+fn a_full_queue_in_each(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let asker = Socket::new(PROTOCOL)?;
+    let (receiver, portid) = small_receiver()?;
+    Send { block: true, ..many(portid, NLRIG_CONTEXT_THREAD) }.ask(&asker)??;
+    std::thread::sleep(Duration::from_millis(200));
+    evidence.note("thread_waits_for_room", State::read()?.get(NLRIG_A_OVER) == 0);
+    evidence.note("heard_from_thread", read_all(&receiver, MANY)?.0);
+    if !State::wait(NLRIG_A_OVER, 1, Duration::from_secs(10))? {
+        return Err("the thread goes on sending".into());
+    }
+
+    let (receiver, portid) = small_receiver()?;
+    let waiting = Send { block: true, ..many(portid, NLRIG_CONTEXT_TIMER) }.ask(&asker)?;
+    evidence.outcome("module_lets_timer_wait", &waiting);
+    let state = many(portid, NLRIG_CONTEXT_TIMER).run()?;
+    evidence.note("error_from_timer", error(&state));
+    let (messages, losses) = read_all(&receiver, 0)?;
+    evidence.note("heard_from_timer", messages);
+    evidence.note("losses_reported", losses);
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Waiting for a file: poll().
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::evidence::{Evidence, Trouble};
+
+/// How long an event is waited for that should come.
+pub const EVENT_LIMIT: Duration = Duration::from_secs(5);
+
+/// What there is of these events, after at most this long.
+pub fn wait_for(
+    file: &impl AsFd,
+    events: PollFlags,
+    limit: Duration,
+) -> Result<PollFlags, Trouble> {
+    let mut fds = [PollFd::new(file.as_fd(), events)];
+    poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX))?;
+    Ok(fds[0].revents().unwrap_or(PollFlags::empty()) & events)
+}
+
+/// Notes whether one of these events is there before `cause` is called, and
+/// whether, and when, it came afterwards.
+pub fn woken_by<T>(
+    evidence: &mut Evidence,
+    file: &impl AsFd,
+    events: PollFlags,
+    cause: impl FnOnce() -> Result<T, Trouble>,
+) -> Result<(), Trouble> {
+    evidence.note("event_before", !wait_for(file, events, Duration::ZERO)?.is_empty());
+    let start = Instant::now();
+    // Kept, because it may be a process that lives no longer than this.
+    let cause = cause()?;
+    evidence.note("woken", !wait_for(file, events, EVENT_LIMIT)?.is_empty());
+    evidence.note("waited_ms", start.elapsed().as_millis() as u64);
+    drop(cause);
+    Ok(())
+}

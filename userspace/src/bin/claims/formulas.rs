@@ -1,0 +1,355 @@
+//! Formulas: ports that threads compute for themselves.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::sys::personality::{self, Persona};
+use nlrig_netlink::Errno;
+use serde_json::{Value, json};
+
+use crate::Rows;
+use crate::crowd::{Crowd, Life, Plan, map};
+use crate::evidence::{Evidence, Trouble};
+use crate::ports::process_ids_as_ports;
+use crate::process::{Birth, CHILD_LIMIT, Child, in_child};
+
+pub const ROWS: Rows = &[
+    ("B12.1", threads_share_the_process_id),
+    ("B12.2", what_fails_with_a_port_in_use),
+    ("B12.3", process_ids_as_ports),
+    ("B13.1", popular_formula_among_10),
+    ("B13.2", popular_formula_among_17),
+    ("B13.3", bits_of_the_popular_formula),
+    ("B13.4", process_ids_above_16_bits),
+    ("B14.1", low_bits_of_threads),
+    ("B14.2", low_bits_of_the_main_thread),
+    ("B15.1", what_pthread_self_is),
+    ("B15.2", why_low_bits_agree),
+    ("B16.1", probability_by_the_papers_formula),
+    ("B16.2", popular_formula_in_many_layouts),
+    ("B16.3", popular_formula_in_many_layouts),
+    ("B17.1", new_formula_in_a_process),
+    ("B17.2", new_formula_in_two_processes),
+    ("B17.3", new_formula_without_randomisation),
+];
+
+/// `pthread_self() << 16 | getpid()`, as the widely used formula has it.
+fn popular(own: usize, process: u32) -> u32 {
+    ((own as u32) << 16) | process
+}
+
+/// `pthread_self() >> 16 | getpid() << 16`, as the paper has it.
+fn papers(own: usize, process: u32) -> u32 {
+    ((own >> 16) as u32) | (process << 16)
+}
+
+/// The process id alone.
+fn process_id(_: usize, process: u32) -> u32 {
+    process
+}
+
+fn threads_share_the_process_id(evidence: &mut Evidence) -> Result<(), Trouble> {
+    Crowd::gather(Plan::new(4, process_id))?.note(evidence);
+    Ok(())
+}
+
+fn what_fails_with_a_port_in_use(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let crowd = Crowd::gather(Plan::new(2, process_id))?;
+    let second = crowd.members.get(1).ok_or("there is no second thread")?;
+    evidence.outcome("second_socket", &second.socket);
+    evidence.outcome("second_bind", &second.bind);
+    Ok(())
+}
+
+fn popular_formula_among_10(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let failed = |life, shift| {
+        let seen = in_child(|| {
+            if shift > 0 {
+                map(shift, libc::PROT_NONE)?;
+            }
+            let crowd = Crowd::gather(Plan { life, ..Plan::new(10, popular) })?;
+            Ok(json!(crowd.failed()))
+        })?;
+        seen.as_u64().ok_or_else(|| Trouble::from("no number of threads"))
+    };
+    evidence.note("failed_of_those_that_stay", failed(Life::Stays, 0)?);
+    evidence.note("failed_of_those_that_end", failed(Life::Ends, 0)?);
+    // Arenas of 64-bit programs are aligned to 64 MiB: every place in between.
+    let mut layouts = 0;
+    for step in 0..32 {
+        layouts += u32::from(failed(Life::Allocates, step * (2 << 20))? > 0);
+    }
+    evidence.note("of_32_layouts_with_malloc_have_duplicates", layouts);
+    Ok(())
+}
+
+fn popular_formula_among_17(evidence: &mut Evidence) -> Result<(), Trouble> {
+    Crowd::gather(Plan::new(17, popular))?.note(evidence);
+    Ok(())
+}
+
+fn bits_of_the_popular_formula(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let crowd = Crowd::gather(Plan::new(64, popular))?;
+    let process = std::process::id();
+    let ports: BTreeSet<u32> =
+        crowd.members.iter().map(|member| popular(member.own, process)).collect();
+    let differ =
+        ports.iter().fold(0, |bits, port| bits | port ^ ports.first().copied().unwrap_or_default());
+    evidence.note("threads", crowd.members.len());
+    evidence.note("kinds_of_ports", ports.len());
+    evidence.note("bits_that_differ", format!("{differ:#x}"));
+    Ok(())
+}
+
+fn process_ids_above_16_bits(evidence: &mut Evidence) -> Result<(), Trouble> {
+    const PID_MAX: &str = "/proc/sys/kernel/pid_max";
+    const ABOVE: u32 = 77_777;
+    let before = fs::read_to_string(PID_MAX)?;
+    evidence.note("pid_max", before.trim().parse::<u64>()?);
+    let raised =
+        fs::write(PID_MAX, "4194304").map_err(|err| Errno(err.raw_os_error().unwrap_or_default()));
+    evidence.outcome("raise_pid_max", &raised);
+    let birth = Birth { id: Some(ABOVE), ..Birth::default() };
+    let child = Child::start_as(birth, || Ok(json!(std::process::id())));
+    let seen = child.and_then(|child| child.wait(CHILD_LIMIT));
+    if raised.is_ok() {
+        fs::write(PID_MAX, before)?;
+    }
+    let seen = seen.as_ref().ok().and_then(Value::as_u64);
+    evidence.note("process_has_id_77777", seen == Some(u64::from(ABOVE)));
+    Ok(())
+}
+
+/// The lowest 12 bits of pthread_self() of each, each once.
+fn low_bits(crowd: &Crowd) -> BTreeSet<usize> {
+    crowd.members.iter().map(|member| member.own & 0xfff).collect()
+}
+
+fn low_bits_of_threads(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let crowd = Crowd::gather(Plan::new(16, popular))?;
+    let kinds = low_bits(&crowd);
+    evidence.note("threads", crowd.members.len());
+    evidence.note("kinds_of_low_12_bits", kinds.len());
+    let first = kinds.first().copied().unwrap_or_default();
+    evidence.note("low_12_bits", format!("{first:#x}"));
+    Ok(())
+}
+
+fn low_bits_of_the_main_thread(evidence: &mut Evidence) -> Result<(), Trouble> {
+    // SAFETY: pthread_self() takes nothing.
+    let main = unsafe { libc::pthread_self() } as usize & 0xfff;
+    let kinds = low_bits(&Crowd::gather(Plan::new(4, popular))?);
+    let first = kinds.first().copied().unwrap_or_default();
+    evidence.note("of_threads", format!("{first:#x}"));
+    evidence.note("of_the_main_thread", format!("{main:#x}"));
+    evidence.note("main_thread_has_the_same", kinds.contains(&main));
+    Ok(())
+}
+
+/// Where the segment begins that thread-local storage is addressed by, of the
+/// thread that calls, as the kernel has it; 0 if it says nothing.
+#[cfg(target_arch = "x86_64")]
+fn segment_base() -> usize {
+    const ARCH_GET_FS: libc::c_int = 0x1003;
+    let mut base: usize = 0;
+    // SAFETY: the call writes one unsigned long there.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_FS, &raw mut base) };
+    base
+}
+
+/// As above.
+#[cfg(target_arch = "x86")]
+fn segment_base() -> usize {
+    /// struct user_desc.
+    #[repr(C)]
+    struct Descriptor {
+        entry: u32,
+        base: u32,
+        limit: u32,
+        flags: u32,
+    }
+    let selector: u32;
+    // SAFETY: reads a register, and nothing else.
+    unsafe { std::arch::asm!("mov {:e}, gs", out(reg) selector, options(nomem, nostack)) };
+    // The number of the descriptor is above the two bits of the privilege level
+    // and the one of the table.
+    let mut descriptor =
+        Descriptor { entry: (selector & 0xffff) >> 3, base: 0, limit: 0, flags: 0 };
+    // SAFETY: the call fills in what `descriptor` has room for.
+    unsafe { libc::syscall(libc::SYS_get_thread_area, &raw mut descriptor) };
+    descriptor.base as usize
+}
+
+/// Where the program's data begin, by field 45 of /proc/self/stat.
+fn start_of_data() -> Result<usize, Trouble> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // The name, field 2, is in brackets and may contain anything.
+    let (_, fields) = stat.rsplit_once(')').ok_or("no name in /proc/self/stat")?;
+    Ok(fields.split_whitespace().nth(45 - 3).ok_or("no field 45")?.parse()?)
+}
+
+static BASE: AtomicUsize = AtomicUsize::new(0);
+static VARIABLE: AtomicUsize = AtomicUsize::new(0);
+
+/// A port, and the thread's own view of where it is.
+fn with_a_look_around(own: usize, process: u32) -> u32 {
+    let variable = std::hint::black_box(process);
+    VARIABLE.store((&raw const variable).addr(), Ordering::SeqCst);
+    BASE.store(segment_base(), Ordering::SeqCst);
+    popular(own, process)
+}
+
+fn what_pthread_self_is(evidence: &mut Evidence) -> Result<(), Trouble> {
+    const DEFAULT_STACK_BYTES: usize = 8 << 20;
+    let crowd = Crowd::gather(Plan::new(1, with_a_look_around))?;
+    let own = crowd.members.first().ok_or("there is no thread")?.own;
+    let (base, variable) = (BASE.load(Ordering::SeqCst), VARIABLE.load(Ordering::SeqCst));
+    if base == 0 {
+        return Err("the kernel does not say where the segment begins".into());
+    }
+    evidence.note("is_the_address_of_the_control_block", own == base);
+    evidence.note("is_its_offset_from_the_data", own == base.wrapping_sub(start_of_data()?));
+    let above = own.wrapping_sub(variable);
+    evidence.note("is_in_the_threads_own_stack", above < DEFAULT_STACK_BYTES);
+    Ok(())
+}
+
+fn why_low_bits_agree(evidence: &mut Evidence) -> Result<(), Trouble> {
+    // What the control block is aligned to.
+    let plan = Plan { stack_shift: Some(64), ..Plan::new(4, popular) };
+    let crowd = Crowd::gather(plan)?;
+    evidence.note("threads", crowd.members.len());
+    evidence.note("kinds_of_low_12_bits", low_bits(&crowd).len());
+    Ok(())
+}
+
+/// The paper's formula for the probability of a duplicate among so many threads, in
+/// percent with one decimal: 1 - 15! / ((16 - n)! 16^(n - 1)).
+fn by_the_papers_formula(threads: u32) -> f64 {
+    let distinct: f64 = (1..threads).map(|taken| f64::from(16 - taken) / 16.0).product();
+    ((1.0 - distinct) * 1000.0).round() / 10.0
+}
+
+fn probability_by_the_papers_formula(evidence: &mut Evidence) -> Result<(), Trouble> {
+    for threads in [7, 8, 10, 16] {
+        let percent = by_the_papers_formula(threads);
+        evidence.note(&format!("percent_at_{threads}"), percent);
+    }
+    Ok(())
+}
+
+fn popular_formula_in_many_layouts(evidence: &mut Evidence) -> Result<(), Trouble> {
+    const PAGE_BYTES: usize = 4096;
+    let mut with_duplicates = 0;
+    let mut below_17 = 0;
+    // All values of the four bits for the first thread.
+    for step in 0..16 {
+        let seen = in_child(|| {
+            if step > 0 {
+                map(step * PAGE_BYTES, libc::PROT_NONE)?;
+            }
+            Ok(json!(Crowd::gather(Plan::new(17, popular))?.first_failed()))
+        })?;
+        let first = seen.as_u64().ok_or("no number of a thread")?;
+        with_duplicates += u32::from(first > 0);
+        below_17 += u32::from((1..17).contains(&first));
+    }
+    evidence.note("layouts", 16);
+    evidence.note("with_duplicates_among_17_threads", with_duplicates);
+    evidence.note("with_duplicates_among_the_first_16", below_17);
+    Ok(())
+}
+
+/// Starts a child with the first of these ids that is free.
+fn start_with_one_of(
+    ids: impl Iterator<Item = u32>,
+    stays: bool,
+    body: impl Fn() -> Result<Value, Trouble>,
+) -> Result<Child, Trouble> {
+    for id in ids {
+        let taken = |err: &Trouble| err.downcast_ref() == Some(&nix::Error::EEXIST);
+        match Child::start_as(Birth { id: Some(id), stays, ..Birth::default() }, &body) {
+            Err(err) if taken(&err) => {}
+            started => return started,
+        }
+    }
+    Err("all these process ids are taken".into())
+}
+
+/// What a crowd came to, as a child reports it.
+fn told(crowd: &Crowd) -> Value {
+    json!({
+        "process": std::process::id(),
+        "threads": crowd.members.len(),
+        "failed": crowd.failed(),
+        "first_failed": crowd.first_failed(),
+        "refused": crowd.refused.map_or("no".to_string(), |errno| errno.to_string()),
+    })
+}
+
+fn new_formula_in_a_process(evidence: &mut Evidence) -> Result<(), Trouble> {
+    const THREADS: usize = 2100;
+    // Whose lowest 9 bits are all set: the bits of the address above 32 that vary
+    // within a process disappear below them.
+    let ids = (511..32768).step_by(512);
+    let child =
+        start_with_one_of(ids, false, || Ok(told(&Crowd::gather(Plan::new(THREADS, papers))?)))?;
+    if let Value::Object(seen) = child.wait(CHILD_LIMIT * 4)? {
+        seen.into_iter().for_each(|(key, value)| evidence.note(&key, value));
+    }
+    Ok(())
+}
+
+fn new_formula_in_two_processes(evidence: &mut Evidence) -> Result<(), Trouble> {
+    // A bit that the addresses of mappings have set, wherever the kernel begins.
+    const BIT: u32 = 0x200;
+    let attempt = || Ok(told(&Crowd::gather(Plan::new(4, papers))?));
+    let ids = (0x4001..0x4100).step_by(2);
+    let mut first = start_with_one_of(ids.clone(), true, attempt)?;
+    let one = first.report(CHILD_LIMIT)?;
+    let other = start_with_one_of(std::iter::once(first.id() | BIT), false, attempt)?;
+    let other = other.wait(CHILD_LIMIT)?;
+    for (name, seen) in [("first", one), ("second", other)] {
+        evidence.note(&format!("{name}_process"), seen["process"].clone());
+        evidence.note(&format!("{name}_threads"), seen["threads"].clone());
+        evidence.note(&format!("{name}_failed"), seen["failed"].clone());
+    }
+    Ok(())
+}
+
+/// Says to the program that it is the one that was started by itself.
+const STARTED: &str = "NLRIG_CLAIMS_STARTED";
+
+fn new_formula_without_randomisation(evidence: &mut Evidence) -> Result<(), Trouble> {
+    if std::env::var_os(STARTED).is_some() {
+        println!("{}", told(&Crowd::gather(Plan::new(4, papers))?));
+        // Alive until the other one is done as well.
+        std::io::stdin().read_to_end(&mut Vec::new())?;
+        return Ok(());
+    }
+    personality::set(personality::get()? | Persona::ADDR_NO_RANDOMIZE)?;
+    let mut alive = Vec::new();
+    for name in ["first", "second"] {
+        let mut program = Command::new("/proc/self/exe")
+            .arg("B17.3")
+            .env(STARTED, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = program.stdout.take().ok_or("no output")?;
+        alive.push(program);
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let seen: Value = serde_json::from_str(&line)?;
+        evidence.note(&format!("{name}_threads"), seen["threads"].clone());
+        evidence.note(&format!("{name}_failed"), seen["failed"].clone());
+    }
+    for mut program in alive {
+        // Closes its input first.
+        program.wait()?;
+    }
+    Ok(())
+}

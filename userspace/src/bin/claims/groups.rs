@@ -1,0 +1,264 @@
+//! Multicast: groups, who may join them and how, and what is sent to them.
+
+use nlrig_guest::uapi::*;
+use nlrig_netlink::{Address, Errno, Group, GroupMask, Socket};
+use serde_json::json;
+
+use crate::Rows;
+use crate::evidence::{Evidence, Trouble};
+use crate::module::{self, Send, State};
+use crate::peers::{bound, heard, message};
+use crate::process::as_user;
+
+pub const ROWS: Rows = &[
+    ("A21.1", more_than_32_groups),
+    ("A21.2", a_group_without_a_bit),
+    ("A21.3", bind_to_all_groups),
+    ("A22.1", join_without_bind),
+    ("A22.2", join_as_another_user),
+    ("A22.3", a_mask_at_bind),
+    ("A22.4", no_group_at_bind),
+    ("A23.1", a_number_from_the_kernel),
+    ("A23.2", the_port_of_a_broadcast),
+    ("A23.3", a_mask_from_a_program),
+    ("A24", a_group_and_a_port),
+    ("B11.1", groups_0_and_multicast),
+    ("B11.2", groups_64_and_unicast),
+    ("B11.3", no_group_in_the_destination),
+];
+
+const PROTOCOL: i32 = NETLINK_NLRIG as i32;
+
+/// A socket of the private protocol that has a port and is in these groups.
+fn member(groups: &[u32]) -> Result<Socket, Trouble> {
+    let (socket, _) = bound(PROTOCOL)?;
+    for group in groups {
+        socket.join(Group(*group))?;
+    }
+    Ok(socket)
+}
+
+/// Has the kernel send one message to a group.
+fn broadcast(group: u32) -> Result<State, Trouble> {
+    Send { count: 1, size: 4, group: Some(group), ..Send::default() }.run()
+}
+
+/// The groups a socket is in, as text.
+fn memberships(socket: &Socket) -> Result<String, Trouble> {
+    let groups: Vec<_> = socket.memberships()?.iter().map(|group| group.0.to_string()).collect();
+    Ok(if groups.is_empty() { "none".to_string() } else { groups.join(" ") })
+}
+
+/// Notes how many messages each of the members of groups 2, 3 and 6 has.
+fn note_heard(evidence: &mut Evidence, members: &[Socket; 3]) -> Result<(), Trouble> {
+    for (group, member) in [2, 3, 6].into_iter().zip(members) {
+        evidence.note(&format!("heard_in_{group}"), heard(member)?);
+    }
+    Ok(())
+}
+
+fn more_than_32_groups(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (socket, _) = bound(PROTOCOL)?;
+    for group in [40, NLRIG_GROUPS, NLRIG_GROUPS + 1] {
+        evidence.outcome(&format!("join_{group}"), &socket.join(Group(group)));
+    }
+    let state = broadcast(40)?;
+    evidence.note("sent_to_40", state.get(NLRIG_A_SENT));
+    evidence.note("heard", heard(&socket)?);
+    // A protocol of the kernel's own: RTNLGRP_BRVLAN.
+    let (route, _) = bound(libc::NETLINK_ROUTE)?;
+    evidence.outcome("join_33_of_route", &route.join(Group(33)));
+    Ok(())
+}
+
+fn a_group_without_a_bit(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let socket = member(&[6, 40])?;
+    evidence.note("mask_of_the_socket", socket.address()?.groups.0);
+    evidence.note("memberships", memberships(&socket)?);
+    socket.set_packet_info(true)?;
+    for group in [6, 40] {
+        broadcast(group)?;
+        let got = socket.recv_message(&mut [0; 64], libc::MSG_DONTWAIT)?;
+        evidence.note(&format!("mask_from_{group}"), got.from.groups.0);
+        let number = got.group.ok_or("no packet info")?.0;
+        evidence.note(&format!("packet_info_from_{group}"), number);
+    }
+    Ok(())
+}
+
+fn bind_to_all_groups(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let socket = Socket::new(PROTOCOL)?;
+    socket.bind(0, GroupMask(u32::MAX))?;
+    evidence.note("joined", socket.memberships()?.len());
+    for group in [32, 40] {
+        broadcast(group)?;
+        evidence.note(&format!("heard_of_{group}"), heard(&socket)?);
+    }
+    Ok(())
+}
+
+fn join_without_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let by_bind = Socket::new(PROTOCOL)?;
+    evidence.outcome("bind", &by_bind.bind(0, GroupMask(1 << 4)));
+    let (by_option, _) = bound(PROTOCOL)?;
+    evidence.outcome("option", &by_option.join(Group(5)));
+    // A port comes with the first message that is sent.
+    let never_bound = Socket::new(PROTOCOL)?;
+    never_bound.join(Group(5))?;
+    never_bound.send_to(&message(b""), Address::KERNEL, 0)?;
+    let no_port = Socket::new(PROTOCOL)?;
+    no_port.join(Group(5))?;
+    broadcast(5)?;
+    evidence.note("heard_by_bind", heard(&by_bind)?);
+    evidence.note("heard_by_option", heard(&by_option)?);
+    evidence.note("heard_without_bind", heard(&never_bound)?);
+    evidence.note("heard_without_a_port", heard(&no_port)?);
+    Ok(())
+}
+
+fn join_as_another_user(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let protocols = [
+        ("private", PROTOCOL),
+        ("route", libc::NETLINK_ROUTE),
+        ("usersock", libc::NETLINK_USERSOCK),
+    ];
+    for (name, protocol) in protocols {
+        let results = as_user(1000, || {
+            let text = |result: Result<(), Errno>| {
+                result.map_or_else(|errno| errno.to_string(), |()| "ok".to_string())
+            };
+            let bind = text(Socket::new(protocol)?.bind(0, GroupMask(1)));
+            let option = text(bound(protocol)?.0.join(Group(1)));
+            Ok(json!({ "bind": bind, "option": option }))
+        })?;
+        for way in ["bind", "option"] {
+            evidence.note(&format!("{name}_{way}"), results[way].clone());
+        }
+    }
+    Ok(())
+}
+
+fn a_mask_at_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let socket = Socket::new(PROTOCOL)?;
+    socket.bind(0, GroupMask(6))?;
+    evidence.note("memberships", memberships(&socket)?);
+    for group in [2, 3, 6] {
+        broadcast(group)?;
+        evidence.note(&format!("heard_of_{group}"), heard(&socket)?);
+    }
+    Ok(())
+}
+
+fn no_group_at_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (socket, portid) = bound(PROTOCOL)?;
+    let control = member(&[1, 32, 40])?;
+    for group in [1, 32, 40] {
+        broadcast(group)?;
+    }
+    evidence.note("memberships", memberships(&socket)?);
+    evidence.note("heard", heard(&socket)?);
+    evidence.note("heard_by_a_member", heard(&control)?);
+    // Once more, from inside of groups.
+    socket.join(Group(6))?;
+    socket.join(Group(40))?;
+    socket.bind(portid, GroupMask::NONE)?;
+    evidence.note("memberships_after_bind_again", memberships(&socket)?);
+    Ok(())
+}
+
+fn a_number_from_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let members = [member(&[2])?, member(&[3])?, member(&[6])?];
+    // As a mask: groups 2 and 3.
+    let state = broadcast(6)?;
+    evidence.note("sent", state.get(NLRIG_A_SENT));
+    note_heard(evidence, &members)
+}
+
+fn the_port_of_a_broadcast(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (named, other) = (member(&[6])?, member(&[6])?);
+    let portid = named.address()?.portid;
+    Send { count: 1, size: 4, group: Some(6), portid: Some(portid), ..Send::default() }.run()?;
+    evidence.note("heard_at_the_port", heard(&named)?);
+    evidence.note("heard_elsewhere", heard(&other)?);
+    Ok(())
+}
+
+fn a_mask_from_a_program(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let members = [member(&[2])?, member(&[3])?, member(&[6])?];
+    let (sender, _) = bound(PROTOCOL)?;
+    let to = Address { portid: 0, groups: GroupMask(6) };
+    evidence.outcome("sendto", &sender.send_to(&message(b"to 2 and 3"), to, 0));
+    note_heard(evidence, &members)
+}
+
+/// Calls of the input callback that this makes.
+fn inputs_by(act: impl FnOnce() -> Result<(), Trouble>) -> Result<u32, Trouble> {
+    let before = State::read()?.get(NLRIG_A_INPUTS);
+    act()?;
+    // The second question is a call itself.
+    Ok(State::read()?.get(NLRIG_A_INPUTS).wrapping_sub(before).saturating_sub(1))
+}
+
+fn a_group_and_a_port(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let in_group = member(&[5])?;
+    let (sender, _) = bound(PROTOCOL)?;
+    let groups = GroupMask(1 << 4);
+    let text = message(b"to group 5");
+    let inputs = inputs_by(|| {
+        evidence.outcome("sendto", &sender.send_to(&text, Address { portid: 0, groups }, 0));
+        Ok(())
+    })?;
+    evidence.note("heard_in_the_group", heard(&in_group)?);
+    evidence.note("inputs_of_the_kernel", inputs);
+
+    let (named, portid) = bound(PROTOCOL)?;
+    sender.send_to(&text, Address { portid, groups }, 0)?;
+    evidence.note("heard_at_a_port_outside", heard(&named)?);
+    drop(named);
+    heard(&in_group)?;
+    let nobody = sender.send_to(&text, Address { portid, groups }, 0);
+    evidence.outcome("sendto_with_nobodys_port", &nobody);
+    evidence.note("heard_in_the_group_all_the_same", heard(&in_group)?);
+    Ok(())
+}
+
+fn groups_0_and_multicast(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::paper(std::time::Duration::ZERO)?;
+    let (socket, _) = bound(NETLINK_NLRIG_PAPER as i32)?;
+    for group in [5, 32, 33] {
+        evidence.outcome(&format!("join_{group}"), &socket.join(Group(group)));
+    }
+    let order = Send {
+        count: 1,
+        size: 4,
+        group: Some(5),
+        protocol: Some(NETLINK_NLRIG_PAPER),
+        ..Send::default()
+    };
+    evidence.note("sent_by_the_kernel", order.run()?.get(NLRIG_A_SENT));
+    evidence.note("heard", heard(&socket)?);
+    Ok(())
+}
+
+fn groups_64_and_unicast(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (socket, _) = bound(PROTOCOL)?;
+    let echo = nlrig_guest::netlink::Socket::open()
+        .map_err(|failure| format!("{} failed", failure.call.name()))?;
+    let answered = echo.echo(1).map_err(|failure| Errno(failure.errno));
+    evidence.outcome("echo", &answered);
+    let state =
+        Send { count: 1, portid: Some(socket.address()?.portid), ..Send::default() }.run()?;
+    evidence.note("sent_by_the_kernel", state.get(NLRIG_A_SENT));
+    evidence.note("heard", heard(&socket)?);
+    Ok(())
+}
+
+fn no_group_in_the_destination(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (named, other) = (member(&[1, 5])?, member(&[1, 5])?);
+    let (sender, _) = bound(PROTOCOL)?;
+    let to = Address::port(named.address()?.portid);
+    evidence.outcome("sendto", &sender.send_to(&message(b"to one"), to, 0));
+    evidence.note("heard_at_the_port", heard(&named)?);
+    evidence.note("heard_elsewhere", heard(&other)?);
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! What is said of the ways besides netlink: who speaks, and what is copied.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::mem::{size_of, zeroed};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
+
+use nlrig_guest::uapi::*;
+use nlrig_netlink::wire::NLM_F_REQUEST;
+use nlrig_netlink::{Address, Builder, Errno, GroupMask, Header, Messages, Socket};
+
+use crate::Rows;
+use crate::chardev::{Device, Mapping, page_bytes};
+use crate::evidence::{Evidence, Trouble};
+use crate::module::Send;
+
+pub const ROWS: Rows = &[
+    ("A32.1", a_number_through_proc_and_back),
+    ("A32.2", a_number_through_an_ioctl_and_back),
+    ("A32.3", netlink_asked_and_unasked),
+    ("A32.4", ways_that_are_neither),
+    ("A33.1", netlink_after_its_sender_changed_its_mind),
+    ("A33.2", memory_of_a_message_that_waits),
+    ("A33.3", a_pipe_after_its_writer_changed_its_mind),
+    ("A33.4", a_socket_after_its_sender_changed_its_mind),
+    ("A33.5", rings_that_netlink_once_had),
+    ("A33.6", what_a_signal_carries),
+    ("A33.7", an_ioctl_nobody_knew_before),
+];
+
+/// Of a message whose copies are looked for.
+const MESSAGE_BYTES: usize = 4000;
+
+fn a_number_through_proc_and_back(evidence: &mut Evidence) -> Result<(), Trouble> {
+    number_through_file(evidence, "/proc/nlrig/value")
+}
+
+/// Writes 41 to a file that adds one, and reads it back.
+fn number_through_file(evidence: &mut Evidence, path: &str) -> Result<(), Trouble> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    evidence.io_outcome("write", &file.write_at(b"41", 0));
+    let mut text = [0; 32];
+    let read = file.read_at(&mut text, 0);
+    evidence.io_outcome("read", &read);
+    let text = String::from_utf8_lossy(&text[..read.unwrap_or(0)]).trim().to_string();
+    evidence.note("came_back", text);
+    Ok(())
+}
+
+fn a_number_through_an_ioctl_and_back(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let back = Device::open()?.exchange(41);
+    evidence.io_outcome("ioctl", &back);
+    evidence.note("came_back", back?.value);
+    Ok(())
+}
+
+fn netlink_asked_and_unasked(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let socket = Socket::new(NETLINK_NLRIG as i32)?;
+    socket.bind(0, GroupMask(0))?;
+    let cookie = 41u64.to_ne_bytes();
+    let mut echo = Builder::new();
+    echo.message(Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, 1), |body| {
+        body.raw(&cookie).raw(&[0; 8]);
+    });
+    socket.send_to(echo.bytes()?, Address::KERNEL, 0)?;
+    let answer = next(&socket)?;
+    let answered = answer.0 == NLRIG_MSG_ECHO_REPLY && answer.1.starts_with(&cookie);
+    evidence.note("answered", answered);
+    // Another socket asks for it; this one only listens.
+    let send = Send {
+        count: 1,
+        delay_ms: 20,
+        portid: Some(socket.address()?.portid),
+        context: NLRIG_CONTEXT_TIMER,
+        ..Send::default()
+    };
+    send.run()?;
+    evidence.note("unasked", next(&socket)?.0 == NLRIG_MSG_DATA);
+    Ok(())
+}
+
+/// Type and body of the message that is there; type 0 if there is none.
+fn next(socket: &Socket) -> Result<(u32, Vec<u8>), Trouble> {
+    let mut buffer = [0; 4096];
+    let length = match socket.recv(&mut buffer, libc::MSG_DONTWAIT) {
+        Err(Errno(libc::EAGAIN)) => return Ok((0, Vec::new())),
+        length => length?,
+    };
+    let message = Messages::new(&buffer[..length]).next().ok_or("an empty datagram")??;
+    Ok((message.header.kind.into(), message.payload.to_vec()))
+}
+
+fn ways_that_are_neither(evidence: &mut Evidence) -> Result<(), Trouble> {
+    number_through_file(evidence, "/sys/kernel/nlrig/value")?;
+    let device = Device::open()?;
+    let page = device.page();
+    evidence.io_outcome("map", &page);
+    let page = page?;
+    device.exchange(41)?;
+    evidence.note("in_mapping", page.exchange().value);
+    Ok(())
+}
+
+/// Notes what a receiver gets once the sender has written something else into the
+/// memory it sent from.
+struct Changed {
+    bytes: Vec<u8>,
+}
+
+impl Changed {
+    const OLD: u8 = b'o';
+    const NEW: u8 = b'n';
+
+    fn new() -> Changed {
+        Changed { bytes: vec![Changed::OLD; MESSAGE_BYTES] }
+    }
+
+    fn change(&mut self) {
+        self.bytes.fill(Changed::NEW);
+    }
+
+    fn told(received: &[u8]) -> &'static str {
+        let all = |byte| received.iter().all(|one| *one == byte);
+        match received.len() == MESSAGE_BYTES {
+            true if all(Changed::OLD) => "old",
+            true if all(Changed::NEW) => "new",
+            _ => "something else",
+        }
+    }
+}
+
+/// Two sockets of a protocol that is for messages among programs.
+fn netlink_pair() -> Result<(Socket, Socket, u32), Trouble> {
+    let pair = (Socket::new(libc::NETLINK_USERSOCK)?, Socket::new(libc::NETLINK_USERSOCK)?);
+    pair.1.bind(0, GroupMask(0))?;
+    let portid = pair.1.address()?.portid;
+    Ok((pair.0, pair.1, portid))
+}
+
+fn netlink_after_its_sender_changed_its_mind(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (sender, receiver, portid) = netlink_pair()?;
+    let mut message = Changed::new();
+    sender.send_to(&message.bytes, Address::port(portid), 0)?;
+    message.change();
+    let mut buffer = [0; 2 * MESSAGE_BYTES];
+    let length = receiver.recv(&mut buffer, libc::MSG_DONTWAIT)?;
+    evidence.note("received", Changed::told(&buffer[..length]));
+    Ok(())
+}
+
+fn memory_of_a_message_that_waits(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (sender, receiver, portid) = netlink_pair()?;
+    evidence.note("bytes_of_message", MESSAGE_BYTES as u64);
+    evidence.note("rmem_before", rmem(libc::NETLINK_USERSOCK, portid)?);
+    sender.send_to(&Changed::new().bytes, Address::port(portid), 0)?;
+    evidence.note("rmem_while_it_waits", rmem(libc::NETLINK_USERSOCK, portid)?);
+    receiver.recv(&mut [0; 2 * MESSAGE_BYTES], libc::MSG_DONTWAIT)?;
+    evidence.note("rmem_after", rmem(libc::NETLINK_USERSOCK, portid)?);
+    Ok(())
+}
+
+/// The column Rmem of /proc/net/netlink for this socket: bytes of the kernel's
+/// memory that its queue takes.
+fn rmem(protocol: i32, portid: u32) -> Result<u64, Trouble> {
+    let table = fs::read_to_string("/proc/net/netlink")?;
+    let socket =
+        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|columns| {
+            columns.get(1) == Some(&protocol.to_string().as_str())
+                && columns.get(2) == Some(&portid.to_string().as_str())
+        });
+    let socket = socket.ok_or("the socket is not in /proc/net/netlink")?;
+    Ok(socket.get(4).ok_or("no column Rmem")?.parse()?)
+}
+
+fn a_pipe_after_its_writer_changed_its_mind(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (mut reader, mut writer) = io::pipe()?;
+    let mut message = Changed::new();
+    writer.write_all(&message.bytes)?;
+    message.change();
+    evidence.note("waiting_in_pipe", waiting(&reader)?);
+    evidence.note("written", read_message(&mut reader)?);
+    evidence.note("lent", lent_to_pipe(&mut reader, &writer)?);
+    Ok(())
+}
+
+/// As with write(), but by vmsplice(), which gives the pipe the page itself.
+fn lent_to_pipe(reader: &mut PipeReader, writer: &PipeWriter) -> Result<&'static str, Trouble> {
+    let mut message = Changed::new();
+    let part =
+        libc::iovec { iov_base: message.bytes.as_mut_ptr().cast(), iov_len: message.bytes.len() };
+    // SAFETY: the memory outlives what the pipe holds of it: it is read below.
+    let lent = unsafe { libc::vmsplice(writer.as_raw_fd(), &raw const part, 1, 0) };
+    if lent != MESSAGE_BYTES as isize {
+        return Err(format!("vmsplice: {lent}, {}", Errno::last()).into());
+    }
+    message.change();
+    read_message(reader)
+}
+
+fn read_message(reader: &mut PipeReader) -> Result<&'static str, Trouble> {
+    let mut buffer = [0; MESSAGE_BYTES];
+    reader.read_exact(&mut buffer)?;
+    Ok(Changed::told(&buffer))
+}
+
+/// FIONREAD: how many bytes wait.
+fn waiting(file: &impl AsRawFd) -> Result<u64, Trouble> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the pointer is that of `bytes`, an int as this ioctl wants it.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if result < 0 { Err(Errno::last().into()) } else { Ok(u64::try_from(bytes)?) }
+}
+
+fn a_socket_after_its_sender_changed_its_mind(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (sender, receiver) = UnixDatagram::pair()?;
+    let mut message = Changed::new();
+    sender.send(&message.bytes)?;
+    message.change();
+    evidence.note("waiting_in_socket", waiting(&receiver)?);
+    let mut buffer = [0; 2 * MESSAGE_BYTES];
+    let length = receiver.recv(&mut buffer)?;
+    evidence.note("received", Changed::told(&buffer[..length]));
+    Ok(())
+}
+
+fn rings_that_netlink_once_had(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let socket = Socket::new(NETLINK_NLRIG as i32)?;
+    // struct nl_mmap_req: a block of one page, with two frames.
+    let page = page_bytes() as u32;
+    let request: Vec<u8> = [page, 1, page / 2, 2].into_iter().flat_map(u32::to_ne_bytes).collect();
+    for (key, ring) in [("rx_ring", libc::NETLINK_RX_RING), ("tx_ring", libc::NETLINK_TX_RING)] {
+        evidence.outcome(key, &socket.set_option_bytes(libc::SOL_NETLINK, ring, &request));
+    }
+    let map = Mapping::new(&socket, 0, page_bytes(), libc::PROT_READ, libc::MAP_SHARED);
+    evidence.io_outcome("map", &map);
+    evidence.outcome("zerocopy", &socket.set_option(libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1));
+    Ok(())
+}
+
+/// Sends this process a signal whose information is all 0x5a, as far as a program
+/// may choose it.
+fn what_a_signal_carries(evidence: &mut Evidence) -> Result<(), Trouble> {
+    const MARK: u8 = 0x5a;
+    const INFO_BYTES: usize = size_of::<libc::siginfo_t>();
+    let number = libc::SIGRTMIN();
+    // SAFETY: a sigset_t is plain integers, for which zero is a value.
+    let mut set: libc::sigset_t = unsafe { zeroed() };
+    // SAFETY: and so is a siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { zeroed() };
+    // SAFETY: the pointer is that of `info`, as long as this.
+    unsafe { std::slice::from_raw_parts_mut((&raw mut info).cast::<u8>(), INFO_BYTES).fill(MARK) };
+    (info.si_signo, info.si_errno, info.si_code) = (number, 0, libc::SI_QUEUE);
+    // SAFETY: the pointers are those of `set`; no handler is called.
+    unsafe {
+        libc::sigaddset(&raw mut set, number);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+    // SAFETY: the pointer is that of `info`.
+    let sent = unsafe {
+        libc::syscall(libc::SYS_rt_sigqueueinfo, libc::getpid(), number, &raw const info)
+    };
+    evidence.outcome("sent", &if sent < 0 { Err(Errno::last()) } else { Ok(()) });
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: as above, and zero is a value of siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { zeroed() };
+    // SAFETY: the pointers are those of the variables.
+    let came = unsafe { libc::sigtimedwait(&raw const set, &raw mut info, &raw const at_once) };
+    evidence.note("came", came == number);
+    // SAFETY: as above; all of it has been written.
+    let bytes = unsafe { std::slice::from_raw_parts((&raw const info).cast::<u8>(), INFO_BYTES) };
+    evidence.note("bytes_came", bytes.iter().filter(|byte| **byte == MARK).count() as u64);
+    evidence.note("bytes_of_info", INFO_BYTES as u64);
+    Ok(())
+}
+
+fn an_ioctl_nobody_knew_before(evidence: &mut Evidence) -> Result<(), Trouble> {
+    evidence.io_outcome("on_dev_null", &Device::open_other("/dev/null")?.exchange(41));
+    let back = Device::open()?.exchange(41);
+    evidence.io_outcome("on_dev_nlrig", &back);
+    evidence.note("came_back", back?.value);
+    Ok(())
+}

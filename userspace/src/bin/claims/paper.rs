@@ -1,0 +1,246 @@
+//! The paper's asynchronous module, and its tables.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Command;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use nlrig_guest::look::Report;
+use nlrig_guest::protocol::WORKLOAD_FD;
+use nlrig_guest::uapi::*;
+use nlrig_netlink::{Address, GroupMask, Header, Socket, builder};
+
+use crate::Rows;
+use crate::evidence::{Evidence, Trouble};
+use crate::module::{self, State};
+
+pub const ROWS: Rows = &[
+    ("B19.1", sender_returns_at_once),
+    ("B19.2", one_thread_for_eight_clients),
+    ("B19.3", eight_threads_for_eight_clients),
+    ("B20.1", the_queue_works),
+    ("B20.2", a_copy_is_not_accounted),
+    ("B20.3", a_reference_is_not_limited),
+    ("B20.4", a_copy_can_be_lost),
+    ("B22.1", threads_at_2m),
+    ("B22.2", what_code_and_data_take),
+    ("B23", threads_at_2m),
+];
+
+const ARTICLE: i32 = NETLINK_NLRIG_ARTICLE as i32;
+const PAPER: i32 = NETLINK_NLRIG_PAPER as i32;
+/// How long an answer is waited for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+/// What a handler sleeps over a message, where the sleep is what is compared.
+const HANDLING: Duration = Duration::from_millis(200);
+/// The paper's clients at once.
+const CLIENTS: usize = 8;
+/// Messages of a KiB: many times what a receive buffer of the default size holds.
+const FLOOD: u32 = 1500;
+
+/// A socket with a port of the kernel's choice.
+fn client(protocol: i32) -> Result<(Socket, u32), Trouble> {
+    let socket = Socket::new(protocol)?;
+    socket.bind(0, GroupMask::NONE)?;
+    socket.set_receive_timeout(Some(ANSWER_LIMIT))?;
+    let portid = socket.address()?.portid;
+    Ok((socket, portid))
+}
+
+/// A message with the sender's own port in its header, which the article's
+/// module answers to.
+fn message(portid: u32, bytes: usize) -> Vec<u8> {
+    builder::message(Header { portid, ..Header::default() }, &vec![b'x'; bytes])
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round()
+}
+
+fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(1, HANDLING)?;
+    module::paper(HANDLING)?;
+    for (key, protocol) in [("inside_ms", ARTICLE), ("handed_over_ms", PAPER)] {
+        let (socket, portid) = client(protocol)?;
+        let start = Instant::now();
+        socket.send_to(&message(portid, 64), Address::KERNEL, 0)?;
+        evidence.note(key, milliseconds(start.elapsed()));
+        socket.recv(&mut [0; 2048], 0)?;
+    }
+    evidence.note("handling_ms", milliseconds(HANDLING));
+    Ok(())
+}
+
+/// From the first message sent to the last one answered, by so many clients.
+fn all_answered(protocol: i32) -> Result<Duration, Trouble> {
+    let clients = (0..CLIENTS).map(|_| client(protocol)).collect::<Result<Vec<_>, _>>()?;
+    let ready = Barrier::new(CLIENTS + 1);
+    let once = |(socket, portid): &(Socket, u32)| {
+        ready.wait();
+        socket.send_to(&message(*portid, 64), Address::KERNEL, 0)?;
+        socket.recv(&mut [0; 2048], 0)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = clients.iter().map(|client| scope.spawn(|| once(client))).collect();
+        ready.wait();
+        let start = Instant::now();
+        for thread in threads {
+            thread.join().map_err(|_| "a client panicked")??;
+        }
+        Ok(start.elapsed())
+    })
+}
+
+fn compare_walls(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (inside, handed_over) = (all_answered(ARTICLE)?, all_answered(PAPER)?);
+    evidence.note("clients", CLIENTS);
+    evidence.note("handling_ms", milliseconds(HANDLING));
+    evidence.note("inside_ms", milliseconds(inside));
+    evidence.note("handed_over_ms", milliseconds(handed_over));
+    let times = handed_over.as_secs_f64() / inside.as_secs_f64();
+    evidence.note("times_as_long", (times * 10.0).round() / 10.0);
+    Ok(())
+}
+
+fn one_thread_for_eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(1, HANDLING)?;
+    module::paper(HANDLING)?;
+    compare_walls(evidence)
+}
+
+/// In a guest where the paper's module is not on yet.
+fn eight_threads_for_eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::set("paper_threads", CLIENTS)?;
+    module::article(1, HANDLING)?;
+    module::paper(HANDLING)?;
+    compare_walls(evidence)
+}
+
+fn the_queue_works(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::paper(Duration::ZERO)?;
+    State::reset()?;
+    let (socket, portid) = client(PAPER)?;
+    let mut answered = 0;
+    for _ in 0..5 {
+        socket.send_to(&message(portid, 64), Address::KERNEL, 0)?;
+        answered += u32::from(socket.recv(&mut [0; 2048], 0).is_ok());
+    }
+    evidence.note("sent", 5);
+    evidence.note("answered", answered);
+    evidence.note("lost", State::read()?.get(NLRIG_A_PAPER_LOST));
+    Ok(())
+}
+
+/// Sends a flood that the handler's thread cannot follow, and looks at what waits.
+fn flood(evidence: &mut Evidence) -> Result<(), Trouble> {
+    // Not closed before all is handled: an answer to nobody is no news.
+    let (socket, portid) = client(PAPER)?;
+    let kilobyte = message(portid, 1024);
+    let refused = (0..FLOOD)
+        .filter(|_| socket.send_to(&kilobyte, Address::KERNEL, libc::MSG_DONTWAIT).is_err())
+        .count();
+    let state = State::read()?;
+    evidence.note("sent", FLOOD);
+    evidence.note("refused", refused);
+    evidence.note("waiting", state.get(NLRIG_A_PAPER_WAITING));
+    evidence.note("charged_bytes", state.get(NLRIG_A_PAPER_CHARGED));
+    evidence.note("receive_buffer_bytes", socket.receive_buffer()?);
+    module::set("paper_delay_ms", 0)?;
+    if !State::wait(NLRIG_A_PAPER_DONE, FLOOD - state.get(NLRIG_A_PAPER_LOST), ANSWER_LIMIT)? {
+        return Err("the flood is not handled".into());
+    }
+    Ok(())
+}
+
+fn a_copy_is_not_accounted(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::paper(Duration::from_millis(100))?;
+    State::reset()?;
+    flood(evidence)
+}
+
+fn a_reference_is_not_limited(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::paper(Duration::from_millis(100))?;
+    module::set("paper_takes_reference", 1)?;
+    State::reset()?;
+    flood(evidence)
+}
+
+/// In a guest with little memory. A copy needs its memory in one piece, the
+/// original does not, so copies fail first.
+fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), Trouble> {
+    const BYTES: usize = 1 << 20;
+    const MOST: u32 = 1000;
+    module::paper(Duration::from_secs(10))?;
+    State::reset()?;
+    let (socket, portid) = client(PAPER)?;
+    // More than the default allows; root may.
+    socket.set_option(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 4 << 20)?;
+    let large = message(portid, BYTES);
+    let mut sent = 0;
+    while sent < MOST && State::read()?.get(NLRIG_A_PAPER_LOST) == 0 {
+        socket.send_to(&large, Address::KERNEL, 0)?;
+        sent += 1;
+    }
+    let state = State::read()?;
+    let [inputs, lost, done, waiting] =
+        [NLRIG_A_PAPER_INPUTS, NLRIG_A_PAPER_LOST, NLRIG_A_PAPER_DONE, NLRIG_A_PAPER_WAITING]
+            .map(|counter| state.get(counter));
+    evidence.note("sent_without_error", sent);
+    evidence.note("came_in", inputs);
+    evidence.note("lost", lost);
+    evidence.note("handled_or_waiting", done + waiting);
+    Ok(())
+}
+
+/// As many threads as there can be, each with a bound socket: the workload
+/// `threads`, whose stack size is this process's own limit.
+fn threads_at_2m(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let (reader, writer) = std::io::pipe()?;
+    let writer = OwnedFd::from(writer);
+    let number = writer.as_raw_fd();
+    let mut command = Command::new("/run/nlrig/guest/workloads/threads");
+    // SAFETY: between fork and exec only dup2 is called, on an open descriptor.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+            match libc::dup2(number, WORKLOAD_FD) {
+                -1 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            }
+        });
+    }
+    let mut child = command.spawn()?;
+    drop(writer);
+    let mut outcome = None;
+    for line in BufReader::new(File::from(OwnedFd::from(reader))).lines() {
+        if let Report::Outcome(last) = serde_json::from_str(&line?)? {
+            outcome = Some(last);
+        }
+    }
+    let status = child.wait()?;
+    let outcome = outcome.ok_or_else(|| format!("threads ended with {status}"))?;
+    evidence.note("threads", outcome.threads);
+    evidence.note("sockets", outcome.sockets);
+    evidence.note("failed_call", outcome.failed.call);
+    evidence.note("failed_with", outcome.failed.name);
+    Ok(())
+}
+
+/// What a program has mapped before it makes threads, its main stack left out.
+fn what_code_and_data_take(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let text = std::fs::read_to_string("/proc/self/maps")?;
+    let mapped: u64 = text
+        .lines()
+        .filter(|line| !line.ends_with("[stack]"))
+        .filter_map(|line| {
+            let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+            let number = |text| u64::from_str_radix(text, 16).ok();
+            number(end)?.checked_sub(number(start)?)
+        })
+        .sum();
+    evidence.note("code_and_data_kib", mapped >> 10);
+    // Of 1536 stacks of 2 MiB to 1449.
+    evidence.note("missing_kib", (1536 - 1449) * (2 << 10));
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! From one process to another: who may, and what happens to what is sent.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use nlrig_guest::uapi::{NETLINK_NLRIG, NLRIG_A_INPUTS};
+use nlrig_netlink::{Address, Errno, GroupMask, Header, Socket, builder};
+use serde_json::json;
+
+use crate::Rows;
+use crate::evidence::{Evidence, Trouble};
+use crate::module::State;
+use crate::process::{CHILD_LIMIT, Child, as_user};
+
+pub const ROWS: Rows = &[
+    ("A19.1", one_process_to_another),
+    ("A19.2", as_another_user),
+    ("A19.3", it_waits_in_the_queue),
+    ("A19.4", the_queue_is_full),
+];
+
+const PROTOCOL: i32 = NETLINK_NLRIG as i32;
+/// A port that the kernel gives nobody: no process id, and not negative.
+pub const FREE_PORT: u32 = 1 << 30 | 101;
+const TEXT: &[u8] = b"Hello you!\0";
+
+/// A message that no handler of the kernel's would act on.
+pub fn message(body: &[u8]) -> Vec<u8> {
+    builder::message(Header::default(), body)
+}
+
+/// A socket with a port of the kernel's choice, and the port.
+pub fn bound(protocol: i32) -> Result<(Socket, u32), Trouble> {
+    let socket = Socket::new(protocol)?;
+    socket.bind(0, GroupMask::NONE)?;
+    let portid = socket.address()?.portid;
+    Ok((socket, portid))
+}
+
+/// Takes what is there, and says how many datagrams that was.
+pub fn heard(socket: &Socket) -> Result<u32, Trouble> {
+    let mut count = 0;
+    loop {
+        match socket.recv(&mut [0; 64], libc::MSG_DONTWAIT) {
+            Ok(_) => count += 1,
+            Err(Errno(libc::EAGAIN)) => return Ok(count),
+            Err(errno) => return Err(format!("recv failed: {errno}").into()),
+        }
+    }
+}
+
+/// Milliseconds since then.
+pub fn ms_since(start: Instant) -> f64 {
+    (start.elapsed().as_secs_f64() * 1000.0).round()
+}
+
+/// A sender, and a receiver whose queue it has filled.
+pub struct FullPeer {
+    pub sender: Socket,
+    pub receiver: Socket,
+    /// The receiver's.
+    pub portid: u32,
+    /// How many messages fitted.
+    pub fitted: u32,
+}
+
+impl FullPeer {
+    pub fn new() -> Result<FullPeer, Trouble> {
+        /// Far more than fit.
+        const MOST: u32 = 10_000;
+        let ((sender, _), (receiver, portid)) = (bound(PROTOCOL)?, bound(PROTOCOL)?);
+        // The smallest that there is.
+        receiver.set_receive_buffer(0)?;
+        for fitted in 0..MOST {
+            match sender.send_to(&message(TEXT), Address::port(portid), libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(Errno(libc::EAGAIN)) => {
+                    return Ok(FullPeer { sender, receiver, portid, fitted });
+                }
+                Err(errno) => return Err(format!("filling a queue: {errno}").into()),
+            }
+        }
+        Err("the queue does not get full".into())
+    }
+}
+
+/// Sends to a port that another process is about to bind.
+fn send_soon(from: &Socket, portid: u32) -> Result<Result<usize, Errno>, Trouble> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match from.send_to(&message(TEXT), Address::port(portid), 0) {
+            Err(Errno(libc::ECONNREFUSED)) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            result => return Ok(result),
+        }
+    }
+}
+
+/// Inputs of the kernel's socket, that of this question included.
+fn inputs() -> Result<u32, Trouble> {
+    Ok(State::read()?.get(NLRIG_A_INPUTS))
+}
+
+fn one_process_to_another(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let receiver = Child::start(|| {
+        let socket = Socket::new(PROTOCOL)?;
+        socket.bind(FREE_PORT, GroupMask::NONE)?;
+        socket.set_receive_timeout(Some(Duration::from_secs(10)))?;
+        let mut buffer = [0; 256];
+        let got = socket.recv_from(&mut buffer, 0)?;
+        Ok(json!({ "same": buffer[..got.length] == message(TEXT), "from": got.from.portid }))
+    })?;
+    let (sender, portid) = bound(PROTOCOL)?;
+    let before = inputs()?;
+    evidence.outcome("sendto", &send_soon(&sender, FREE_PORT)?);
+    let heard = receiver.wait(CHILD_LIMIT)?;
+    evidence.note("heard_as_sent", heard["same"] == true);
+    evidence.note("from_the_senders_port", heard["from"] == portid);
+    // One of them is the second question itself.
+    evidence.note("inputs_of_the_kernel", inputs()?.wrapping_sub(before).saturating_sub(1));
+    Ok(())
+}
+
+fn as_another_user(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let protocols = [("private_protocol", PROTOCOL), ("usersock", libc::NETLINK_USERSOCK)];
+    for (name, protocol) in protocols {
+        let (receiver, portid) = bound(protocol)?;
+        let sent = as_user(1000, || {
+            let result = bound(protocol)?.0.send_to(&message(TEXT), Address::port(portid), 0);
+            Ok(json!(result.map_or_else(|errno| errno.to_string(), |_| "ok".to_string())))
+        })?;
+        evidence.note(name, sent);
+        evidence.note(&format!("{name}_heard"), heard(&receiver)?);
+    }
+    // Where this user is root, and the protocol's kernel end is not.
+    let at_home = as_user(1000, || {
+        // SAFETY: takes no pointer.
+        if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) } != 0 {
+            return Err(format!("unshare failed: {}", Errno::last()).into());
+        }
+        let ((sender, _), (_receiver, portid)) = (bound(PROTOCOL)?, bound(PROTOCOL)?);
+        let result = sender.send_to(&message(TEXT), Address::port(portid), 0);
+        Ok(json!(result.map_or_else(|errno| errno.to_string(), |_| "ok".to_string())))
+    })?;
+    evidence.note("private_protocol_in_own_namespaces", at_home);
+    Ok(())
+}
+
+fn it_waits_in_the_queue(evidence: &mut Evidence) -> Result<(), Trouble> {
+    const COUNT: u32 = 10;
+    let (mut start, start_writer) = std::io::pipe()?;
+    let (mut go, mut go_writer) = std::io::pipe()?;
+    let receiver = Child::start(|| {
+        let (socket, portid) = bound(PROTOCOL)?;
+        (&start_writer).write_all(&portid.to_ne_bytes())?;
+        // Until all has been sent nobody receives.
+        go.read_exact(&mut [0])?;
+        Ok(json!(heard(&socket)?))
+    })?;
+    let mut portid = [0; 4];
+    start.read_exact(&mut portid)?;
+    let to = Address::port(u32::from_ne_bytes(portid));
+    let (sender, _) = bound(PROTOCOL)?;
+    // If it does not queue it must not wait for ever.
+    sender.set_send_timeout(Some(Duration::from_secs(2)))?;
+    let results = (0..COUNT).map(|_| sender.send_to(&message(TEXT), to, 0));
+    let sent = results.filter(Result::is_ok).count();
+    evidence.note("sent_before_any_was_read", sent);
+    go_writer.write_all(&[0])?;
+    evidence.note("heard_afterwards", receiver.wait(CHILD_LIMIT)?);
+    Ok(())
+}
+
+fn the_queue_is_full(evidence: &mut Evidence) -> Result<(), Trouble> {
+    const LIMIT: Duration = Duration::from_millis(600);
+    const READ_AFTER: Duration = Duration::from_millis(400);
+    let peer = FullPeer::new()?;
+    let to = Address::port(peer.portid);
+    evidence.note("fitted", peer.fitted);
+
+    let start = Instant::now();
+    let dontwait = peer.sender.send_to(&message(TEXT), to, libc::MSG_DONTWAIT);
+    evidence.note("dontwait_ms", ms_since(start));
+    evidence.outcome("dontwait", &dontwait);
+
+    peer.sender.set_send_timeout(Some(LIMIT))?;
+    let start = Instant::now();
+    let limited = peer.sender.send_to(&message(TEXT), to, 0);
+    evidence.note("until_time_is_over_ms", ms_since(start));
+    evidence.outcome("until_time_is_over", &limited);
+
+    peer.sender.set_send_timeout(Some(Duration::from_secs(10)))?;
+    let start = Instant::now();
+    let reader = Child::start(|| {
+        std::thread::sleep(READ_AFTER);
+        Ok(json!(heard(&peer.receiver)?))
+    })?;
+    let unlimited = peer.sender.send_to(&message(TEXT), to, 0);
+    evidence.note("until_it_reads_ms", ms_since(start));
+    evidence.outcome("until_it_reads", &unlimited);
+    reader.wait(CHILD_LIMIT)?;
+    Ok(())
+}

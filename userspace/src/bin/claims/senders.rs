@@ -1,0 +1,203 @@
+//! Senders: who is said to have sent a message, and what the kernel makes of it.
+
+use std::time::Duration;
+
+use nlrig_guest::uapi::*;
+use nlrig_netlink::builder::message;
+use nlrig_netlink::wire::{NLM_F_DUMP, NLM_F_REQUEST};
+use nlrig_netlink::{Address, Errno, Header};
+use serde_json::json;
+
+use crate::Rows;
+use crate::evidence::{Evidence, Trouble};
+use crate::module::{self, Send, State};
+use crate::ports::{bound, greeting, take_answers};
+use crate::process::as_user;
+
+pub const ROWS: Rows = &[
+    ("A16.1", headers_arrive_as_written),
+    ("A16.2", answers_without_nlmsg_pid),
+    ("A16.3", no_answer_and_no_nlmsg_pid),
+    ("A16.4", bytes_that_are_no_message),
+    ("A16.5", messages_as_the_clients_fill_them),
+    ("A17.1", forged_port),
+    ("A17.2", forged_port_and_the_one_that_was_seen),
+    ("A18.1", port_of_nobody),
+    ("A18.2", port_of_nobody_and_the_module),
+    ("A20.1", second_socket_of_the_kernel),
+    ("A20.2", kernel_sends_to_port_0),
+];
+
+const ARTICLE: i32 = NETLINK_NLRIG_ARTICLE as i32;
+/// The port of the article's clients.
+const PORT: u32 = 100;
+/// The port of the other one in the article's example.
+const VICTIM: u32 = 101;
+/// A port that nobody has: above all process ids, below what the kernel chooses.
+const NOBODY: u32 = 1_000_000_009;
+const REPLIES: u32 = 10;
+/// A user without any capability.
+const USER: u32 = 1000;
+
+fn headers_arrive_as_written(evidence: &mut Evidence) -> Result<(), Trouble> {
+    // All of it is wrong.
+    let header = Header { length: 7777, kind: 0xabcd, flags: 0xf0f0, sequence: 99, portid: NOBODY };
+    let written = [&header.to_bytes()[..], b"body"].concat();
+
+    module::article(0, Duration::ZERO)?;
+    let client = bound(ARTICLE, PORT)?;
+    State::reset()?;
+    evidence.outcome("send_to_the_kernel", &client.send_to(&written, Address::KERNEL, 0));
+    let state = State::read()?;
+    let length = state.get(NLRIG_A_ARTICLE_LENGTH) as usize;
+    evidence.note("kernel_got_length_as_sent", length == written.len());
+    evidence.note("kernel_got_nlmsg_pid_as_written", state.get(NLRIG_A_ARTICLE_SAID) == NOBODY);
+
+    let (sender, receiver) =
+        (bound(libc::NETLINK_USERSOCK, PORT)?, bound(libc::NETLINK_USERSOCK, VICTIM)?);
+    evidence.outcome("send_to_a_user", &sender.send_to(&written, Address::port(VICTIM), 0));
+    let mut buffer = [0; 256];
+    let length = receiver.recv(&mut buffer, libc::MSG_DONTWAIT)?;
+    evidence.note("user_got_bytes_as_written", buffer.get(..length) == Some(&written));
+    Ok(())
+}
+
+fn answers_without_nlmsg_pid(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(REPLIES, Duration::ZERO)?;
+    module::set("article_answers_seen", 1)?;
+    let client = bound(ARTICLE, PORT)?;
+    State::reset()?;
+    client.send_to(&greeting(0), Address::KERNEL, 0)?;
+    evidence.note("kernel_saw", State::read()?.get(NLRIG_A_ARTICLE_SEEN));
+    evidence.note("answers", take_answers(&client));
+    module::set("article_answers_seen", 0)?;
+    Ok(())
+}
+
+fn no_answer_and_no_nlmsg_pid(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(0, Duration::ZERO)?;
+    let client = bound(ARTICLE, PORT)?;
+    State::reset()?;
+    evidence.outcome("send", &client.send_to(&greeting(0), Address::KERNEL, 0));
+    evidence.note("kernel_called", State::read()?.get(NLRIG_A_ARTICLE_INPUTS));
+    Ok(())
+}
+
+fn bytes_that_are_no_message(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(REPLIES, Duration::ZERO)?;
+    let client = bound(ARTICLE, PORT)?;
+    State::reset()?;
+    evidence.outcome("send", &client.send_to(&[1, 2, 3], Address::KERNEL, 0));
+    let state = State::read()?;
+    evidence.note("kernel_called", state.get(NLRIG_A_ARTICLE_INPUTS));
+    evidence.note("kernel_got_bytes", state.get(NLRIG_A_ARTICLE_LENGTH));
+    Ok(())
+}
+
+fn messages_as_the_clients_fill_them(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(1, Duration::ZERO)?;
+    let answers = |protocol, header: Header, body: &[u8]| -> Result<u32, Trouble> {
+        let client = bound(protocol, PORT)?;
+        client.send_to(&message(Header { portid: PORT, ..header }, body), Address::KERNEL, 0)?;
+        Ok(take_answers(&client))
+    };
+    evidence.note("article", answers(ARTICLE, Header::default(), &[0; 16])?);
+    let (link, echo) = (libc::RTM_GETLINK, NLRIG_MSG_ECHO as u16);
+    for (key, protocol, kind, flags) in [
+        ("rtnetlink_type_0_flags_0", libc::NETLINK_ROUTE, 0, 0),
+        ("rtnetlink_type_0", libc::NETLINK_ROUTE, 0, NLM_F_REQUEST),
+        ("rtnetlink_flags_0", libc::NETLINK_ROUTE, link, 0),
+        ("rtnetlink", libc::NETLINK_ROUTE, link, NLM_F_REQUEST | NLM_F_DUMP),
+        ("echo_flags_0", NETLINK_NLRIG as i32, echo, 0),
+        ("echo", NETLINK_NLRIG as i32, echo, NLM_F_REQUEST),
+    ] {
+        evidence.note(key, answers(protocol, Header::new(kind, flags, 1), &[0; 16])?);
+    }
+    Ok(())
+}
+
+/// A program without any capability sends with a port that is another's, and says
+/// how many answers it gets itself.
+fn forge() -> Result<u64, Trouble> {
+    let seen = as_user(USER, || {
+        let forger = bound(ARTICLE, PORT)?;
+        forger.send_to(&greeting(VICTIM), Address::KERNEL, 0)?;
+        Ok(json!(take_answers(&forger)))
+    })?;
+    seen.as_u64().ok_or_else(|| "no number of answers".into())
+}
+
+fn forged_port(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(REPLIES, Duration::ZERO)?;
+    let victim = bound(ARTICLE, VICTIM)?;
+    evidence.note("answers_to_the_sender", forge()?);
+    evidence.note("answers_to_the_other", take_answers(&victim));
+    Ok(())
+}
+
+fn forged_port_and_the_one_that_was_seen(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(REPLIES, Duration::ZERO)?;
+    module::set("article_answers_seen", 1)?;
+    let victim = bound(ARTICLE, VICTIM)?;
+    State::reset()?;
+    let answers = forge();
+    module::set("article_answers_seen", 0)?;
+    evidence.note("answers_to_the_sender", answers?);
+    evidence.note("answers_to_the_other", take_answers(&victim));
+    let state = State::read()?;
+    evidence.note("nlmsg_pid_said", state.get(NLRIG_A_ARTICLE_SAID));
+    evidence.note("kernel_saw", state.get(NLRIG_A_ARTICLE_SEEN));
+    Ok(())
+}
+
+fn port_of_nobody(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(REPLIES, Duration::ZERO)?;
+    let client = bound(ARTICLE, PORT)?;
+    State::reset()?;
+    evidence.outcome("send", &client.send_to(&greeting(NOBODY), Address::KERNEL, 0));
+    evidence.note("kernel_called", State::read()?.get(NLRIG_A_ARTICLE_INPUTS));
+    Ok(())
+}
+
+fn port_of_nobody_and_the_module(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(REPLIES, Duration::ZERO)?;
+    let client = bound(ARTICLE, PORT)?;
+    State::reset()?;
+    client.send_to(&greeting(NOBODY), Address::KERNEL, 0)?;
+    let state = State::read()?;
+    evidence.note("answers_taken", state.get(NLRIG_A_ARTICLE_SENT));
+    evidence.note("answers_refused", state.get(NLRIG_A_ARTICLE_REFUSED));
+    let errno = Errno(state.get(NLRIG_A_ARTICLE_ERRNO) as i32);
+    evidence.note("refused_with", errno.to_string());
+    client.send_to(&greeting(PORT), Address::KERNEL, 0)?;
+    evidence.note("answers_afterwards", take_answers(&client));
+    Ok(())
+}
+
+fn second_socket_of_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let same = module::set("article", NETLINK_NLRIG)
+        .map_err(|err| Errno(err.raw_os_error().unwrap_or_default()));
+    evidence.outcome("second_of_the_same_protocol", &same);
+    if same.is_err() {
+        let another = module::set("article", NETLINK_NLRIG_ARTICLE)
+            .map_err(|err| Errno(err.raw_os_error().unwrap_or_default()));
+        evidence.outcome("first_of_another_protocol", &another);
+    }
+    Ok(())
+}
+
+fn kernel_sends_to_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(0, Duration::ZERO)?;
+    State::reset()?;
+    let order = Send {
+        count: 3,
+        portid: Some(0),
+        protocol: Some(NETLINK_NLRIG_ARTICLE),
+        ..Send::default()
+    };
+    let state = order.run()?;
+    evidence.note("sent", state.get(NLRIG_A_SENT));
+    evidence.note("own_callback_called", state.get(NLRIG_A_ARTICLE_INPUTS));
+    evidence.note("from_port", state.get(NLRIG_A_ARTICLE_SEEN));
+    Ok(())
+}

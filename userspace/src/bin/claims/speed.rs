@@ -1,0 +1,263 @@
+//! How long an exchange takes, by netlink and by other ways. What is reported are
+//! ratios, because it may be an emulated machine that is measured.
+
+use std::fs::{File, OpenOptions};
+use std::hint::black_box;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
+use std::time::Instant;
+
+use nlrig_guest::netlink;
+use nlrig_guest::uapi::*;
+use nlrig_netlink::{GroupMask, Socket};
+
+use crate::Rows;
+use crate::chardev::Device;
+use crate::evidence::{Evidence, Trouble};
+use crate::module::Send;
+use crate::process::{Child, stay_on};
+
+pub const ROWS: Rows = &[
+    ("A33.8", netlink_and_others_among_programs),
+    ("B6", mapped_memory_and_calls),
+    ("B24.1", netlink_and_what_is_faster_and_slower),
+    ("B24.2", netlink_and_files),
+    ("B24.3", netlink_and_another_socket),
+    ("B24.4", netlink_and_files_with_much_data),
+];
+
+/// How often each way is timed; the middle one counts.
+const ROUNDS: usize = 250;
+/// Exchanges that are timed together, because the clock costs something as well.
+const CALLS: u32 = 8;
+/// Reads of mapped memory that are timed together.
+const LOADS: u32 = 1000;
+
+/// A way to exchange a number, and how long it takes.
+struct Way<'a> {
+    calls: u32,
+    exchange: Box<dyn FnMut() -> Result<(), Trouble> + 'a>,
+    times_ns: Vec<f64>,
+}
+
+impl<'a> Way<'a> {
+    fn new(exchange: impl FnMut() -> Result<(), Trouble> + 'a) -> Way<'a> {
+        Way { calls: CALLS, exchange: Box::new(exchange), times_ns: Vec::new() }
+    }
+
+    fn time(&mut self) -> Result<(), Trouble> {
+        let start = Instant::now();
+        for _ in 0..self.calls {
+            (self.exchange)()?;
+        }
+        self.times_ns.push(start.elapsed().as_nanos() as f64 / f64::from(self.calls));
+        Ok(())
+    }
+}
+
+/// The median of each, in nanoseconds. They take turns, so that a machine that is
+/// slow for a while is slow for all.
+fn medians<const N: usize>(mut ways: [Way; N]) -> Result<[f64; N], Trouble> {
+    // One processor: what it costs to wake another one is another question.
+    stay_on(0)?;
+    for _ in 0..ROUNDS {
+        for way in &mut ways {
+            way.time()?;
+        }
+    }
+    Ok(ways.map(|mut way| {
+        way.times_ns.sort_unstable_by(f64::total_cmp);
+        way.times_ns[ROUNDS / 2]
+    }))
+}
+
+/// Notes a ratio with one decimal.
+fn note_ratio(evidence: &mut Evidence, key: &str, ratio: f64) {
+    evidence.note(key, (ratio * 10.0).round() / 10.0);
+}
+
+/// By netlink: send, which has queued the answer when it returns, and receive.
+fn by_netlink<'a>() -> Result<Way<'a>, Trouble> {
+    let failed = |failure: netlink::Failure| format!("{}: {}", failure.call.name(), failure.errno);
+    let socket = netlink::Socket::open().map_err(failed)?;
+    let mut number = 0;
+    Ok(Way::new(move || {
+        number += 1;
+        Ok(socket.echo(number).map_err(failed)?)
+    }))
+}
+
+fn by_ioctl(device: &Device) -> Way<'_> {
+    let mut number = 0;
+    Way::new(move || {
+        number += 1;
+        match device.exchange(number)?.value == number + 1 {
+            true => Ok(()),
+            false => Err("another number came back".into()),
+        }
+    })
+}
+
+/// By a file that stays open: write and read, what has to come back.
+fn by_file<'a>(path: &str, back: &'a str) -> Result<Way<'a>, Trouble> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut text = [0; 32];
+    Ok(Way::new(move || {
+        file.write_at(b"41", 0)?;
+        let length = file.read_at(&mut text, 0)?;
+        match text[..length].trim_ascii() == back.as_bytes() {
+            true => Ok(()),
+            false => Err("another number came back".into()),
+        }
+    }))
+}
+
+/// As much as an echo has.
+const NOTE: [u8; 32] = [b'.'; 32];
+
+/// By a pipe whose both ends are ours: write and read.
+fn by_own_pipe<'a>() -> Result<Way<'a>, Trouble> {
+    let (mut reader, mut writer) = io::pipe()?;
+    let mut note = NOTE;
+    Ok(Way::new(move || {
+        writer.write_all(&NOTE)?;
+        Ok(reader.read_exact(&mut note)?)
+    }))
+}
+
+/// By local datagram sockets that are both ours: send and receive.
+fn by_own_sockets<'a>() -> Result<Way<'a>, Trouble> {
+    let (one, other) = UnixDatagram::pair()?;
+    let mut note = NOTE;
+    Ok(Way::new(move || {
+        one.send(&NOTE)?;
+        other.recv(&mut note)?;
+        Ok(())
+    }))
+}
+
+/// By netlink sockets that are both ours: send and receive.
+fn by_own_netlink<'a>() -> Result<Way<'a>, Trouble> {
+    let (one, other) = (Socket::new(libc::NETLINK_USERSOCK)?, Socket::new(libc::NETLINK_USERSOCK)?);
+    other.bind(0, GroupMask(0))?;
+    one.connect(other.address()?.portid, GroupMask(0))?;
+    let mut note = NOTE;
+    Ok(Way::new(move || {
+        one.send(&NOTE, 0)?;
+        other.recv(&mut note, 0)?;
+        Ok(())
+    }))
+}
+
+fn netlink_and_others_among_programs(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let [netlink, pipe, socket] = medians([by_own_netlink()?, by_own_pipe()?, by_own_sockets()?])?;
+    note_ratio(evidence, "netlink_by_pipe", netlink / pipe);
+    note_ratio(evidence, "netlink_by_socket", netlink / socket);
+    Ok(())
+}
+
+fn mapped_memory_and_calls(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let device = Device::open()?;
+    let page = device.page()?;
+    // What is read there is what this gave.
+    let back = device.exchange(41)?;
+    evidence.note("in_mapping", page.exchange().value == back.value);
+    let mut mapped = Way::new(|| {
+        black_box(page.exchange());
+        Ok(())
+    });
+    mapped.calls = LOADS;
+    let [mapped, ioctl, netlink] = medians([mapped, by_ioctl(&device), by_netlink()?])?;
+    note_ratio(evidence, "ioctl_by_mapped", ioctl / mapped);
+    note_ratio(evidence, "netlink_by_mapped", netlink / mapped);
+    note_ratio(evidence, "netlink_by_ioctl", netlink / ioctl);
+    Ok(())
+}
+
+fn netlink_and_files(evidence: &mut Evidence) -> Result<(), Trouble> {
+    // Not the file of the module's in sysfs, which signals an event besides.
+    let parameter = "/sys/module/nlrig/parameters/article_delay_ms";
+    let ways = [by_netlink()?, by_file("/proc/nlrig/value", "42")?, by_file(parameter, "41")?];
+    let [netlink, proc, sysfs] = medians(ways)?;
+    note_ratio(evidence, "netlink_by_proc", netlink / proc);
+    note_ratio(evidence, "netlink_by_sysfs", netlink / sysfs);
+    Ok(())
+}
+
+fn netlink_and_another_socket(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let device = Device::open()?;
+    let [netlink, socket, ioctl] = medians([by_netlink()?, by_own_sockets()?, by_ioctl(&device)])?;
+    note_ratio(evidence, "socket_by_ioctl", socket / ioctl);
+    note_ratio(evidence, "netlink_by_ioctl", netlink / ioctl);
+    Ok(())
+}
+
+/// A process that gives back what it gets, through two pipes.
+struct Partner {
+    there: PipeWriter,
+    back: PipeReader,
+    _process: Child,
+}
+
+impl Partner {
+    fn start() -> Result<Partner, Trouble> {
+        let (mut from_us, there) = io::pipe()?;
+        let (back, mut to_us) = io::pipe()?;
+        let process = Child::start(|| {
+            stay_on(0)?;
+            let mut note = NOTE;
+            loop {
+                from_us.read_exact(&mut note)?;
+                to_us.write_all(&note)?;
+            }
+        })?;
+        Ok(Partner { there, back, _process: process })
+    }
+}
+
+fn netlink_and_what_is_faster_and_slower(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let mut partner = Partner::start()?;
+    let device = Device::open()?;
+    let mut note = NOTE;
+    let pipes = Way::new(|| {
+        partner.there.write_all(&NOTE)?;
+        Ok(partner.back.read_exact(&mut note)?)
+    });
+    let [netlink, ioctl, pipes] = medians([by_netlink()?, by_ioctl(&device), pipes])?;
+    note_ratio(evidence, "netlink_by_ioctl", netlink / ioctl);
+    note_ratio(evidence, "pipes_by_netlink", pipes / netlink);
+    Ok(())
+}
+
+/// 64 KiB from the kernel: in one message, and in one read() of a file that gives
+/// as much, and of one that gives a page.
+fn netlink_and_files_with_much_data(evidence: &mut Evidence) -> Result<(), Trouble> {
+    const BYTES: usize = 64 << 10;
+    let (asker, socket) = (Socket::new(NETLINK_NLRIG as i32)?, Socket::new(NETLINK_NLRIG as i32)?);
+    socket.bind(0, GroupMask(0))?;
+    let portid = socket.address()?.portid;
+    let send = Send { count: 1, size: BYTES as u32, portid: Some(portid), ..Send::default() };
+    let mut buffer = vec![0; 2 * BYTES];
+    let mut message = Way::new(|| {
+        send.ask(&asker)??;
+        match socket.recv(&mut buffer, libc::MSG_DONTWAIT)? > BYTES {
+            true => Ok(()),
+            false => Err("a short message".into()),
+        }
+    });
+    message.calls = 1;
+    let mut proc = by_reading("/proc/nlrig/big", BYTES)?;
+    let mut sysfs = by_reading("/sys/kernel/nlrig/blob", BYTES)?;
+    (proc.calls, sysfs.calls) = (1, 1);
+    let [message, proc, sysfs] = medians([message, proc, sysfs])?;
+    note_ratio(evidence, "netlink_by_proc", message / proc);
+    note_ratio(evidence, "netlink_by_sysfs", message / sysfs);
+    Ok(())
+}
+
+fn by_reading<'a>(path: &str, bytes: usize) -> Result<Way<'a>, Trouble> {
+    let file = File::open(path)?;
+    let mut buffer = vec![0; bytes];
+    Ok(Way::new(move || Ok(file.read_exact_at(&mut buffer, 0)?)))
+}

@@ -1,0 +1,3 @@
+use crate::Rows;
+
+pub const ROWS: Rows = &[];

@@ -1,0 +1,197 @@
+//! Port 0 as the client's own: what the article's module does with an answer
+//! that goes to the kernel.
+//!
+//! Each answer to port 0 calls the module's handler again, from within itself. A
+//! row that shall leave its guest alive sets the number of answers to 0 after
+//! some levels: no further one begins, and those there are come to their end.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nlrig_guest::uapi::*;
+use serde_json::{Value, json};
+
+use crate::Rows;
+use crate::client::Client;
+use crate::evidence::{Evidence, Trouble};
+use crate::module::{self, State};
+use crate::observe::state;
+use crate::process::{CHILD_LIMIT, Child};
+
+pub const ROWS: Rows = &[
+    ("A9.1", answers_go_to_the_kernel),
+    ("A9.2", until_the_stack_is_gone),
+    ("A9.3", another_client_meanwhile),
+    ("A9.4", the_client_is_in_state_d),
+    ("A9.5", which_of_the_two_has_to_be_zero),
+    ("A9.6", with_answers_to_the_port_seen),
+];
+
+/// What a level waits. A stack has room for some 15 levels at least, and a level
+/// must be noticed in time.
+const DELAY: Duration = Duration::from_millis(150);
+/// So many levels are enough to see.
+const LEVELS: u32 = 3;
+/// How long until something has begun.
+const BEGIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// A client in a process of its own, that greets once from this port, names that
+/// one, and reports its answers.
+fn client(bound: u32, named: u32) -> Result<Child, Trouble> {
+    Child::start(move || {
+        let client = Client::new(bound, named)?;
+        let sending_ms = client.greet(0)?.as_millis() as u64;
+        Ok(json!({ "answers": client.answers()?, "sending_ms": sending_ms }))
+    })
+}
+
+fn answers(told: &Value) -> u64 {
+    told.get("answers").and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// What came of one greeting, ended after some levels.
+struct Greeting {
+    /// How deep the handler was in itself; 1 if it was not.
+    depth: u32,
+    /// Answers that the client got.
+    answers: u64,
+    /// What the module counted.
+    state: State,
+}
+
+/// Has a client greet; while the handler is at work `meanwhile` is done.
+fn greet(
+    (bound, named): (u32, u32),
+    meanwhile: impl FnOnce(&Child) -> Result<(), Trouble>,
+) -> Result<Greeting, Trouble> {
+    let client = client(bound, named)?;
+    State::wait(NLRIG_A_ARTICLE_INPUTS, 1, BEGIN_LIMIT)?;
+    let done = meanwhile(&client);
+    let start = Instant::now();
+    loop {
+        let state = State::read()?;
+        let over = state.get(NLRIG_A_ARTICLE_INPUTS_NOW) == 0;
+        if over || state.get(NLRIG_A_ARTICLE_DEPTH) >= LEVELS || start.elapsed() > BEGIN_LIMIT {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    // First of all.
+    module::set("article_replies", 0)?;
+    done?;
+    let told = client.wait(CHILD_LIMIT)?;
+    let state = State::read()?;
+    Ok(Greeting { depth: state.get(NLRIG_A_ARTICLE_DEPTH), answers: answers(&told), state })
+}
+
+/// The module with one answer to each message.
+fn article() -> Result<(), Trouble> {
+    module::article(1, DELAY)?;
+    State::reset()?;
+    Ok(())
+}
+
+fn answers_go_to_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+    article()?;
+    let greeting = greet((0, 0), |_| Ok(()))?;
+    evidence.note("greetings", 1);
+    evidence.note("handler_calls", greeting.state.get(NLRIG_A_ARTICLE_INPUTS));
+    evidence.note("depth", greeting.depth);
+    evidence.note("last_sender", greeting.state.get(NLRIG_A_ARTICLE_SEEN));
+    evidence.note("answers_the_client_got", greeting.answers);
+    Ok(())
+}
+
+fn another_client_meanwhile(evidence: &mut Evidence) -> Result<(), Trouble> {
+    article()?;
+    let mut other_got = 0;
+    let mut depth = (0, 0);
+    let greeting = greet((0, 0), |_| {
+        depth.0 = State::read()?.get(NLRIG_A_ARTICLE_DEPTH);
+        let other = Client::new(101, 101)?;
+        other.greet(0)?;
+        other_got = other.answers()?;
+        depth.1 = State::read()?.get(NLRIG_A_ARTICLE_DEPTH);
+        Ok(())
+    })?;
+    evidence.note("depth_before", depth.0);
+    evidence.note("answers_of_the_other_client", other_got);
+    evidence.note("depth_after", depth.1);
+    evidence.note("depth", greeting.depth);
+    Ok(())
+}
+
+fn the_client_is_in_state_d(evidence: &mut Evidence) -> Result<(), Trouble> {
+    article()?;
+    let (mut looks, mut in_d) = (0, 0);
+    let greeting = greet((0, 0), |client| {
+        while State::read()?.get(NLRIG_A_ARTICLE_DEPTH) < LEVELS && looks < 200 {
+            looks += 1;
+            in_d += u32::from(state(client.id(), client.id())? == 'D');
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    })?;
+    evidence.note("depth", greeting.depth);
+    evidence.note("in_d_percent", (in_d * 100).checked_div(looks).unwrap_or(0));
+    Ok(())
+}
+
+/// Source port and nlmsg_pid, as the article calls them A and C.
+const WAYS: [(u32, u32); 4] = [(100, 100), (0, 100), (0, 0), (100, 0)];
+
+fn which_of_the_two_has_to_be_zero(evidence: &mut Evidence) -> Result<(), Trouble> {
+    for (bound, named) in WAYS {
+        article()?;
+        let greeting = greet((bound, named), |_| Ok(()))?;
+        let way = format!("{bound}_{named}");
+        evidence.note(&format!("depth_{way}"), greeting.depth);
+        evidence.note(&format!("answers_{way}"), greeting.answers);
+        evidence.note(&format!("refused_{way}"), greeting.state.get(NLRIG_A_ARTICLE_REFUSED));
+    }
+    Ok(())
+}
+
+fn with_answers_to_the_port_seen(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let mut least = u64::MAX;
+    let mut deepest = 0;
+    for (bound, named) in WAYS {
+        module::article(10, Duration::from_millis(10))?;
+        module::set("article_answers_seen", 1)?;
+        State::reset()?;
+        let told = client(bound, named)?.wait(CHILD_LIMIT)?;
+        evidence.note(&format!("answers_{bound}_{named}"), answers(&told));
+        least = least.min(answers(&told));
+        deepest = deepest.max(State::read()?.get(NLRIG_A_ARTICLE_DEPTH));
+    }
+    evidence.note("answers_at_least", least);
+    evidence.note("depth", deepest);
+    Ok(())
+}
+
+/// Nobody ends it this time. Whatever is seen is told at once: the machine may
+/// not live to tell it later.
+fn until_the_stack_is_gone(evidence: &mut Evidence) -> Result<(), Trouble> {
+    module::article(2, Duration::from_millis(20))?;
+    State::reset()?;
+    let start = Instant::now();
+    let client = client(0, 0)?;
+    let (mut depth, mut others) = (0, 0);
+    while start.elapsed() < CHILD_LIMIT && matches!(state(client.id(), client.id()), Ok('D' | 'R'))
+    {
+        let other = Client::new(101, 101)?;
+        other.greet(0)?;
+        others += other.answers()?;
+        let now = State::read()?.get(NLRIG_A_ARTICLE_DEPTH);
+        if now > depth {
+            depth = now;
+            evidence.note("depth", depth);
+            evidence.note("after_ms", start.elapsed().as_millis() as u64);
+            evidence.note("answers_of_other_clients", others);
+        }
+    }
+    let left = state(client.id(), client.id()).unwrap_or('-');
+    evidence.note("client_in_state", left.to_string());
+    evidence.note("depth", State::read()?.get(NLRIG_A_ARTICLE_DEPTH));
+    Ok(())
+}

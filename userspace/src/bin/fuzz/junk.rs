@@ -1,0 +1,119 @@
+//! Datagrams that nobody should send: right ones with a few things wrong, and
+//! plain noise. All of it follows from a seed.
+
+use nlrig_guest::uapi::{NLRIG_A_MAX, NLRIG_MSG_ECHO, NLRIG_MSG_STATE_REPLY};
+use nlrig_netlink::wire::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use nlrig_netlink::{Body, Builder, Header};
+
+/// Numbers that only look random: xorshift64* (Vigna, "An experimental
+/// exploration of Marsaglia's xorshift generators, scrambled", 2016).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        // Zero is the one state it does not leave.
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Less than this.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
+    pub fn one_in(&mut self, many: u64) -> bool {
+        self.below(many) == 0
+    }
+
+    /// A number that somebody may have forgotten to check.
+    fn odd(&mut self) -> u32 {
+        const ODD: [u32; 12] =
+            [0, 1, 2, 15, 16, 64, 65, 100_000, 100_001, 0x7fff_ffff, 0x8000_0000, u32::MAX];
+        match self.one_in(3) {
+            true => self.next() as u32,
+            false => ODD[self.below(ODD.len() as u64) as usize],
+        }
+    }
+}
+
+/// At most so many bytes of noise.
+pub fn bytes(random: &mut Random, most: u64) -> Vec<u8> {
+    (0..random.below(most)).map(|_| random.next() as u8).collect()
+}
+
+/// One datagram.
+pub fn datagram(random: &mut Random) -> Vec<u8> {
+    if random.one_in(20) {
+        return bytes(random, 4096);
+    }
+    let mut builder = Builder::new();
+    for _ in 0..=random.below(3) {
+        let header = header(random);
+        if random.one_in(5) {
+            builder.message_as_is(header, |payload| body(payload, random));
+        } else {
+            builder.message(header, |payload| body(payload, random));
+        }
+    }
+    // What a builder refuses to build is sent as noise.
+    let mut datagram = builder.into_vec().unwrap_or_else(|_| bytes(random, 64));
+    if random.one_in(4) && !datagram.is_empty() {
+        for _ in 0..=random.below(4) {
+            let place = random.below(datagram.len() as u64) as usize;
+            datagram[place] ^= 1 << random.below(8);
+        }
+    }
+    if random.one_in(10) {
+        datagram.truncate(random.below(datagram.len() as u64) as usize);
+    }
+    datagram
+}
+
+fn header(random: &mut Random) -> Header {
+    let kinds = u64::from(NLRIG_MSG_STATE_REPLY - NLRIG_MSG_ECHO + 2);
+    let kind = match random.one_in(10) {
+        true => random.next() as u16,
+        false => (u64::from(NLRIG_MSG_ECHO) + random.below(kinds)) as u16,
+    };
+    let flags = match random.below(4) {
+        0 => random.next() as u16,
+        1 => NLM_F_REQUEST | NLM_F_DUMP,
+        2 => NLM_F_REQUEST | NLM_F_ACK,
+        _ => NLM_F_REQUEST,
+    };
+    Header {
+        length: random.odd() & 0xffff,
+        kind,
+        flags,
+        sequence: random.next() as u32,
+        portid: random.odd(),
+    }
+}
+
+fn body(body: &mut Body<'_>, random: &mut Random) {
+    if random.one_in(4) {
+        body.raw(&bytes(random, 64));
+        return;
+    }
+    for _ in 0..random.below(8) {
+        let kind = random.below(u64::from(NLRIG_A_MAX) + 2) as u16;
+        match random.below(8) {
+            0 => body.flag(kind),
+            1 => body.u64(kind, random.next()),
+            2 => body.bytes(kind, &bytes(random, 80)),
+            3 => {
+                body.attribute_as_is(random.next() as u16, random.next() as u16, &bytes(random, 16))
+            }
+            4 => body.nested(kind, |inner| {
+                inner.u32(1, 1);
+            }),
+            _ => body.u32(kind, random.odd()),
+        };
+    }
+}

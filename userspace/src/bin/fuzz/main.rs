@@ -1,0 +1,240 @@
+//! The workload `fuzz SECONDS SEED`: sends the module what no honest program
+//! would, as a user and as root, and looks whether the kernel has kept its feet.
+//!
+//! Each burst is a child process with a seed of its own; what hangs is killed,
+//! which must end whatever the module makes a sender wait for.
+
+mod junk;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::FromRawFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use junk::Random;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setgid, setuid};
+use nlrig_guest::kmemleak;
+use nlrig_guest::netlink::Socket as Echo;
+use nlrig_guest::protocol::WORKLOAD_FD;
+use nlrig_guest::uapi::{NETLINK_NLRIG, NLRIG_MSG_ECHO, NLRIG_MSG_STATE_REPLY};
+use nlrig_netlink::{Address, Errno, GroupMask, Messages, Socket};
+use serde_json::{Map, Value, json};
+
+/// Messages in a burst, and how long one may take before it is killed.
+const BURST: u32 = 2000;
+const BURST_LIMIT: Duration = Duration::from_secs(3);
+/// Who has no rights at all.
+const USER: u32 = 1000;
+/// Bursts at once.
+const AT_ONCE: u64 = 4;
+
+/// What came back, by type and error: where the messages got to.
+type Counts = BTreeMap<String, u64>;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("fuzz: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let seconds: u64 = arguments.next().ok_or("how many seconds?")?.parse()?;
+    let seed: u64 = arguments.next().ok_or("which seed?")?.parse()?;
+    // SAFETY: PID 1 opened this descriptor for us and nobody else in this
+    // process uses it.
+    let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
+    let searches = kmemleak::forget()?;
+    let (mut counts, mut bursts, mut killed) = (Counts::new(), 0, 0);
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < deadline {
+        let round: Vec<_> = (bursts..bursts + AT_ONCE)
+            .map(|burst| start(seed ^ (burst << 20), burst % 4 != 0))
+            .collect::<Result<_, _>>()?;
+        bursts += AT_ONCE;
+        for burst in round {
+            match burst.wait()? {
+                Some(found) => {
+                    found.into_iter().for_each(|(key, n)| *counts.entry(key).or_default() += n)
+                }
+                None => killed += 1,
+            }
+        }
+        writeln!(report, "{}", json!({ "progress": { "bursts": bursts } }))?;
+    }
+    let counts: Map<String, Value> = counts.into_iter().map(|(key, n)| (key, json!(n))).collect();
+    writeln!(report, "{}", json!({ "bursts": bursts, "killed": killed, "counts": counts }))?;
+    // It must still do what it is for.
+    let socket = Echo::open().map_err(|failure| format!("{failure:?}"))?;
+    socket.echo(1).map_err(|failure| format!("the echo afterwards: {failure:?}"))?;
+    if searches {
+        let leaks = kmemleak::find()?;
+        writeln!(report, "{}", json!({ "leaks": leaks.objects, "leak": leaks.first }))?;
+    }
+    Ok(())
+}
+
+/// A child that sends.
+struct Burst {
+    pid: Pid,
+    counts: std::io::PipeReader,
+    deadline: Instant,
+}
+
+fn start(seed: u64, as_user: bool) -> Result<Burst, Box<dyn Error>> {
+    let (counts, mut writer) = std::io::pipe()?;
+    let deadline = Instant::now() + BURST_LIMIT;
+    // SAFETY: there is one thread; the child calls what it likes.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Burst { pid: child, counts, deadline }),
+        ForkResult::Child => {
+            let status = match burst(seed, as_user) {
+                Ok(found) => serde_json::to_writer(&mut writer, &found).map_or(1, |()| 0),
+                Err(err) => {
+                    eprintln!("fuzz: seed {seed}: {err}");
+                    1
+                }
+            };
+            drop(writer);
+            // SAFETY: ends this process at once, as a forked child should.
+            unsafe { libc::_exit(status) }
+        }
+    }
+}
+
+impl Burst {
+    /// Waits for its end; what came back, or nothing if it had to be killed.
+    fn wait(self) -> Result<Option<Counts>, Box<dyn Error>> {
+        loop {
+            let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG))?;
+            match status {
+                WaitStatus::StillAlive if Instant::now() > self.deadline => {
+                    kill(self.pid, Signal::SIGKILL)?;
+                    waitpid(self.pid, None)?;
+                    return Ok(None);
+                }
+                WaitStatus::StillAlive => std::thread::sleep(Duration::from_millis(2)),
+                // A count takes less than a pipe holds.
+                WaitStatus::Exited(_, 0) => return Ok(Some(serde_json::from_reader(self.counts)?)),
+                other => return Err(format!("a burst ended with {other:?}").into()),
+            }
+        }
+    }
+}
+
+fn burst(seed: u64, as_user: bool) -> Result<Counts, Box<dyn Error>> {
+    let mut random = Random::new(seed);
+    if as_user {
+        setgid(Gid::from_raw(USER))?;
+        setuid(Uid::from_raw(USER))?;
+    }
+    let mut counts = Counts::new();
+    let mut socket = fresh(&mut random)?;
+    let mut buffer = vec![0; 64 << 10];
+    for _ in 0..BURST {
+        let datagram = junk::datagram(&mut random);
+        let flags = if random.one_in(2) { libc::MSG_DONTWAIT } else { 0 };
+        let sent = match random.below(3) {
+            0 => socket.send(&datagram, flags),
+            1 => socket.send_to(&datagram, Address::KERNEL, flags),
+            _ => socket.send_message(&datagram, Some(Address::KERNEL), flags),
+        };
+        let key = sent.map_or_else(|errno| format!("send {errno}"), |_| "sent".to_string());
+        *counts.entry(key).or_default() += 1;
+        // Some never read, so that their buffers fill up.
+        if random.one_in(2) {
+            drain(&socket, &mut buffer, &mut counts);
+        }
+        if random.one_in(50) {
+            socket = fresh(&mut random)?;
+        }
+        if !as_user && random.one_in(20) {
+            touch_a_file(&mut random);
+        }
+    }
+    Ok(counts)
+}
+
+/// A socket with any port, buffer and groups.
+fn fresh(random: &mut Random) -> Result<Socket, Box<dyn Error>> {
+    let socket = Socket::new(NETLINK_NLRIG as i32)?;
+    // Whatever of this is refused is refused.
+    if random.one_in(3) {
+        let _ = socket.set_receive_buffer(random.below(8192) as i32);
+    }
+    if random.one_in(3) {
+        let _ = socket.bind(random.next() as u32, GroupMask(random.next() as u32));
+    }
+    if random.one_in(3) {
+        let _ = socket.set_extended_acks(true);
+    }
+    if random.one_in(3) {
+        let _ = socket.set_option(libc::SOL_NETLINK, random.below(16) as i32, random.next() as i32);
+    }
+    Ok(socket)
+}
+
+fn drain(socket: &Socket, buffer: &mut [u8], counts: &mut Counts) {
+    while let Ok(length) = socket.recv(buffer, libc::MSG_DONTWAIT) {
+        for message in Messages::new(&buffer[..length.min(buffer.len())]) {
+            let key = match message.as_ref().map(|message| message.ack()) {
+                Ok(Some(Ok(ack))) => {
+                    format!("{} of {}", outcome(ack.errno), named(ack.header.kind))
+                }
+                Ok(_) => "answer".to_string(),
+                Err(_) => "malformed answer".to_string(),
+            };
+            *counts.entry(key).or_default() += 1;
+        }
+    }
+}
+
+/// What stands beside netlink takes junk too.
+fn touch_a_file(random: &mut Random) {
+    const FILES: [&str; 6] = [
+        "/dev/nlrig",
+        "/proc/nlrig/value",
+        "/proc/nlrig/big",
+        "/sys/kernel/nlrig/value",
+        "/sys/kernel/nlrig/blob",
+        "/sys/kernel/nlrig/page",
+    ];
+    let path = FILES[random.below(FILES.len() as u64) as usize];
+    // Whatever of this is refused is refused.
+    let _ = fs::write(path, junk::bytes(random, 600));
+    if let Ok(file) = File::open("/dev/nlrig") {
+        let mut argument = junk::bytes(random, 64);
+        argument.resize(64, 0);
+        let request = if random.one_in(2) { random.next() } else { 0xc010_4e00 | random.below(4) };
+        // SAFETY: what the two ioctls of the device read and write is at most 16
+        // bytes, and lies inside of `argument`; others are refused.
+        unsafe {
+            libc::ioctl(
+                std::os::fd::AsRawFd::as_raw_fd(&file),
+                request as _,
+                argument.as_mut_ptr(),
+            );
+        }
+    }
+}
+
+/// A message type; those that nobody knows are one.
+fn named(kind: u16) -> String {
+    match u32::from(kind) {
+        NLRIG_MSG_ECHO..=NLRIG_MSG_STATE_REPLY => format!("type {kind}"),
+        _ => "another type".to_string(),
+    }
+}
+
+fn outcome(errno: i32) -> String {
+    if errno == 0 { "ok".to_string() } else { Errno(errno).to_string() }
+}
