@@ -93,6 +93,8 @@ impl Experiment for Module {
             Some(format!("nobody points to {leaks} objects of memory: {}", text("leak")))
         } else if let Some(grown) = grown(&measured).filter(|grown| *grown > GROWTH_MAX_BYTES) {
             Some(format!("each round costs {grown:.0} bytes of the kernel's memory"))
+        } else if number("bursts").is_some() && number("bursts") == number("killed") {
+            Some("every burst had to be killed: nothing is known of what it sent".to_string())
         } else if number("rounds").or(number("bursts")).is_none() {
             Some("the program did not report what it did".to_string())
         } else {
@@ -200,6 +202,8 @@ mod tests {
         let grown = |kib: i64| json!({"rounds": 1050, "grown_kib": kib, "counted": 1000});
         assert_eq!(verdict(grown(500)), Verdict::Pass);
         assert_eq!(verdict(grown(4000)), Verdict::Fail);
+        assert_eq!(verdict(json!({"bursts": 4, "killed": 1})), Verdict::Pass);
+        assert_eq!(verdict(json!({"bursts": 4, "killed": 4})), Verdict::Fail);
         assert_eq!(verdict(json!({})), Verdict::Fail);
         assert_eq!(judged(json!({"rounds": 100}), Exit::Code(1)).verdict, Verdict::Fail);
     }
