@@ -44,15 +44,25 @@ pub struct Plan {
     pub threads: usize,
     pub life: Life,
     pub formula: Formula,
-    /// Not on the stacks of the C library, but on others that end so many bytes
-    /// below a page's end, times the number of the thread.
-    pub stack_shift: Option<usize>,
+    pub stacks: Stacks,
+}
+
+/// Where threads have their stacks.
+#[derive(Clone, Copy, Debug)]
+pub enum Stacks {
+    /// As the C library makes them: of the size that RLIMIT_STACK said.
+    Default,
+    /// As the C library makes them, of this size in bytes.
+    OfSize(usize),
+    /// Not of the C library's making. They end so many bytes below a page's end,
+    /// times the number of the thread.
+    Shifted(usize),
 }
 
 impl Plan {
     /// Threads that live on and do nothing else.
     pub fn new(threads: usize, formula: Formula) -> Plan {
-        Plan { threads, life: Life::Stays, formula, stack_shift: None }
+        Plan { threads, life: Life::Stays, formula, stacks: Stacks::Default }
     }
 }
 
@@ -84,7 +94,7 @@ impl Crowd {
         let seats: &'static [Seat] = Vec::leak(seats);
         let mut members = Vec::with_capacity(plan.threads);
         for (number, seat) in seats.iter().enumerate() {
-            match create(seat, plan.stack_shift.map(|shift| shift * number)) {
+            match create(seat, number) {
                 Err(refused) => return Ok(Crowd { members, refused: Some(refused) }),
                 Ok(thread) => {
                     room.wait_for(number + 1)?;
@@ -204,26 +214,40 @@ extern "C" fn thread(seat: *mut libc::c_void) -> *mut libc::c_void {
     null_mut()
 }
 
-fn create(seat: &'static Seat, shift: Option<usize>) -> Result<libc::pthread_t, Errno> {
-    let seat = (&raw const *seat).cast_mut().cast();
-    let mut created: libc::pthread_t = 0;
-    let Some(shift) = shift else {
-        // SAFETY: all pointers are valid for the call, and the seat for ever.
-        let errno = unsafe { libc::pthread_create(&mut created, null(), thread, seat) };
-        return if errno == 0 { Ok(created) } else { Err(Errno(errno)) };
-    };
-    let stack = map(OWN_STACK_BYTES, libc::PROT_READ | libc::PROT_WRITE)?;
-    // SAFETY: pthread_attr_t is plain data, which pthread_attr_init() fills in; the
-    // stack is mapped, is ours, and stays; the rest is as above.
-    let errno = unsafe {
+fn create(seat: &'static Seat, number: usize) -> Result<libc::pthread_t, Errno> {
+    // SAFETY: pthread_attr_t is plain data, which pthread_attr_init() fills in.
+    let mut attributes = unsafe {
         let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
         libc::pthread_attr_init(&mut attributes);
-        match libc::pthread_attr_setstack(&mut attributes, stack, OWN_STACK_BYTES - shift) {
-            0 => libc::pthread_create(&mut created, &attributes, thread, seat),
-            errno => errno,
+        attributes
+    };
+    let errno = match seat.plan.stacks {
+        Stacks::Default => 0,
+        // SAFETY: the attributes are initialised.
+        Stacks::OfSize(bytes) => unsafe { libc::pthread_attr_setstacksize(&mut attributes, bytes) },
+        Stacks::Shifted(shift) => {
+            let stack = map(OWN_STACK_BYTES, libc::PROT_READ | libc::PROT_WRITE)?;
+            let bytes = OWN_STACK_BYTES - shift * number;
+            // SAFETY: as above; the stack is mapped, is ours, and stays.
+            unsafe { libc::pthread_attr_setstack(&mut attributes, stack, bytes) }
         }
     };
-    if errno == 0 { Ok(created) } else { Err(Errno(errno)) }
+    check(errno)?;
+    // A plain program gives none.
+    let chosen = match seat.plan.stacks {
+        Stacks::Default => null(),
+        _ => &raw const attributes,
+    };
+    let mut created: libc::pthread_t = 0;
+    let seat = (&raw const *seat).cast_mut().cast();
+    // SAFETY: all pointers are valid for the call, and the seat for ever.
+    check(unsafe { libc::pthread_create(&mut created, chosen, thread, seat) })?;
+    Ok(created)
+}
+
+/// What a function of pthreads returns.
+fn check(errno: i32) -> Result<(), Errno> {
+    if errno == 0 { Ok(()) } else { Err(Errno(errno)) }
 }
 
 /// Maps so many bytes where the kernel likes, for good: it moves what is mapped

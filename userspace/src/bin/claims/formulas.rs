@@ -11,7 +11,7 @@ use nlrig_netlink::Errno;
 use serde_json::{Value, json};
 
 use crate::Rows;
-use crate::crowd::{Crowd, Life, Plan, map};
+use crate::crowd::{Crowd, Life, Plan, Stacks, map};
 use crate::evidence::{Evidence, Trouble};
 use crate::ports::process_ids_as_ports;
 use crate::process::{Birth, CHILD_LIMIT, Child, in_child};
@@ -34,6 +34,7 @@ pub const ROWS: Rows = &[
     ("B17.1", new_formula_in_a_process),
     ("B17.2", new_formula_in_two_processes),
     ("B17.3", new_formula_without_randomisation),
+    ("B17.4", new_formula_with_small_stacks),
 ];
 
 /// `pthread_self() << 16 | getpid()`, as the widely used formula has it.
@@ -219,7 +220,7 @@ fn what_pthread_self_is(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 fn why_low_bits_agree(evidence: &mut Evidence) -> Result<(), Trouble> {
     // What the control block is aligned to.
-    let plan = Plan { stack_shift: Some(64), ..Plan::new(4, popular) };
+    let plan = Plan { stacks: Stacks::Shifted(64), ..Plan::new(4, popular) };
     let crowd = Crowd::gather(plan)?;
     evidence.note("threads", crowd.members.len());
     evidence.note("kinds_of_low_12_bits", low_bits(&crowd).len());
@@ -351,5 +352,11 @@ fn new_formula_without_randomisation(evidence: &mut Evidence) -> Result<(), Trou
         // Closes its input first.
         program.wait()?;
     }
+    Ok(())
+}
+
+fn new_formula_with_small_stacks(evidence: &mut Evidence) -> Result<(), Trouble> {
+    let plan = Plan { stacks: Stacks::OfSize(32 << 10), ..Plan::new(16, papers) };
+    Crowd::gather(plan)?.note(evidence);
     Ok(())
 }

@@ -21,7 +21,7 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "All calls that send end in the one function of the protocol family, \
                   netlink_sendmsg(), and all that receive in netlink_recvmsg().",
-        source: &[(SOCKET, "err = sock_sendmsg(sock, &msg);"), (NETLINK, ".sendmsg =")],
+        source: &[(SOCKET, "err = __sock_sendmsg(sock, &msg);"), (NETLINK, ".sendmsg =")],
         ..Row::SHARED
     },
     Row {
@@ -137,7 +137,7 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "To the protocol family they are one call: read and write too make a msghdr, \
                   without an address.",
-        source: &[(SOCKET, "res = sock_sendmsg(sock, &msg);")],
+        source: &[(SOCKET, "res = __sock_sendmsg(sock, &msg);")],
         ..Row::SHARED
     },
     Row {

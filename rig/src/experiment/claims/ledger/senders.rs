@@ -170,10 +170,7 @@ pub const ROWS: &[Row] = &[
         because: "netlink_kernel_create() gives its socket port 0, and a port is there once in a \
                   protocol and a network namespace. So the kernel's parts cannot talk to one \
                   another over such sockets, as the article says they could.",
-        source: &[
-            (AF_NETLINK, "if (netlink_insert(sk, 0))"),
-            (AF_NETLINK, "goto out_sock_release;"),
-        ],
+        source: &[(AF_NETLINK, "if (netlink_insert(sk, 0))")],
         ..Row::ALONE
     },
     Row {
