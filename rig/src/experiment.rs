@@ -7,6 +7,7 @@
 mod claims;
 mod control;
 mod module;
+mod ports;
 mod smoke;
 mod threads;
 
@@ -25,8 +26,14 @@ use crate::say::brief;
 use crate::usage;
 
 /// Every experiment, in the order in which they run.
-pub const ALL: &[&dyn Experiment] =
-    &[&smoke::Smoke, &threads::Threads, &claims::Claims, &control::Control, &module::Module];
+pub const ALL: &[&dyn Experiment] = &[
+    &smoke::Smoke,
+    &threads::Threads,
+    &ports::Ports,
+    &claims::Claims,
+    &control::Control,
+    &module::Module,
+];
 
 /// One experiment.
 pub trait Experiment: Sync {
@@ -63,12 +70,12 @@ pub trait Experiment: Sync {
     /// A usage error: a parameter that does not fit.
     fn plan(&self, ask: &Ask) -> Result<Vec<Trial>>;
 
-    /// Looks at the first objects that a trial reports, one at a time, until a
-    /// prediction can be made of one. What comes later it does not get to see.
+    /// Looks at what a trial has reported so far, after each object, until a
+    /// prediction can be made of it. What comes later it does not get to see.
     ///
     /// # Errors
-    /// The object is not what the workload should report.
-    fn predict(&self, _trial: &Trial, _data: &Value) -> Result<Option<Map<String, Value>>> {
+    /// The last object is not what the workload should report.
+    fn predict(&self, _trial: &Trial, _so_far: &[Value]) -> Result<Option<Map<String, Value>>> {
         Ok(None)
     }
 
@@ -297,6 +304,15 @@ pub fn check_parameters(
         }
     }
     Ok(())
+}
+
+/// The value of a parameter that has two; the first is the default.
+fn one_of<'a>(ask: &'a Ask, key: &str, values: [&'a str; 2]) -> Result<&'a str> {
+    match ask.set.get(key).map(String::as_str) {
+        None => Ok(values[0]),
+        Some(value) if values.contains(&value) => Ok(value),
+        Some(other) => Err(usage!("--set {key}={other}: it is {} or {}", values[0], values[1])),
+    }
 }
 
 /// The path of a workload in the guest.

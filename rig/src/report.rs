@@ -213,6 +213,19 @@ pub struct Section {
     pub words: String,
     /// What a table has no room for.
     pub entries: Vec<Entry>,
+    /// What is easier seen than read.
+    pub figure: Option<Figure>,
+}
+
+/// A drawing, in a file of its own beside the page that shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// The file's name.
+    pub file: String,
+    /// What it shows, for who cannot see it.
+    pub title: String,
+    /// The drawing.
+    pub svg: String,
 }
 
 /// One thing that a section tells about at length.
@@ -232,6 +245,18 @@ impl Report {
     pub fn write_json(&self, path: &Path) -> Result<()> {
         write_whole(path, &(serde_json::to_string_pretty(self)? + "\n"))
     }
+}
+
+/// Writes the page of a report, and beside it the drawings that it shows.
+///
+/// # Errors
+/// One of them cannot be written.
+pub fn write_page(path: &Path, report: &Report, sections: &[Section]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for figure in sections.iter().filter_map(|section| section.figure.as_ref()) {
+        write_whole(&folder.join(&figure.file), &figure.svg)?;
+    }
+    write_whole(path, &markdown::page(report, sections))
 }
 
 /// Writes a file so that it is either the old one or the new one, whole.

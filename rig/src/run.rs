@@ -158,8 +158,7 @@ impl Run {
         self.report.duration_s = seconds(self.start.elapsed());
         let sections = sections(&self.report, experiments);
         self.report.write_json(&self.stage.dir.join("report.json"))?;
-        let page = report::markdown::page(&self.report, &sections);
-        report::write_whole(&self.stage.dir.join("report.md"), &page)?;
+        report::write_page(&self.stage.dir.join("report.md"), &self.report, &sections)?;
         Ok((self.report, sections))
     }
 }

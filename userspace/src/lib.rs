@@ -5,13 +5,18 @@
 //! them: [`protocol`], the words host and guest exchange; [`look`], what a
 //! workload sees of its own limits; [`maps`] and [`pids`], the parts of that
 //! which need arithmetic on both sides; [`netlink`], one echo with the module;
+//! [`ports`], what is reported of ports that threads compute; [`birth`] and
+//! [`futex`], how processes come to be and threads wait;
 //! [`uapi`], the module's numbers; [`kmemleak`], the kernel's search for lost memory.
 
+pub mod birth;
+pub mod futex;
 pub mod kmemleak;
 pub mod look;
 pub mod maps;
 pub mod netlink;
 pub mod pids;
+pub mod ports;
 pub mod protocol;
 
 /// The numbers of `module/uapi/nlrig.h`, read from it at build time.

@@ -97,9 +97,18 @@ impl Socket {
     /// # Errors
     /// The first call that failed; the socket is closed again.
     pub fn open() -> Result<Socket, Failure> {
+        Socket::open_at(0)
+    }
+
+    /// As [`Socket::open`], bound to this port; 0 is one of the kernel's choice.
+    ///
+    /// # Errors
+    /// As [`Socket::open`]: [`Call::Bind`] with EADDRINUSE if another socket has
+    /// the port.
+    pub fn open_at(portid: u32) -> Result<Socket, Failure> {
         let socket =
             nlrig_netlink::Socket::new(NETLINK_NLRIG as i32).map_err(failed(Call::Socket))?;
-        socket.bind(0, GroupMask::NONE).map_err(failed(Call::Bind))?;
+        socket.bind(portid, GroupMask::NONE).map_err(failed(Call::Bind))?;
         let portid = socket.address().map_err(failed(Call::Getsockname))?.portid;
         Ok(Socket { socket: ManuallyDrop::new(socket), portid })
     }

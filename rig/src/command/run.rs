@@ -64,7 +64,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     let (report, sections) = run.finish(&experiments)?;
 
     if let Some(path) = &options.page {
-        report::write_whole(path, &report::markdown::page(&report, &sections))?;
+        report::write_page(path, &report, &sections)?;
     }
     let to_stdout = options.json.as_deref() == Some(Path::new("-"));
     if let Some(path) = options.json.as_deref().filter(|_| !to_stdout) {

@@ -12,7 +12,7 @@ use nlrig_guest::look::{Look, Outcome, PROGRESS_EVERY, Report};
 use nlrig_guest::protocol::{Aslr, Exit, Job, Rlimit};
 use serde_json::{Map, Value, json};
 
-use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
+use super::{Ask, Experiment, Judgement, Observed, Trial, object, one_of, workload};
 use crate::abi::{Abi, Arch};
 use crate::guest::Limits;
 use crate::limits::{Limit, Prediction, bound, predict};
@@ -33,17 +33,17 @@ const BY_RLIMIT_MIN_BYTES: u64 = 256 << 10;
 const STACK_MIN_BYTES: u64 = 16 << 10;
 /// As many descriptors as fs.nr_open allows: no socket is refused for want of
 /// one.
-const NOFILE: u64 = 1 << 20;
+pub(super) const NOFILE: u64 = 1 << 20;
 /// Memory for 32 thousand threads at 36 to 45 KiB each, and enough for the
 /// kernel's own threads-max (memory / 128 KiB) to lie above pid_max.
-const MEMORY_64_BYTES: u64 = 5 << 30;
+pub(super) const MEMORY_64_BYTES: u64 = 5 << 30;
 /// Low memory is 896 MiB at most on i386.
 const MEMORY_32_BYTES: u64 = 1 << 30;
 
 /// A setting of the kernel's limits: what a table is about.
-struct Setting {
+pub(super) struct Setting {
     name: &'static str,
-    sysctls: &'static [(&'static str, &'static str)],
+    pub(super) sysctls: &'static [(&'static str, &'static str)],
     nofile: Option<u64>,
 }
 
@@ -53,7 +53,7 @@ const NOFILE_RAISED: Setting =
     Setting { name: "nofile-raised", sysctls: &[], nofile: Some(NOFILE) };
 
 /// threads-max binds, as the paper says it does.
-const THREADS_MAX: Setting = Setting {
+pub(super) const THREADS_MAX: Setting = Setting {
     name: "threads-max",
     sysctls: &[
         ("kernel.threads-max", "32768"),
@@ -114,8 +114,8 @@ impl Experiment for Threads {
         Ok(trials)
     }
 
-    fn predict(&self, trial: &Trial, data: &Value) -> Result<Option<Map<String, Value>>> {
-        let Report::Look(look) = report(data)? else {
+    fn predict(&self, trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Value>>> {
+        let Some(Report::Look(look)) = so_far.first().map(report).transpose()? else {
             return Err(anyhow!("the first report is not a look"));
         };
         let prediction = predict(&look, trial.abi, stack_bytes(trial))?;
@@ -145,7 +145,7 @@ struct Variant {
 }
 
 /// The stack sizes asked for, each once; the paper's if none is.
-fn stacks(ask: &Ask) -> Result<Vec<u64>> {
+pub(super) fn stacks(ask: &Ask) -> Result<Vec<u64>> {
     if ask.stacks.is_empty() {
         return Ok(STACKS.to_vec());
     }
@@ -168,15 +168,6 @@ fn stacks(ask: &Ask) -> Result<Vec<u64>> {
         }
     }
     Ok(stacks)
-}
-
-/// The value of a parameter that has two; the first is the default.
-fn one_of<'a>(ask: &'a Ask, key: &str, values: [&'a str; 2]) -> Result<&'a str> {
-    match ask.set.get(key).map(String::as_str) {
-        None => Ok(values[0]),
-        Some(value) if values.contains(&value) => Ok(value),
-        Some(other) => Err(usage!("--set {key}={other}: it is {} or {}", values[0], values[1])),
-    }
 }
 
 fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) -> Trial {

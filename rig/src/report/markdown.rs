@@ -112,6 +112,9 @@ fn table(section: &Section) -> String {
     for cells in &section.rows {
         text.push_str(&row(cells));
     }
+    if let Some(figure) = &section.figure {
+        let _ = writeln!(text, "\n![{}]({})", cell(&figure.title), figure.file);
+    }
     let _ = writeln!(text, "\n{}", section.words);
     for entry in &section.entries {
         let _ = writeln!(text, "\n### {}\n", cell(&entry.title));
@@ -138,7 +141,7 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Entry;
+    use crate::report::{Entry, Figure};
 
     #[test]
     fn a_table_of_markdown() {
@@ -148,8 +151,10 @@ mod tests {
             rows: vec![vec!["1|2".into(), "<x>".into()]],
             words: "Words.".into(),
             entries: vec![Entry { title: "E".into(), fields: vec![("f", "<y>".into())] }],
+            figure: Some(Figure { file: "f.svg".into(), title: "F".into(), svg: String::new() }),
         });
-        let table = "\n## T\n\n| a | b |\n| --- | --- |\n| 1\\|2 | &lt;x> |\n\nWords.\n";
+        let table =
+            "\n## T\n\n| a | b |\n| --- | --- |\n| 1\\|2 | &lt;x> |\n\n![F](f.svg)\n\nWords.\n";
         assert_eq!(text, format!("{table}\n### E\n\n- **f:** &lt;y>\n"));
     }
 }

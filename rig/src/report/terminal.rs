@@ -70,6 +70,7 @@ mod tests {
             rows: vec![vec!["2M".into(), "1529".into()]],
             words: "As predicted.".into(),
             entries: vec![Entry { title: "E1".into(), fields: vec![("why", "so".into())] }],
+            figure: None,
         });
         for part in ["Table 3", "stack", "1529", "As predicted.", "E1", "why: so"] {
             assert!(text.contains(part), "{text}");

@@ -51,12 +51,6 @@ impl<'a> Collected<'a> {
     /// # Errors
     /// A [`Loss`] if it is one too many.
     pub fn take(&mut self, value: Value) -> Result<()> {
-        if self.predicted.is_none() && self.unpredictable.is_none() {
-            match self.experiment.predict(self.trial, &value) {
-                Ok(made) => self.predicted = made,
-                Err(err) => self.unpredictable = Some(format!("{err:#}")),
-            }
-        }
         // Of signs of life only the last one is for the record.
         if let Some(sign) = value.get("progress") {
             self.progress.update(|| say::brief(format!("{}: {sign}", self.trial.name)));
@@ -72,6 +66,12 @@ impl<'a> Collected<'a> {
             return Err(Loss::new(Verdict::Fail, reason).into());
         }
         self.data.push(value);
+        if self.predicted.is_none() && self.unpredictable.is_none() {
+            match self.experiment.predict(self.trial, &self.data) {
+                Ok(made) => self.predicted = made,
+                Err(err) => self.unpredictable = Some(format!("{err:#}")),
+            }
+        }
         Ok(())
     }
 }

@@ -22,6 +22,7 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nlrig_guest::futex;
 use nlrig_guest::look::{Counts, Failed, Look, Outcome, PROGRESS_EVERY, Report};
 use nlrig_guest::netlink::{Call, Failure, Socket};
 use nlrig_guest::protocol::WORKLOAD_FD;
@@ -193,13 +194,13 @@ extern "C" fn worker(_: *mut libc::c_void) -> *mut libc::c_void {
         FAILED_ERRNO.store(failure.errno, Ordering::SeqCst);
         FAILED_CALL.store(failure.call as i32, Ordering::SeqCst);
         DONE.fetch_add(1, Ordering::SeqCst);
-        futex_wake(&DONE);
+        futex::wake(&DONE);
         return null_mut();
     }
     DONE.fetch_add(1, Ordering::SeqCst);
-    futex_wake(&DONE);
+    futex::wake(&DONE);
     loop {
-        futex_wait(&FOREVER, 0, None);
+        futex::wait(&FOREVER, 0, None);
     }
 }
 
@@ -226,37 +227,7 @@ fn wait_until_done(workers: u32) -> bool {
         if left.is_zero() {
             return false;
         }
-        futex_wait(&DONE, done, Some(left));
-    }
-}
-
-/// Sleeps while `word` is `value`, at most this long. May wake for no reason.
-fn futex_wait(word: &AtomicU32, value: u32, timeout: Option<Duration>) {
-    let timeout = timeout.map(|timeout| libc::timespec {
-        tv_sec: timeout.as_secs() as _,
-        tv_nsec: timeout.subsec_nanos() as _,
-    });
-    // SAFETY: `word` and the timeout outlive the call.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-            value,
-            timeout.as_ref().map_or(null(), |timeout| timeout as *const libc::timespec),
-        );
-    }
-}
-
-fn futex_wake(word: &AtomicU32) {
-    // SAFETY: `word` outlives the call.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-            1,
-        );
+        futex::wait(&DONE, done, Some(left));
     }
 }
 

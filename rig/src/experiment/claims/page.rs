@@ -31,6 +31,7 @@ pub fn section(trials: &[&TrialReport]) -> Section {
         rows: rows.iter().map(|(row, trials)| line(row, trials, &abis)).collect(),
         words: words(&rows),
         entries: rows.iter().map(|(row, trials)| entry(row, trials)).collect(),
+        ..Section::default()
     }
 }
 

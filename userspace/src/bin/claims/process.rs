@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setgid, setuid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, setgid, setuid};
+pub use nlrig_guest::birth::Birth;
 use serde_json::Value;
 
 use crate::evidence::Trouble;
@@ -16,64 +17,6 @@ use crate::evidence::Trouble;
 pub const CHILD_LIMIT: Duration = Duration::from_secs(15);
 /// What a child may report.
 const REPORT_MAX_BYTES: u64 = 64 << 10;
-
-/// How a child comes to be, and how long it lives.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Birth {
-    /// Its process id, of the kernel's choice if None.
-    pub id: Option<u32>,
-    /// CLONE_NEW*: the namespaces it is the first in.
-    pub namespaces: i32,
-    /// Whether it lives on after its report, until it is dropped.
-    pub stays: bool,
-}
-
-impl Birth {
-    /// fork(), by clone3() if there is something to choose. EEXIST if the id is
-    /// taken.
-    fn fork(self) -> Result<ForkResult, nix::Error> {
-        if self.id.is_none() && self.namespaces == 0 {
-            // SAFETY: there is one thread; the child calls what it likes.
-            return unsafe { fork() };
-        }
-        let ids = [self.id.unwrap_or(0)];
-        let mut arguments = CloneArguments {
-            flags: self.namespaces as u64,
-            exit_signal: libc::SIGCHLD as u64,
-            ..CloneArguments::default()
-        };
-        if self.id.is_some() {
-            arguments.set_tid = ids.as_ptr().expose_provenance() as u64;
-            arguments.set_tid_size = ids.len() as u64;
-        }
-        let size = std::mem::size_of::<CloneArguments>();
-        // SAFETY: as for fork(), which also copies what it is called with. The C
-        // library is not told, and knows the id of the child's thread wrongly:
-        // only locks of kinds that we do not use ask for that.
-        let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
-        Ok(match nix::errno::Errno::result(result)? {
-            0 => ForkResult::Child,
-            child => ForkResult::Parent { child: Pid::from_raw(child as libc::pid_t) },
-        })
-    }
-}
-
-/// struct clone_args of linux/sched.h, which libc does not have for 32 bits.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArguments {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
 
 /// A process that was forked, and what it will report. It is killed when this is
 /// dropped.

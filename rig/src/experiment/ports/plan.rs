@@ -1,0 +1,339 @@
+//! The trials: what matters, each by name, and no cross product.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use nlrig_guest::ports::Formula;
+use nlrig_guest::protocol::{Aslr, Job, Rlimit};
+use serde_json::{Map, Value, json};
+
+use crate::abi::{Abi, Arch};
+use crate::experiment::threads::{MEMORY_64_BYTES, NOFILE, THREADS_MAX, stacks};
+use crate::experiment::{Ask, Trial, object, one_of, workload};
+use crate::guest::Limits;
+use crate::units::show_size;
+use crate::usage;
+
+const LIMITS: Limits = Limits::new(Duration::from_secs(40), Duration::from_secs(10 * 60));
+/// For five thousand threads at 45 KiB each, and for what they share it with.
+const MEMORY_BYTES: u64 = 1 << 30;
+/// A main thread cannot live on less; below this the size is an attribute.
+const BY_RLIMIT_MIN_BYTES: u64 = 256 << 10;
+/// More than any limit leaves room for.
+const MOST: u32 = 60_000;
+/// What a thread allocates, if it does: less than the least that matters.
+const MALLOC_BYTES: u32 = 64;
+/// Processes of a batch, and threads of each: the paper's curve ends at 17.
+const BATCH: u32 = 1000;
+const BATCH_THREADS: u32 = 20;
+
+/// What is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// One formula.
+    One(Formula),
+    /// All of them, one after the other, by the same threads.
+    Each,
+}
+
+impl What {
+    /// Its name, as in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            What::One(formula) => formula.name(),
+            What::Each => "each",
+        }
+    }
+
+    /// The formulas.
+    pub fn formulas(self) -> Vec<Formula> {
+        match self {
+            What::One(formula) => vec![formula],
+            What::Each => Formula::ALL.to_vec(),
+        }
+    }
+}
+
+/// How many processes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Processes {
+    One,
+    /// Two at once.
+    Two,
+    /// So many, one after the other.
+    Batch(u32),
+}
+
+/// A trial, before it has an ABI.
+#[derive(Clone, Debug)]
+struct Setting {
+    /// What is special about it, for its name.
+    name: String,
+    what: What,
+    threads: u32,
+    stack_bytes: u64,
+    malloc: bool,
+    aslr: Aslr,
+    /// Whether each thread ends before the next one is created.
+    ends: bool,
+    processes: Processes,
+    /// Process ids, if they matter.
+    pids: [Option<u32>; 2],
+    sysctls: &'static [(&'static str, &'static str)],
+}
+
+impl Setting {
+    fn new(name: &str, what: What, threads: u32) -> Setting {
+        Setting {
+            name: name.to_string(),
+            what,
+            threads,
+            stack_bytes: 8 << 20,
+            malloc: false,
+            aslr: Aslr::On,
+            ends: false,
+            processes: Processes::One,
+            pids: [None, None],
+            sysctls: &[],
+        }
+    }
+}
+
+/// The trials that answer what was asked.
+pub fn trials(ask: &Ask) -> Result<Vec<Trial>> {
+    let what = match ask.set.get("formula").map(String::as_str) {
+        None => None,
+        Some("each") => Some(What::Each),
+        Some(name) => Some(What::One(Formula::from_name(name).ok_or_else(|| {
+            let names = Formula::ALL.map(Formula::name).join(", ");
+            usage!("--set formula={name}: it is {names} or each")
+        })?)),
+    };
+    let own =
+        ["threads", "malloc", "aslr", "processes"].iter().any(|key| ask.set.contains_key(*key));
+    let own = own || !ask.stacks.is_empty() || !ask.sysctls.is_empty() || !ask.rlimits.is_empty();
+    let mut trials = Vec::new();
+    for &abi in &ask.abis {
+        let settings = if own { asked_for(ask, what)? } else { named(abi) };
+        let wanted = |setting: &&Setting| own || what.is_none_or(|what| setting.what == what);
+        trials.extend(settings.iter().filter(wanted).map(|setting| trial(ask, abi, setting)));
+    }
+    if trials.is_empty() {
+        return Err(usage!("--set formula: no trial by default binds it on these ABIs"));
+    }
+    // Those that share a guest have to be neighbours.
+    trials.sort_by_key(|trial| trial.alone);
+    Ok(trials)
+}
+
+/// What matters on this ABI.
+fn named(abi: Abi) -> Vec<Setting> {
+    use Formula::{LinuxJournal, Paper, PaperMasked};
+    let one = |name: &str, formula, threads| Setting::new(name, What::One(formula), threads);
+    let both = |settings: &mut Vec<Setting>, setting: Setting| {
+        let name = format!("{}/malloc", setting.name);
+        settings.extend([setting.clone(), Setting { name, malloc: true, ..setting }]);
+    };
+    let mut settings = Vec::new();
+    // The table of formulas.
+    let each = |formula| Setting { stack_bytes: 2 << 20, ..one("n=1000", formula, 1000) };
+    settings.extend(Formula::ALL.map(each));
+    // Figure 4.
+    both(&mut settings, one("n=10", LinuxJournal, 10));
+    // Two processes with their stacks at the same places.
+    let two = Setting { processes: Processes::Two, ..one("two-processes", Paper, 10) };
+    settings.push(Setting {
+        name: "two-processes/aslr=off".into(),
+        aslr: Aslr::Off,
+        ..two.clone()
+    });
+    if abi == Abi::Ia32 {
+        settings.push(Setting { stack_bytes: 2 << 20, ..one("most", Paper, MOST) });
+        return settings;
+    }
+    settings.push(one("n=17", LinuxJournal, 17));
+    // With its guard each stack is a multiple of 64 KiB.
+    settings.push(Setting {
+        stack_bytes: (8 << 20) - 4096,
+        ..one("stack-and-guard=8M", LinuxJournal, 16)
+    });
+    settings.push(Setting { stack_bytes: 32 << 10, ..one("stack=32K", Paper, 16) });
+    settings.push(Setting { ends: true, ..one("started-again", LinuxJournal, 10) });
+    // The curve.
+    both(
+        &mut settings,
+        Setting {
+            processes: Processes::Batch(BATCH),
+            ..one("processes=1000", LinuxJournal, BATCH_THREADS)
+        },
+    );
+    if abi == Abi::I386 {
+        settings.push(Setting { stack_bytes: 2 << 20, ..one("most", Paper, MOST) });
+        return settings;
+    }
+    settings.push(one("n=16", LinuxJournal, 16));
+    settings.push(two.clone());
+    settings.push(Setting {
+        aslr: Aslr::Off,
+        ..Setting {
+            what: What::One(LinuxJournal),
+            name: "two-processes/aslr=off".into(),
+            ..two.clone()
+        }
+    });
+    // Process ids of one bit, and of twelve.
+    for pid in [1024, 4095] {
+        let setting = one(&format!("pid={pid}"), Paper, 5000);
+        settings.push(Setting { stack_bytes: 2 << 20, pids: [Some(pid), None], ..setting });
+    }
+    // Two that differ above 16 bits only.
+    settings.push(Setting {
+        name: "two-processes/pid=12241,77777/aslr=off".into(),
+        what: What::One(PaperMasked),
+        aslr: Aslr::Off,
+        pids: [Some(12241), Some(77777)],
+        sysctls: &[("kernel.pid_max", "131072")],
+        ..two
+    });
+    // Table 4.
+    settings.extend([2, 4, 8, 16].map(|mib| Setting {
+        stack_bytes: mib << 20,
+        sysctls: THREADS_MAX.sysctls,
+        ..Setting::new(&format!("stack={mib}M/most"), What::Each, MOST)
+    }));
+    settings
+}
+
+/// What the user asks for in place of that.
+fn asked_for(ask: &Ask, what: Option<What>) -> Result<Vec<Setting>> {
+    let number = |key: &str, own: u32, most: u32| match ask.set.get(key).map(String::as_str) {
+        None => Ok(own),
+        Some(text) => match text.parse() {
+            Ok(number) if (1..=most).contains(&number) => Ok(number),
+            _ => Err(usage!("--set {key}={text}: it is a number from 1 to {most}")),
+        },
+    };
+    let most = ask.set.get("threads").is_some_and(|text| text == "most");
+    let malloc = one_of(ask, "malloc", ["off", "on"])? == "on";
+    let aslr = if one_of(ask, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On };
+    let processes = match number("processes", 1, 100_000)? {
+        1 => Processes::One,
+        2 => Processes::Two,
+        many => Processes::Batch(many),
+    };
+    let batch = matches!(processes, Processes::Batch(_));
+    let (own, at_most) = if batch { (BATCH_THREADS, 100) } else { (1000, MOST) };
+    let threads = if most && !batch { MOST } else { number("threads", own, at_most)? };
+    let whats = match what {
+        Some(what) => vec![what],
+        None if batch => vec![What::One(Formula::LinuxJournal)],
+        None => Formula::ALL.map(What::One).to_vec(),
+    };
+    if batch && (aslr == Aslr::Off || whats != [What::One(Formula::LinuxJournal)]) {
+        return Err(usage!(
+            "--set processes: many processes are for the chance of a duplicate, which is there with \
+             formula=linux-journal and randomisation only"
+        ));
+    }
+    if processes == Processes::Two && whats.contains(&What::Each) {
+        return Err(usage!("--set processes=2: give one formula"));
+    }
+    let stacks = if ask.stacks.is_empty() { vec![2 << 20] } else { stacks(ask)? };
+    let mut settings = Vec::new();
+    for stack_bytes in stacks {
+        for &what in &whats {
+            let mut name = format!("stack={}", show_size(stack_bytes));
+            let count = if threads == MOST { "most".to_string() } else { format!("n={threads}") };
+            name.push_str(&format!("/{count}"));
+            if malloc {
+                name.push_str("/malloc");
+            }
+            if aslr == Aslr::Off {
+                name.push_str("/aslr=off");
+            }
+            match processes {
+                Processes::One => {}
+                Processes::Two => name.push_str("/two-processes"),
+                Processes::Batch(many) => name.push_str(&format!("/processes={many}")),
+            }
+            let setting = Setting { malloc, aslr, processes, ..Setting::new(&name, what, threads) };
+            settings.push(Setting { stack_bytes, ..setting });
+        }
+    }
+    Ok(settings)
+}
+
+fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {
+    let Setting { what, threads, stack_bytes, malloc, aslr, ends, processes, .. } = *setting;
+    let mut argv = vec![workload("ports")];
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            argv.extend([name.to_string(), value]);
+        }
+    };
+    add("--threads", Some(threads.to_string()));
+    for formula in what.formulas() {
+        add("--formula", Some(formula.name().to_string()));
+    }
+    add("--malloc", malloc.then(|| MALLOC_BYTES.to_string()));
+    add("--pid", setting.pids[0].map(|pid| pid.to_string()));
+    add("--second-pid", setting.pids[1].map(|pid| pid.to_string()));
+    let mut rlimits = vec![Rlimit { name: "nofile".into(), value: Some(NOFILE) }];
+    if stack_bytes < BY_RLIMIT_MIN_BYTES {
+        add("--stack", Some(stack_bytes.to_string()));
+    } else {
+        rlimits.push(Rlimit { name: "stack".into(), value: Some(stack_bytes) });
+    }
+    let mut count = 1;
+    match processes {
+        Processes::One => {}
+        Processes::Two => {
+            count = 2;
+            argv.push("--second".to_string());
+        }
+        Processes::Batch(many) => {
+            count = many;
+            argv.extend(["--batch".to_string(), many.to_string()]);
+        }
+    }
+    if ends {
+        argv.push("--ends".to_string());
+    }
+    rlimits.extend(ask.rlimits.iter().cloned());
+    let own = |&(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+    let sysctls: Vec<_> =
+        setting.sysctls.iter().map(own).chain(ask.sysctls.iter().cloned()).collect();
+    let by_name: Map<_, _> =
+        sysctls.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let most = threads == MOST;
+    let params = object(json!({
+        "formula": what.name(),
+        "threads": if most { Value::from("most") } else { Value::from(threads) },
+        "stack_bytes": stack_bytes,
+        "malloc": malloc,
+        "aslr": aslr,
+        "processes": count,
+        "pids": setting.pids.iter().flatten().collect::<Vec<_>>(),
+        "ends": ends,
+        "setting": setting.name,
+        "sysctl": by_name,
+    }));
+    // As many as there can be on 64 bits are tens of thousands.
+    let many = most && abi.program() == Arch::X86_64;
+    let memory = if many { MEMORY_64_BYTES } else { MEMORY_BYTES };
+    Trial {
+        name: format!("ports/{abi}/{}/{}/{}", ask.kernel, what.name(), setting.name),
+        abi,
+        params,
+        job: Job { argv, user: ask.user, rlimits, aslr, sysctls, ..Job::default() },
+        desk: None,
+        cpus: ask.cpus.unwrap_or(2),
+        memory_bytes: ask.memory_bytes.unwrap_or(memory),
+        limits: LIMITS,
+        timeout: ask.timeout,
+        alone: many || !setting.sysctls.is_empty() || !ask.sysctls.is_empty(),
+        boot: "",
+        fault: None,
+        published: Vec::new(),
+    }
+}

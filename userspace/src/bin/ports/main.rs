@@ -1,0 +1,376 @@
+//! The workload `ports`: threads bind netlink ports that they compute from where
+//! they are, by formulas in wide use.
+//!
+//! `ports --threads N --formula NAME…` gathers N threads and has them bind by each
+//! formula in turn. `--second` has a second process do the same at once;
+//! `--batch P` starts P processes, one after the other, whose threads bind as
+//! soon as they are there.
+
+mod crowd;
+mod formula;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{FcntlArg, FdFlag};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::ForkResult;
+use nlrig_guest::birth::Birth;
+use nlrig_guest::ports::{Formula, Report};
+use nlrig_guest::protocol::WORKLOAD_FD;
+
+use crowd::{Crowd, Outcome, Plan};
+
+/// The program itself.
+const SELF: &str = "/proc/self/exe";
+/// Threads in one object: its line is a few ten KiB.
+const CHUNK: usize = 1024;
+/// Processes of a batch between two signs of life.
+const PROCESSES_A_SIGN: u32 = 50;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("ports: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    let options = Options::from_args(std::env::args().skip(1))?;
+    if let Some(pid) = options.pid.filter(|&pid| pid != std::process::id()) {
+        return be_born_as(pid, &mut itself(&options.with_pid(None)));
+    }
+    // SAFETY: PID 1 opened this descriptor for us and nobody else in this
+    // process uses it.
+    let report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
+    let mut report = Reporter { report, process: u32::from(options.is_second), options: &options };
+    match (options.batch, options.one_of_batch) {
+        (Some(processes), _) => report.batch(processes),
+        (None, true) => report.one_of_batch(),
+        (None, false) => report.crowd(),
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+struct Options {
+    plan: Plan,
+    formulas: Vec<Formula>,
+    /// The process id to have.
+    pid: Option<u32>,
+    /// Whether there is a second process, and its id if that matters.
+    second: bool,
+    second_pid: Option<u32>,
+    /// Whether this is the second one.
+    is_second: bool,
+    /// So many processes, one after the other.
+    batch: Option<u32>,
+    /// Whether this is one of them.
+    one_of_batch: bool,
+}
+
+impl Options {
+    fn from_args(mut args: impl Iterator<Item = String>) -> io::Result<Options> {
+        let plan =
+            Plan { threads: 0, stack_bytes: None, malloc_bytes: 0, ends: false, at_birth: None };
+        let mut options = Options {
+            plan,
+            formulas: Vec::new(),
+            pid: None,
+            second: false,
+            second_pid: None,
+            is_second: false,
+            batch: None,
+            one_of_batch: false,
+        };
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or_else(|| wrong(&arg));
+            match arg.as_str() {
+                "--threads" => options.plan.threads = number(&arg, &value()?)?,
+                "--stack" => options.plan.stack_bytes = Some(number(&arg, &value()?)?),
+                "--malloc" => options.plan.malloc_bytes = number(&arg, &value()?)?,
+                "--ends" => options.plan.ends = true,
+                "--formula" => {
+                    options.formulas.push(Formula::from_name(&value()?).ok_or_else(|| wrong(&arg))?)
+                }
+                "--pid" => options.pid = Some(number(&arg, &value()?)?),
+                "--second" => options.second = true,
+                "--second-pid" => options.second_pid = Some(number(&arg, &value()?)?),
+                "--is-second" => options.is_second = true,
+                "--batch" => options.batch = Some(number(&arg, &value()?)?),
+                "--one-of-batch" => options.one_of_batch = true,
+                _ => return Err(wrong(&arg)),
+            }
+        }
+        Ok(options)
+    }
+
+    fn with_pid(&self, pid: Option<u32>) -> Options {
+        Options { pid, ..self.clone() }
+    }
+
+    /// The arguments that mean this.
+    fn to_args(&self) -> Vec<String> {
+        let mut args = vec!["--threads".to_string(), self.plan.threads.to_string()];
+        let mut add = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                args.extend([name.to_string(), value]);
+            }
+        };
+        let malloc = Some(self.plan.malloc_bytes).filter(|&bytes| bytes > 0);
+        add("--stack", self.plan.stack_bytes.map(|bytes| bytes.to_string()));
+        add("--malloc", malloc.map(|bytes| bytes.to_string()));
+        add("--pid", self.pid.map(|pid| pid.to_string()));
+        add("--second-pid", self.second_pid.map(|pid| pid.to_string()));
+        for formula in &self.formulas {
+            add("--formula", Some(formula.name().to_string()));
+        }
+        let flags = [
+            ("--ends", self.plan.ends),
+            ("--second", self.second),
+            ("--is-second", self.is_second),
+            ("--one-of-batch", self.one_of_batch),
+        ];
+        args.extend(flags.iter().filter(|flag| flag.1).map(|flag| flag.0.to_string()));
+        args
+    }
+}
+
+fn wrong(arg: &str) -> io::Error {
+    io::Error::other(format!("cannot understand the argument {arg}"))
+}
+
+fn number<T: std::str::FromStr>(arg: &str, text: &str) -> io::Result<T> {
+    text.parse().map_err(|_| wrong(arg))
+}
+
+/// This program once more. What it reports goes where ours does.
+fn itself(options: &Options) -> Command {
+    let mut command = Command::new(SELF);
+    command.args(options.to_args());
+    command
+}
+
+/// A copy of this program in memory: to execute it a thousand times from a share
+/// takes minutes. Our children inherit it.
+fn in_memory() -> io::Result<File> {
+    // SAFETY: the name is a C string, and the descriptor is new.
+    let mut copy = unsafe {
+        match libc::memfd_create(c"ports".as_ptr(), libc::MFD_CLOEXEC) {
+            -1 => return Err(io::Error::last_os_error()),
+            fd => File::from_raw_fd(fd),
+        }
+    };
+    io::copy(&mut File::open(SELF)?, &mut copy)?;
+    // The kernel executes nothing that is open for writing.
+    let copy = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?;
+    nix::fcntl::fcntl(&copy, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(copy)
+}
+
+/// Has a child with this process id become the command, and waits for it.
+fn be_born_as(pid: u32, command: &mut Command) -> io::Result<()> {
+    match (Birth { id: Some(pid), ..Birth::default() }).fork()? {
+        ForkResult::Child => Err(command.exec()),
+        ForkResult::Parent { child } => match waitpid(child, None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            status => Err(io::Error::other(format!("process {pid} ended with {status:?}"))),
+        },
+    }
+}
+
+/// Tells the host what comes of it.
+struct Reporter<'a> {
+    report: File,
+    process: u32,
+    options: &'a Options,
+}
+
+impl Reporter<'_> {
+    /// One crowd, and one of a second process if there is to be one.
+    fn crowd(&mut self) -> io::Result<()> {
+        // The second process is there first: the first has no threads yet.
+        let mut second = match self.options.second {
+            true => Some(self.start_second()?),
+            false => None,
+        };
+        let time_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let mut crowd = self.gather(self.options.plan, time_s)?;
+        self.tell_places(&crowd, time_s)?;
+        if self.options.is_second {
+            println!();
+            io::stdin().read_line(&mut String::new())?;
+        }
+        for &formula in &self.options.formulas {
+            let mut moved = 0;
+            if self.options.plan.ends {
+                let plan = Plan { at_birth: Some(formula), ..self.options.plan };
+                let before: Vec<_> = crowd.places().map(|(address, _)| address).collect();
+                crowd = self.gather(plan, time_s)?;
+                let now = crowd.places().map(|(address, _)| address);
+                moved = before.into_iter().zip(now).filter(|(before, now)| before != now).count();
+            } else {
+                let sign = signs(&mut self.report);
+                crowd.bind(formula, sign)?;
+            }
+            self.tell_ports(&crowd, formula)?;
+            // While these sockets are still open.
+            if let Some(second) = second.take() {
+                second.bind_and_end()?;
+            }
+            let sum = crowd.close();
+            self.tell(&Report::Bound {
+                process: self.process,
+                formula,
+                echoes: sum.echoes,
+                strays: sum.strays,
+                moved: moved as u32,
+                failed: sum.failed,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn start_second(&self) -> io::Result<Second> {
+        let options = Options {
+            second: false,
+            is_second: true,
+            pid: self.options.second_pid,
+            second_pid: None,
+            ..self.options.clone()
+        };
+        Second::start(&options)
+    }
+
+    fn gather(&mut self, plan: Plan, time_s: u64) -> io::Result<Crowd> {
+        Crowd::gather(plan, time_s, signs(&mut self.report))
+    }
+
+    fn tell_places(&mut self, crowd: &Crowd, time_s: u64) -> io::Result<()> {
+        let process = self.process;
+        let places: Vec<_> = crowd.places().collect();
+        for chunk in places.chunks(CHUNK) {
+            let (addresses, ids) = chunk.iter().copied().unzip();
+            self.tell(&Report::Threads { process, addresses, ids })?;
+        }
+        let two = self.options.second || self.options.is_second;
+        self.tell(&Report::Gathered {
+            process,
+            of: if two { 2 } else { 1 },
+            pid: std::process::id(),
+            threads: crowd.threads(),
+            refused: crowd.refused,
+            time_s,
+        })
+    }
+
+    fn tell_ports(&mut self, crowd: &Crowd, formula: Formula) -> io::Result<()> {
+        let ports: Vec<_> = crowd
+            .outcomes()
+            .map(|outcome| match outcome {
+                Outcome::Bound(port) => Some(port),
+                Outcome::InUse | Outcome::Failed(_) => None,
+            })
+            .collect();
+        for chunk in ports.chunks(CHUNK) {
+            let (process, ports) = (self.process, chunk.to_vec());
+            self.tell(&Report::Ports { process, formula, ports })?;
+        }
+        Ok(())
+    }
+
+    /// Many processes with a crowd each, as many at once as there are processors.
+    fn batch(&mut self, processes: u32) -> io::Result<()> {
+        let processors = std::thread::available_parallelism()?.get();
+        let threads = self.options.plan.threads;
+        self.tell(&Report::Batch { processes, threads, processors: processors as u32 })?;
+        let one = Options { batch: None, one_of_batch: true, ..self.options.clone() };
+        let program = in_memory()?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        command.args(one.to_args());
+        let mut alive = VecDeque::new();
+        for number in 1..=processes {
+            alive.push_back((number, command.spawn()?));
+            let last = number == processes;
+            while !alive.is_empty() && (last || alive.len() >= processors) {
+                let Some((number, mut process)) = alive.pop_front() else { break };
+                let status = process.wait()?;
+                if !status.success() {
+                    return Err(io::Error::other(format!("process {number} ended with {status}")));
+                }
+                if number % PROCESSES_A_SIGN == 0 {
+                    let threads = u64::from(number) * u64::from(threads);
+                    self.tell(&Report::Progress { threads })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn one_of_batch(&mut self) -> io::Result<()> {
+        let plan = Plan { at_birth: self.options.formulas.first().copied(), ..self.options.plan };
+        let crowd = Crowd::gather(plan, 0, |_| ())?;
+        let failed = |outcome| match outcome {
+            Outcome::Failed(failure) => Some(failure),
+            _ => None,
+        };
+        if let Some(failure) = crowd.outcomes().find_map(failed) {
+            return Err(io::Error::other(format!("a thread: {failure:?}")));
+        }
+        self.tell(&Report::Process {
+            pid: std::process::id(),
+            addresses: crowd.places().map(|(address, _)| address).collect(),
+            first_failed: crowd.first_in_use(),
+        })
+    }
+
+    fn tell(&mut self, report: &Report) -> io::Result<()> {
+        write_line(&mut self.report, report)
+    }
+}
+
+fn write_line(to: &mut File, report: &Report) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    to.write_all(&line)
+}
+
+/// Signs of life, for long work. Without the host nobody is left to be told.
+fn signs(report: &mut File) -> impl FnMut(u32) {
+    |threads| {
+        let _ = write_line(report, &Report::Progress { threads: u64::from(threads) });
+    }
+}
+
+/// A second process, which has gathered its threads and waits to be told.
+struct Second {
+    program: Child,
+}
+
+impl Second {
+    fn start(options: &Options) -> io::Result<Second> {
+        let mut command = itself(options);
+        let mut program = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let output = program.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        if BufReader::new(output).read_line(&mut String::new())? == 0 {
+            return Err(io::Error::other(format!("the second process: {}", program.wait()?)));
+        }
+        Ok(Second { program })
+    }
+
+    fn bind_and_end(mut self) -> io::Result<()> {
+        // Waiting closes its input.
+        match self.program.wait()? {
+            status if status.success() => Ok(()),
+            status => Err(io::Error::other(format!("the second process: {status}"))),
+        }
+    }
+}
