@@ -192,7 +192,7 @@ impl Lab {
         let mut folders = vec![Folder {
             tag: "guest".to_string(),
             path: built.image.share(),
-            access: Access::ReadOnly,
+            access: Access::Unchanging,
         }];
         folders.extend(needs.folders);
         Guest::boot(Boot {

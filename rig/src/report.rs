@@ -205,7 +205,7 @@ impl Verdict {
 pub struct Section {
     /// A heading.
     pub title: String,
-    /// The table's head.
+    /// The table's head; without one there are words only.
     pub columns: Vec<String>,
     /// Its rows, as long as the head.
     pub rows: Vec<Vec<String>>,

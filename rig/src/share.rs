@@ -33,6 +33,8 @@ pub struct Folder {
 /// What a guest may do with a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// Look only, at what nobody changes: the guest need not look twice.
+    Unchanging,
     /// Look only.
     ReadOnly,
     /// Everything.
@@ -73,7 +75,11 @@ impl Share {
         command
             .arg(daemon::SUBCOMMAND)
             .arg(format!("--listener={}", process::number(&listener)))
-            .args((folder.access == Access::ReadOnly).then_some("--read-only"))
+            .args(match folder.access {
+                Access::Unchanging => &["--read-only", "--unchanging"][..],
+                Access::ReadOnly => &["--read-only"],
+                Access::ReadWrite => &[],
+            })
             .arg("--")
             .arg(path)
             .stdin(Stdio::null())

@@ -7,11 +7,13 @@
 //! before the first one binds; from that it is predicted, thread by thread, which
 //! port it will have, and no disagreement is allowed.
 
+mod chance;
 mod figure;
 mod formula;
 mod judge;
 mod layout;
 mod plan;
+mod read;
 mod table;
 
 use anyhow::Result;

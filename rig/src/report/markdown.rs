@@ -107,10 +107,13 @@ fn table(section: &Section) -> String {
         let cells: Vec<_> = cells.iter().map(|text| cell(text)).collect();
         format!("| {} |\n", cells.join(" | "))
     };
-    let mut text = format!("\n## {}\n\n{}", section.title, row(&section.columns));
-    text.push_str(&row(&section.columns.iter().map(|_| "---".to_string()).collect::<Vec<_>>()));
-    for cells in &section.rows {
-        text.push_str(&row(cells));
+    let mut text = format!("\n## {}\n", section.title);
+    if !section.columns.is_empty() {
+        let _ = write!(text, "\n{}", row(&section.columns));
+        text.push_str(&row(&section.columns.iter().map(|_| "---".to_string()).collect::<Vec<_>>()));
+        for cells in &section.rows {
+            text.push_str(&row(cells));
+        }
     }
     if let Some(figure) = &section.figure {
         let _ = writeln!(text, "\n![{}]({})", cell(&figure.title), figure.file);

@@ -19,7 +19,11 @@ pub fn section(section: &Section) -> String {
         table.add_row(row);
     }
     let words = wrap(&section.words, 100);
-    let mut text = format!("{}\n\n{table}\n\n{words}\n", section.title);
+    let table = match section.columns.is_empty() {
+        true => String::new(),
+        false => format!("{table}\n\n"),
+    };
+    let mut text = format!("{}\n\n{table}{words}\n", section.title);
     // The page has all of them.
     if section.entries.len() <= ENTRIES_MAX {
         for entry in &section.entries {

@@ -37,14 +37,19 @@ pub fn tests() -> Vec<Trial> {
     };
     let (calm, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("control"));
     let (claims, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("claims"));
+    let (ports, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("ports"));
     let mut tests: Vec<_> =
         planned.into_iter().map(|planned| test(planned, None, takes_long, &shared)).collect();
-    for abi in [Abi::I386, Abi::X86_64] {
-        for (name, trials) in [("control/{}/calm", &calm), ("claims/{}/shared", &claims)] {
+    for abi in Abi::ALL {
+        for (name, trials) in
+            [("control/{}/calm", &calm), ("claims/{}/shared", &claims), ("ports/{}/shared", &ports)]
+        {
             let of_abi = |planned: &&Planned| planned.trial.abi == abi;
             let trials: Vec<_> = trials.iter().filter(of_abi).cloned().collect();
-            let name = name.replace("{}", abi.kernel().name());
-            tests.push(captured(name, move || in_one_boot(&trials)));
+            if !trials.is_empty() {
+                let name = name.replace("{}", &abi.to_string());
+                tests.push(captured(name, move || in_one_boot(&trials)));
+            }
         }
     }
     for abi in Abi::ALL {
@@ -157,8 +162,13 @@ fn captured(name: String, body: impl FnOnce() -> anyhow::Result<()> + Send + 'st
 /// cell of each is enough for every change.
 fn takes_long(planned: &Planned) -> bool {
     let params = &planned.trial.params;
+    let is = |key: &str, value: &str| params.get(key).is_some_and(|found| found == value);
+    let many = match planned.experiment.name() {
+        "ports" => is("threads", "most"),
+        _ => params.contains_key("setting") && !is("setting", "defaults"),
+    };
     planned.trial.abi == Abi::X86_64
-        && params.get("setting").is_some_and(|setting| setting != "defaults")
+        && many
         && params.get("stack_bytes").is_some_and(|bytes| bytes != 2 << 20)
 }
 

@@ -10,6 +10,9 @@ use crate::report::Figure;
 /// Pixels, at which the text is as large as that around the figure.
 const SIZE: (u32, u32) = (760, 460);
 
+/// The upper end of the scale, which leaves room for the legend above 100 %.
+const TOP: f64 = 1.5;
+
 /// One batch of processes: a value for each number of threads, from 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curve {
@@ -60,19 +63,24 @@ fn plot(svg: &mut String, abi: &str, curves: &Curves) -> Result<(), Box<dyn std:
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(58)
-        .build_cartesian_2d(0.5..20.5, 0.0..1.0)?;
+        .build_cartesian_2d(0.5..20.5, 0.0..TOP)?;
     chart
         .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(RGBColor(220, 220, 220))
+        .disable_mesh()
         .x_desc("threads")
         .y_desc("share of processes with duplicates")
         .x_labels(20)
-        .y_labels(11)
+        .y_labels(15)
         .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("{:.0} %", y * 100.0))
+        .y_label_formatter(&|y| match *y {
+            y if y < 1.01 => format!("{:.0} %", y * 100.0),
+            _ => String::new(),
+        })
         .draw()?;
+    let grey = RGBColor(220, 220, 220);
+    let line = |tenth: u32| f64::from(tenth) / 10.0;
+    chart
+        .draw_series((1..=10).map(|y| PathElement::new([(0.5, line(y)), (20.5, line(y))], grey)))?;
     let thin = BLACK.stroke_width(1);
     let dashed = |points: Vec<Point>, dash: u32| {
         DashedLineSeries::new(points, dash, dash.max(4), BLACK.stroke_width(2))
@@ -104,7 +112,7 @@ fn plot(svg: &mut String, abi: &str, curves: &Curves) -> Result<(), Box<dyn std:
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)
         .legend_area_size(38)
-        .background_style(WHITE.mix(0.85))
+        .background_style(WHITE)
         .border_style(RGBColor(160, 160, 160))
         .label_font(("sans-serif", 13))
         .draw()?;

@@ -4,20 +4,17 @@
 use std::collections::BTreeMap;
 
 use nlrig_guest::ports::Formula;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::figure::{Curve, Curves, draw};
-use super::layout::by_the_paper;
+use super::chance::{curve, figure_4};
+use super::read::{Seen, columns, each, formula, param, text};
 use crate::abi::Abi;
 use crate::report::{Section, TrialReport};
 use crate::units::show_size;
 
-/// Threads of the paper's curve.
-const CURVE_THREADS: usize = 20;
-
 /// All tables that there are trials for.
 pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
-    let mut sections = Vec::new();
+    let mut sections = vec![claim()];
     for abi in Abi::ALL {
         sections.extend(figure_4(abi, trials));
     }
@@ -31,205 +28,26 @@ pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
     sections
 }
 
-fn param<'a>(trial: &'a TrialReport, key: &str) -> Option<&'a Value> {
-    trial.params.get(key)
-}
-
-fn text<'a>(trial: &'a TrialReport, key: &str) -> &'a str {
-    param(trial, key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn is(trial: &TrialReport, key: &str, value: impl Into<Value>) -> bool {
-    param(trial, key) == Some(&value.into())
-}
-
-fn formula(trial: &TrialReport) -> Option<Formula> {
-    Formula::from_name(text(trial, "formula"))
-}
-
-fn columns(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| name.to_string()).collect()
-}
-
-/// What was measured of binding by one formula.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    threads: u64,
-    first: Option<u64>,
-    collisions: u64,
-    distinct: u64,
-}
-
-impl Seen {
-    fn of(measured: &Map<String, Value>) -> Option<Seen> {
-        let number = |key: &str| measured.get(key).and_then(Value::as_u64);
-        Some(Seen {
-            threads: number("threads")?,
-            first: number("first_collision"),
-            collisions: number("collisions")?,
-            distinct: number("distinct")?,
-        })
-    }
-
-    fn trial(trial: &TrialReport) -> Option<Seen> {
-        Seen::of(trial.measured.as_ref()?)
-    }
-
-    fn share(self) -> String {
-        let percent = 100.0 * self.collisions as f64 / self.threads.max(1) as f64;
-        format!("{percent:.1} %")
-    }
-
-    fn first(self) -> String {
-        self.first.map_or("none".to_string(), |first| first.to_string())
-    }
-}
-
-/// Ten threads, each with what it computed.
-fn figure_4(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
-    let ten = |trial: &&&TrialReport| {
-        trial.abi == abi && text(trial, "setting").starts_with("n=10") && is(trial, "threads", 10)
-    };
-    let (with, without): (Vec<&TrialReport>, Vec<&TrialReport>) =
-        trials.iter().filter(ten).copied().partition(|trial| is(trial, "malloc", true));
-    let (without, with) = (without.first()?, with.first()?);
-    let listed = |trial: &TrialReport| {
-        trial.measured.as_ref()?.get("listed")?.as_array().map(|list| list.to_vec())
-    };
-    let (first, second) = (listed(without)?, listed(with)?);
-    let cells = |thread: &Value| {
-        let text = |key: &str| thread.get(key).and_then(Value::as_str).unwrap_or("-").to_string();
-        let bound = thread.get("bound").and_then(Value::as_bool).unwrap_or(false);
-        let answer = if bound { "bound" } else { "DUPLICATE, in use" };
-        [text("pthread_self"), text("port"), answer.to_string()]
-    };
-    let rows = first.iter().zip(&second).enumerate();
-    let rows: Vec<Vec<String>> = rows
-        .map(|(at, (plain, malloc))| {
-            std::iter::once((at + 1).to_string()).chain(cells(plain)).chain(cells(malloc)).collect()
-        })
-        .collect();
-    let failed = |trial: &TrialReport| Seen::trial(trial).map_or(0, |seen| seen.collisions);
-    let pid = |trial: &TrialReport| {
-        let pids =
-            trial.measured.as_ref().and_then(|measured| measured.get("pids")?.get(0)?.as_u64());
-        pids.map_or("-".to_string(), |pid| pid.to_string())
-    };
-    let words = format!(
-        "The paper shows ten threads, pthread_self() and nl_pid of each, duplicates among them, and \
-         concludes that the ports are random. Here are ten threads again: first of a process ({}) \
-         whose threads only hold a socket, then of one ({}) whose threads each call malloc once. \
-         Without malloc stacks lie side by side, {} apart, so the four bits that the shift leaves \
-         count down: {} of ten had a port in use. With malloc the C library puts an arena between \
-         stacks now and then, and the bits start again: {} of ten.",
-        pid(without),
-        pid(with),
-        step(without),
-        failed(without),
-        failed(with)
-    );
-    Some(Section {
-        title: format!("Figure 4 again: ten threads, pthread_self() << 16 | getpid() ({abi})"),
-        columns: columns(&[
-            "thread",
-            "pthread_self",
-            "nl_pid",
-            "bind",
-            "pthread_self, malloc",
-            "nl_pid, malloc",
-            "bind, malloc",
-        ]),
-        rows,
-        words,
+/// What is claimed, and how it is tried, for who has not read the paper.
+fn claim() -> Section {
+    Section {
+        title: "Ports that threads compute: the claim".to_string(),
+        words: "A netlink socket has an address, the port, a number of 32 bits that programs fill in as \
+                nl_pid. In a network namespace each port of a protocol is there once: who binds one \
+                that another socket has gets EADDRINUSE. Many programs bind their process id, which is \
+                one port for a whole process; threads that want a socket each need more. A formula \
+                printed in the Linux Journal in 2005, and widely copied, is pthread_self() << 16 | \
+                getpid(). Xiong, Ding and Luo (2017) say that it has duplicates, with a probability \
+                that grows with the number of threads by the birthday formula, and that \
+                pthread_self() >> 16 | getpid() << 16 has none in the whole system; their proof is two \
+                tables with 1449 threads in a 32-bit process and close to 32768 in a 64-bit one. Here \
+                threads say where they are before the first one binds. From that it is predicted which \
+                port each will have and which bind() the kernel will refuse, and a trial passes only \
+                if the kernel agrees for every thread, and if every thread with a port gets its own \
+                echo from the module and nobody else's."
+            .to_string(),
         ..Section::default()
-    })
-}
-
-/// How far stacks are apart, as the threads of a trial have it.
-fn step(trial: &TrialReport) -> String {
-    let step = trial.measured.as_ref().and_then(|map| map.get("address_step_bytes")?.as_u64());
-    step.map_or("-".to_string(), |bytes| format!("{} KiB", bytes >> 10))
-}
-
-/// The chance of a duplicate by the number of threads.
-fn curve(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
-    let batches = trials.iter().filter(|trial| trial.abi == abi);
-    let batches = batches.filter(|trial| {
-        trial.measured.as_ref().is_some_and(|measured| measured.contains_key("frequency"))
-    });
-    let (with, without): (Vec<&TrialReport>, Vec<&TrialReport>) =
-        batches.copied().partition(|trial| is(trial, "malloc", true));
-    if with.is_empty() && without.is_empty() {
-        return None;
     }
-    let values = |map: Option<&Map<String, Value>>, key: &str| -> Vec<f64> {
-        let list = map.and_then(|map| map.get(key)?.as_array());
-        list.map_or(Vec::new(), |list| list.iter().filter_map(Value::as_f64).collect())
-    };
-    let read = |trials: &[&TrialReport]| {
-        trials.first().map(|trial| Curve {
-            model: values(trial.predicted.as_ref(), "probability"),
-            measured: values(trial.measured.as_ref(), "frequency"),
-        })
-    };
-    let curves = Curves {
-        paper: (1..=CURVE_THREADS).map(by_the_paper).collect(),
-        plain: read(&without),
-        malloc: read(&with),
-    };
-    let percent = |values: Option<&Vec<f64>>, at: usize| {
-        let value = values.and_then(|values| values.get(at));
-        value.map_or("-".to_string(), |value| format!("{:.1} %", value * 100.0))
-    };
-    let rows = (0..CURVE_THREADS).map(|at| {
-        let of = |curve: &Option<Curve>| {
-            let curve = curve.as_ref();
-            [
-                percent(curve.map(|curve| &curve.model), at),
-                percent(curve.map(|curve| &curve.measured), at),
-            ]
-        };
-        let head = [(at + 1).to_string(), percent(Some(&curves.paper), at)];
-        head.into_iter().chain(of(&curves.plain)).chain(of(&curves.malloc)).collect()
-    });
-    let rows = rows.collect();
-    let processes = |trials: &[&TrialReport]| {
-        let of = |trial: &&TrialReport| trial.measured.as_ref()?.get("processes")?.as_u64();
-        trials.first().and_then(of).unwrap_or(0)
-    };
-    let stack =
-        without.first().or(with.first()).and_then(|trial| param(trial, "stack_bytes")?.as_u64());
-    let ten = |curve: &Option<Curve>| percent(curve.as_ref().map(|curve| &curve.measured), 9);
-    let words = format!(
-        "The paper takes the four bits for random and gives 1 - 15!/((16-n)! 16^(n-1)), \"about 85 %\" \
-         for ten threads; its own formula gives {} there. Measured in {} processes without malloc and \
-         {} with it, stacks of {}: ten threads have duplicates in {} without malloc and {} with it. \
-         The model has no free parameter: it is the kernel's search for holes and the C library's \
-         arenas, counted over all places that randomisation can choose. In every single process all \
-         threads were exactly where it has them. From the seventeenth thread on there are always \
-         duplicates, because the formula has only sixteen values; so much of the paper is right.",
-        percent(Some(&curves.paper), 9),
-        processes(&without),
-        processes(&with),
-        stack.map_or("-".to_string(), show_size),
-        ten(&curves.plain),
-        ten(&curves.malloc),
-    );
-    Some(Section {
-        title: format!("How likely a duplicate is by pthread_self() << 16 | getpid() ({abi})"),
-        columns: columns(&[
-            "threads",
-            "the paper's formula",
-            "no malloc: model",
-            "no malloc: measured",
-            "malloc: model",
-            "malloc: measured",
-        ]),
-        rows,
-        words,
-        figure: draw(&abi.to_string(), &curves).ok(),
-        ..Section::default()
-    })
 }
 
 /// All formulas by ABI, with a thousand threads.
@@ -369,25 +187,21 @@ fn apart(trials: &[&TrialReport]) -> String {
 
 /// How many of as many threads as there can be have a port of their own.
 fn table_4(trials: &[&TrialReport]) -> Option<Section> {
-    let each: Vec<_> = trials.iter().filter(|trial| text(trial, "formula") == "each").collect();
-    let by_name = |trial: &TrialReport, formula: Formula| {
-        let measured = trial.measured.as_ref()?.get("by_formula")?.get(formula.name())?;
-        Seen::of(measured.as_object()?)
-    };
+    let many: Vec<_> = trials.iter().filter(|trial| text(trial, "formula") == "each").collect();
     let row = |trial: &&&TrialReport| {
         let stack =
             param(trial, "stack_bytes").and_then(Value::as_u64).map_or("-".into(), show_size);
         let threads = trial.measured.as_ref().and_then(|map| map.get("threads")?.as_u64())?;
         let cells = Formula::ALL.map(|formula| {
-            by_name(trial, formula).map_or("-".to_string(), |seen| seen.distinct.to_string())
+            each(trial, formula).map_or("-".to_string(), |seen| seen.distinct.to_string())
         });
         Some([trial.abi.to_string(), stack, threads.to_string()].into_iter().chain(cells).collect())
     };
-    let rows: Vec<Vec<String>> = each.iter().filter_map(row).collect();
+    let rows: Vec<Vec<String>> = many.iter().filter_map(row).collect();
     if rows.is_empty() {
         return None;
     }
-    let paper: Vec<_> = each.iter().filter_map(|trial| by_name(trial, Formula::Paper)).collect();
+    let paper: Vec<_> = many.iter().filter_map(|trial| each(trial, Formula::Paper)).collect();
     let lost = paper.iter().filter(|seen| seen.collisions > 0).count();
     let firsts: Vec<_> = paper.iter().filter_map(|seen| seen.first).collect();
     let first = match (firsts.iter().min(), firsts.iter().max()) {
@@ -425,13 +239,11 @@ fn advice(trials: &[&TrialReport]) -> Option<Section> {
         *duplicates += u64::from(seen.collisions > 0);
     };
     for trial in trials {
-        let Some(measured) = trial.measured.as_ref() else { continue };
-        match (formula(trial), Seen::of(measured)) {
+        match (formula(trial), Seen::trial(trial)) {
             (Some(formula), Some(seen)) => count(formula, seen),
             _ => {
                 for formula in Formula::ALL {
-                    let of = |map: &Value| Seen::of(map.get(formula.name())?.as_object()?);
-                    if let Some(seen) = measured.get("by_formula").and_then(of) {
+                    if let Some(seen) = each(trial, formula) {
                         count(formula, seen);
                     }
                 }
@@ -452,14 +264,36 @@ fn advice(trials: &[&TrialReport]) -> Option<Section> {
         title: "What to bind".to_string(),
         columns: columns(&["formula", "trials with duplicates", "why, or where it ends"]),
         rows,
-        words: "Bind port 0 and read back with getsockname() what the kernel chose; where a library \
-                asks for a port of your own, give it gettid() if a thread has one socket and nothing \
-                else in the network namespace binds process ids of another pid namespace. No formula of \
-                an address can promise what the kernel's own table checks anyway, and none of those \
-                here does on 64 bits."
-            .to_string(),
+        words: conclusion(trials),
         ..Section::default()
     })
+}
+
+/// How the paper's formula fared, by word size, and what to do.
+fn conclusion(trials: &[&TrialReport]) -> String {
+    let count = |abi: Abi| {
+        let of = trials.iter().filter(|trial| trial.abi == abi);
+        let seen = of.filter_map(|trial| match formula(trial) {
+            Some(Formula::Paper) => Seen::trial(trial),
+            None => each(trial, Formula::Paper),
+            _ => None,
+        });
+        let seen: Vec<_> = seen.collect();
+        let failed = seen.iter().filter(|seen| seen.collisions > 0).count();
+        (!seen.is_empty()).then(|| format!("in {failed} of {} trials on {abi}", seen.len()))
+    };
+    let counts: Vec<_> = Abi::ALL.into_iter().filter_map(count).collect();
+    format!(
+        "The thesis is half right. The Linux Journal's formula does have duplicates, but for another \
+         reason than chance: it has sixteen values, and what decides is where the C library and the \
+         kernel put stacks. The paper's formula had duplicates {}. On 32 bits it is a splice of two \
+         halves that do not touch, as long as stacks are 64 KiB apart and process ids have 16 bits; \
+         on 64 bits it is not. What to do: bind port 0, and ask getsockname() what the kernel chose. \
+         The kernel looks into its table before it gives a port; whoever computes one can only hope. \
+         Where an interface wants a number, gettid() is one that no other thread of the same pid \
+         namespace has, for one socket a thread.",
+        counts.join(", ")
+    )
 }
 
 fn why(formula: Formula) -> &'static str {

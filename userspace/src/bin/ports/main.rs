@@ -12,12 +12,11 @@ mod formula;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::FromRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::fcntl::{FcntlArg, FdFlag};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use nlrig_guest::birth::Birth;
@@ -159,23 +158,6 @@ fn itself(options: &Options) -> Command {
     command
 }
 
-/// A copy of this program in memory: to execute it a thousand times from a share
-/// takes minutes. Our children inherit it.
-fn in_memory() -> io::Result<File> {
-    // SAFETY: the name is a C string, and the descriptor is new.
-    let mut copy = unsafe {
-        match libc::memfd_create(c"ports".as_ptr(), libc::MFD_CLOEXEC) {
-            -1 => return Err(io::Error::last_os_error()),
-            fd => File::from_raw_fd(fd),
-        }
-    };
-    io::copy(&mut File::open(SELF)?, &mut copy)?;
-    // The kernel executes nothing that is open for writing.
-    let copy = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?;
-    nix::fcntl::fcntl(&copy, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    Ok(copy)
-}
-
 /// Has a child with this process id become the command, and waits for it.
 fn be_born_as(pid: u32, command: &mut Command) -> io::Result<()> {
     match (Birth { id: Some(pid), ..Birth::default() }).fork()? {
@@ -293,9 +275,7 @@ impl Reporter<'_> {
         let threads = self.options.plan.threads;
         self.tell(&Report::Batch { processes, threads, processors: processors as u32 })?;
         let one = Options { batch: None, one_of_batch: true, ..self.options.clone() };
-        let program = in_memory()?;
-        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-        command.args(one.to_args());
+        let mut command = itself(&one);
         let mut alive = VecDeque::new();
         for number in 1..=processes {
             alive.push_back((number, command.spawn()?));
