@@ -23,7 +23,7 @@ const BY_RLIMIT_MIN_BYTES: u64 = 256 << 10;
 const MOST: u32 = 60_000;
 /// What a thread allocates, if it does: less than the least that matters.
 const MALLOC_BYTES: u32 = 64;
-/// Processes of a batch, and threads of each: the paper's curve ends at 17.
+/// Processes of a batch, and threads of each: by 17 there are duplicates for sure.
 const BATCH: u32 = 1000;
 const BATCH_THREADS: u32 = 20;
 
@@ -130,16 +130,14 @@ pub fn trials(ask: &Ask) -> Result<Vec<Trial>> {
 fn named(abi: Abi) -> Vec<Setting> {
     use Formula::{LinuxJournal, Paper, PaperMasked};
     let one = |name: &str, formula, threads| Setting::new(name, What::One(formula), threads);
-    let both = |settings: &mut Vec<Setting>, setting: Setting| {
-        let name = format!("{}/malloc", setting.name);
-        settings.extend([setting.clone(), Setting { name, malloc: true, ..setting }]);
-    };
     let mut settings = Vec::new();
     // The table of formulas.
     let each = |formula| Setting { stack_bytes: 2 << 20, ..one("n=1000", formula, 1000) };
     settings.extend(Formula::ALL.map(each));
     // Figure 4.
-    both(&mut settings, one("n=10", LinuxJournal, 10));
+    let ten = one("n=10", LinuxJournal, 10);
+    settings.push(ten.clone());
+    settings.push(Setting { name: "n=10/malloc".into(), malloc: true, ..ten });
     // Two processes with their stacks at the same places.
     let two = Setting { processes: Processes::Two, ..one("two-processes", Paper, 10) };
     settings.push(Setting {
@@ -147,11 +145,18 @@ fn named(abi: Abi) -> Vec<Setting> {
         aslr: Aslr::Off,
         ..two.clone()
     });
+    // The curve. Without malloc all processes are alike.
+    let curve = |name: &str, count, malloc| Setting {
+        malloc,
+        processes: Processes::Batch(count),
+        ..one(name, LinuxJournal, BATCH_THREADS)
+    };
+    settings.push(curve("processes=250", BATCH / 4, false));
+    settings.push(curve("processes=1000/malloc", BATCH, true));
     if abi == Abi::Ia32 {
         settings.push(Setting { stack_bytes: 2 << 20, ..one("most", Paper, MOST) });
         return settings;
     }
-    settings.push(one("n=17", LinuxJournal, 17));
     // With its guard each stack is a multiple of 64 KiB.
     settings.push(Setting {
         stack_bytes: (8 << 20) - 4096,
@@ -159,28 +164,12 @@ fn named(abi: Abi) -> Vec<Setting> {
     });
     settings.push(Setting { stack_bytes: 32 << 10, ..one("stack=32K", Paper, 16) });
     settings.push(Setting { ends: true, ..one("started-again", LinuxJournal, 10) });
-    // The curve.
-    both(
-        &mut settings,
-        Setting {
-            processes: Processes::Batch(BATCH),
-            ..one("processes=1000", LinuxJournal, BATCH_THREADS)
-        },
-    );
     if abi == Abi::I386 {
         settings.push(Setting { stack_bytes: 2 << 20, ..one("most", Paper, MOST) });
         return settings;
     }
-    settings.push(one("n=16", LinuxJournal, 16));
+    settings.extend([16, 17].map(|n| one(&format!("n={n}"), LinuxJournal, n)));
     settings.push(two.clone());
-    settings.push(Setting {
-        aslr: Aslr::Off,
-        ..Setting {
-            what: What::One(LinuxJournal),
-            name: "two-processes/aslr=off".into(),
-            ..two.clone()
-        }
-    });
     // Process ids of one bit, and of twelve.
     for pid in [1024, 4095] {
         let setting = one(&format!("pid={pid}"), Paper, 5000);
