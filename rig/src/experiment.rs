@@ -160,6 +160,8 @@ pub struct Trial {
     pub alone: bool,
     /// Further words for the guest's kernel.
     pub boot: &'static str,
+    /// The flavour of the guest's kernel; the run's if absent.
+    pub flavour: Option<&'static str>,
     /// What goes wrong on purpose; only controls set it.
     pub fault: Option<Fault>,
     /// What others have published.
@@ -169,7 +171,10 @@ pub struct Trial {
 impl Trial {
     /// Whether both can run in one machine, one after the other.
     pub fn shares_a_boot_with(&self, other: &Trial) -> bool {
-        let machine = |trial: &Trial| (trial.abi, trial.cpus, trial.memory_bytes, trial.boot);
+        let machine = |trial: &Trial| {
+            let Trial { abi, cpus, memory_bytes, boot, flavour, .. } = *trial;
+            (abi, cpus, memory_bytes, boot, flavour)
+        };
         let harmless = |trial: &Trial| {
             let changes_nothing = trial.fault.is_none() && trial.job.sysctls.is_empty();
             !trial.alone && trial.desk.is_none() && changes_nothing

@@ -170,7 +170,7 @@ fn judge(planned: &Planned, limit: Option<&str>, shared: &Shared) -> anyhow::Res
             Some(run) => run,
             None => shared.insert(begin()?),
         };
-        (run.stage.clone(), run.built(planned.trial.abi)?)
+        (run.stage.clone(), run.built(&planned.trial)?)
     };
     let trial = Worker::new(&stage).trial(planned, &built, false)?;
     check(&trial, &stage.folder(&planned.trial))?;
