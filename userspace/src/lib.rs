@@ -5,6 +5,7 @@
 //! them: [`protocol`], the words host and guest exchange; [`look`], what a
 //! workload sees of its own limits; [`maps`] and [`pids`], the parts of that
 //! which need arithmetic on both sides; [`netlink`], one echo with the module;
+//! [`workers`], threads that hold a socket each;
 //! [`uapi`], the module's numbers; [`kmemleak`], the kernel's search for lost memory.
 
 pub mod kmemleak;
@@ -13,6 +14,7 @@ pub mod maps;
 pub mod netlink;
 pub mod pids;
 pub mod protocol;
+pub mod workers;
 
 /// The numbers of `module/uapi/nlrig.h`, read from it at build time.
 pub mod uapi {
