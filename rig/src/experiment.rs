@@ -6,6 +6,7 @@
 
 mod claims;
 mod control;
+mod hunt;
 mod module;
 mod smoke;
 mod threads;
@@ -25,8 +26,14 @@ use crate::say::brief;
 use crate::usage;
 
 /// Every experiment, in the order in which they run.
-pub const ALL: &[&dyn Experiment] =
-    &[&smoke::Smoke, &threads::Threads, &claims::Claims, &control::Control, &module::Module];
+pub const ALL: &[&dyn Experiment] = &[
+    &smoke::Smoke,
+    &threads::Threads,
+    &claims::Claims,
+    &control::Control,
+    &module::Module,
+    &hunt::Hunt,
+];
 
 /// One experiment.
 pub trait Experiment: Sync {

@@ -5,9 +5,10 @@
 //! them: [`protocol`], the words host and guest exchange; [`look`], what a
 //! workload sees of its own limits; [`maps`] and [`pids`], the parts of that
 //! which need arithmetic on both sides; [`netlink`], one echo with the module;
-//! [`workers`], threads that hold a socket each;
+//! [`workers`], threads that hold a socket each; [`hunt`], the words of that workload;
 //! [`uapi`], the module's numbers; [`kmemleak`], the kernel's search for lost memory.
 
+pub mod hunt;
 pub mod kmemleak;
 pub mod look;
 pub mod maps;
