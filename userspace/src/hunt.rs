@@ -24,6 +24,9 @@ pub struct Setup {
     /// RLIMIT_AS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_space_bytes: Option<u64>,
+    /// RLIMIT_NPROC, which binds all users but root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nproc: Option<u64>,
     /// How the kernel lays out the address space.
     #[serde(default)]
     pub layout: Layout,

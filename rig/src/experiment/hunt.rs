@@ -89,6 +89,8 @@ impl Experiment for Hunt {
             return Err(usage!("--set candidate={only}: there is none; `list` shows them"));
         }
         known.retain(|candidate| ask.abis.contains(&candidate.abi));
+        // Those that share a guest have to be neighbours.
+        known.sort_by_key(|candidate| (candidate.abi, !candidate.machine.is_common()));
         if known.is_empty() {
             return Err(usage!("--abi: the hunt is for 32-bit programs; give i386, ia32 or both"));
         }

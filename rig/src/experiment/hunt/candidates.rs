@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use nlrig_guest::hunt::{Guard, Layout, Setup};
 use nlrig_guest::protocol::Aslr;
 
+use super::fit;
 use crate::abi::Abi;
 
 /// One set-up that may be the paper's.
@@ -19,6 +20,8 @@ pub struct Candidate {
     /// The number in it that was searched for until it fitted best: one that no
     /// source gives.
     pub free: Option<&'static str>,
+    /// What speaks against it before anything is counted.
+    pub doubt: Option<&'static str>,
     /// What the program sets for itself.
     pub setup: Setup,
     /// The kind of program and of kernel.
@@ -52,7 +55,7 @@ pub struct Machine {
 impl Machine {
     /// Whether it is a machine like that of most candidates.
     pub fn is_common(&self) -> bool {
-        *self == Machine::default()
+        Machine { user: None, ..*self } == Machine::default()
     }
 }
 
@@ -82,7 +85,7 @@ pub static CANDIDATES: LazyLock<Vec<Candidate>> = LazyLock::new(|| {
 /// A candidate in the common machine.
 fn one(name: &'static str, stands_for: &'static str, how: How, setup: Setup) -> Candidate {
     let machine = Machine::default();
-    Candidate { name, stands_for, how, free: None, setup, abi: Abi::I386, machine }
+    Candidate { name, stands_for, how, free: None, doubt: None, setup, abi: Abi::I386, machine }
 }
 
 const NOTHING: Setup = Setup {
@@ -90,6 +93,7 @@ const NOTHING: Setup = Setup {
     arenas_max: None,
     mapped_bytes: None,
     address_space_bytes: None,
+    nproc: None,
     layout: Layout::Default,
     aslr: Aslr::On,
     guard: Guard::Outside,
@@ -140,10 +144,10 @@ fn plain() -> Vec<Candidate> {
         Candidate {
             free: Some(WHOLE),
             ..one(
-                "mapped-160M",
+                "mapped-158M",
                 "a large program: many libraries, a large heap or a file mapped as a whole",
-                Emulated("160 MiB are mapped beforehand"),
-                Setup { mapped_bytes: Some(160 << 20), ..NOTHING },
+                Emulated("158 MiB are mapped beforehand"),
+                Setup { mapped_bytes: Some(158 << 20), ..NOTHING },
             )
         },
         one(
@@ -155,10 +159,10 @@ fn plain() -> Vec<Candidate> {
         Candidate {
             free: Some("the limit"),
             ..one(
-                "as-2907M",
+                "as-2909M",
                 "`ulimit -v` with just the number that it takes",
                 Real,
-                Setup { address_space_bytes: Some(2907 << 20), ..NOTHING },
+                Setup { address_space_bytes: Some(2909 << 20), ..NOTHING },
             )
         },
     ]
@@ -167,18 +171,15 @@ fn plain() -> Vec<Candidate> {
 /// A malloc in each thread, kept: the paper's listing has one, of a size that it
 /// does not print.
 fn malloc() -> Vec<Candidate> {
-    const SIZES: [(&str, u64); 12] = [
+    const SIZES: [(&str, u64); 9] = [
         ("malloc-16K", 16),
         ("malloc-32K", 32),
         ("malloc-48K", 48),
-        ("malloc-56K", 56),
+        ("malloc-60K", 60),
+        ("malloc-62K", 62),
         ("malloc-64K", 64),
         ("malloc-72K", 72),
-        ("malloc-80K", 80),
-        ("malloc-88K", 88),
         ("malloc-96K", 96),
-        ("malloc-100K", 100),
-        ("malloc-112K", 112),
         ("malloc-128K", 128),
     ];
     let mut all = vec![one(
@@ -200,71 +201,103 @@ fn malloc() -> Vec<Candidate> {
     all
 }
 
-/// A small malloc in each thread, on machines of other sizes.
+/// A malloc in each thread, on machines of other sizes and in larger programs.
 fn arenas() -> Vec<Candidate> {
-    [("arenas-1-cpu", 1), ("arenas-2-cpus", 2), ("arenas-4-cpus", 4), ("arenas-8-cpus", 8)]
-        .map(|(name, cpus)| {
-            one(
-                name,
-                "the paper's listing on a machine with so many processors: malloc has two arenas of \
-                 1 MiB for each",
-                How::Emulated("the number of arenas is set by M_ARENA_MAX"),
-                Setup {
-                    malloc_bytes: Some(TUTORIAL_BYTES),
-                    arenas_max: Some(2 * cpus),
-                    ..NOTHING
-                },
-            )
-        })
-        .to_vec()
+    const HOW: How = How::Emulated("the number of arenas is set by M_ARENA_MAX");
+    let on = |name, cpus: i32, bytes| {
+        one(
+            name,
+            "the paper's listing on a machine with so many processors: malloc has two arenas of 1 MiB \
+             for each (the common machine has two processors)",
+            HOW,
+            Setup { malloc_bytes: Some(bytes), arenas_max: Some(2 * cpus), ..NOTHING },
+        )
+    };
+    let searched = |candidate| Candidate { free: Some(MALLOC), ..candidate };
+    vec![
+        on("arenas-1-cpu", 1, TUTORIAL_BYTES),
+        on("arenas-4-cpus", 4, TUTORIAL_BYTES),
+        on("arenas-8-cpus", 8, TUTORIAL_BYTES),
+        searched(on("malloc-64K-1-cpu", 1, 64 << 10)),
+        searched(on("malloc-62K-8-cpus", 8, 62 << 10)),
+        searched(one(
+            "malloc-62K-libraries",
+            "the paper's listing with a larger MAX_PAYLOAD, in a dynamic program",
+            How::Emulated("as much is mapped beforehand as its libraries take"),
+            Setup { malloc_bytes: Some(62 << 10), mapped_bytes: Some(LIBRARIES_BYTES), ..NOTHING },
+        )),
+    ]
 }
 
 /// A kernel that never looks above the point where its search begins.
 fn top_down() -> Vec<Candidate> {
     const HOW: How = How::Emulated("what is above the point where the search begins is taken");
-    const GAP: u64 = 8 << 20;
-    let with_cpus = |name, cpus: i32, bytes| {
-        one(
+    const GAP_BYTES: u64 = 8 << 20;
+    let candidate = |name, stands_for, setup| Candidate {
+        doubt: Some("no kernel is known that lacks the second search, 3.12 does not"),
+        ..one(name, stands_for, HOW, Setup { layout: Layout::TopDownOnly, ..setup })
+    };
+    let on = |name, cpus: i32, mapped_bytes| {
+        candidate(
             name,
             "the same, and the paper's listing on so many processors",
-            HOW,
             Setup {
-                layout: Layout::TopDownOnly,
-                malloc_bytes: Some(bytes),
+                malloc_bytes: Some(TUTORIAL_BYTES),
                 arenas_max: Some(2 * cpus),
+                mapped_bytes,
                 ..NOTHING
             },
         )
     };
     vec![
-        one(
+        candidate(
             "top-down-only",
-            "a kernel without the second search, from the bottom up, that finds the hole above: \
-             none that we know of, Linux had it long before 3.12",
-            HOW,
-            Setup { layout: Layout::TopDownOnly, ..NOTHING },
+            "a kernel without the second search, from the bottom up, that finds the hole above",
+            NOTHING,
         ),
-        one(
+        candidate(
             "top-down-only-3.12",
             "the same, with 136 MiB above as 3.12 leaves them, not 128",
-            HOW,
-            Setup { layout: Layout::TopDownOnly, mapped_bytes: Some(GAP), ..NOTHING },
+            Setup { mapped_bytes: Some(GAP_BYTES), ..NOTHING },
         ),
-        with_cpus("top-down-only-1-cpu", 1, TUTORIAL_BYTES),
-        with_cpus("top-down-only-2-cpus", 2, TUTORIAL_BYTES),
-        with_cpus("top-down-only-4-cpus", 4, TUTORIAL_BYTES),
-        with_cpus("top-down-only-8-cpus", 8, TUTORIAL_BYTES),
+        on("top-down-only-4-cpus", 4, None),
+        on("top-down-only-8-cpus", 8, None),
+        on("top-down-only-8-cpus-libraries", 8, Some(LIBRARIES_BYTES)),
+        on("top-down-only-3.12-4-cpus-libraries", 4, Some(GAP_BYTES + LIBRARIES_BYTES)),
+        on("top-down-only-3.12-8-cpus", 8, Some(GAP_BYTES)),
     ]
 }
 
-/// Machines that are not like the common one.
+/// Limits on tasks, and machines that are not like the common one.
 fn machines() -> Vec<Candidate> {
     use How::Real;
     let listing = Setup { malloc_bytes: Some(TUTORIAL_BYTES), ..NOTHING };
     let cpus = |cpus| Machine { cpus: Some(cpus), ..Machine::default() };
-    let memory =
-        |mib: u64, user| Machine { memory_bytes: Some(mib << 20), user, ..Machine::default() };
+    let memory = |mib: u64| Machine { memory_bytes: Some(mib << 20), ..Machine::default() };
     vec![
+        Candidate {
+            machine: Machine { user: Some(1000), ..Machine::default() },
+            free: Some("the limit"),
+            ..one(
+                "nproc-1451",
+                "an ordinary user with a limit on tasks, as `ulimit -u` sets it, or a small machine \
+                 with a desktop on it leaves it: RLIMIT_NPROC is half of threads-max, which is memory \
+                 over 64 KiB",
+                Real,
+                Setup { nproc: Some(fit::PAPER + 2), ..NOTHING },
+            )
+        },
+        Candidate {
+            machine: memory(100),
+            free: Some("the memory"),
+            ..one(
+                "memory-100M",
+                "a very small machine: kernel.threads-max is memory over 64 KiB, and ends the small \
+                 stacks before the address space does",
+                Real,
+                NOTHING,
+            )
+        },
         Candidate {
             machine: cpus(8),
             ..one(
@@ -272,27 +305,6 @@ fn machines() -> Vec<Candidate> {
                 "the paper's listing on eight real processors: whether M_ARENA_MAX stands for them",
                 Real,
                 listing,
-            )
-        },
-        Candidate {
-            machine: memory(96, None),
-            free: Some("the memory"),
-            ..one(
-                "memory-96M",
-                "a very small machine: kernel.threads-max is memory over 64 KiB, and ends the \
-                 small stacks before the address space does",
-                Real,
-                NOTHING,
-            )
-        },
-        Candidate {
-            machine: memory(192, Some(1000)),
-            free: Some("the memory"),
-            ..one(
-                "memory-192M-user",
-                "a small machine and an ordinary user: RLIMIT_NPROC is half of threads-max",
-                Real,
-                NOTHING,
             )
         },
     ]

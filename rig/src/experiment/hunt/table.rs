@@ -104,6 +104,7 @@ fn entry(one: &Ranked<'_>) -> Entry {
             How::Emulated(how) => format!("emulated: {how}"),
         },
     ));
+    fields.extend(one.candidate.doubt.map(|doubt| ("doubt", doubt.to_string())));
     fields.push(("kind", format!("{}, flavour {}", one.trial.abi, one.trial.flavour)));
     let measured = |key: &str| one.trial.measured.as_ref()?.get(key);
     let by_size = |key: &str, show: fn(&Value) -> String| {
@@ -179,6 +180,10 @@ fn starts(ranked: &[Ranked<'_>]) -> String {
     }
 }
 
+/// So few threads off, and a small thing more or less in the address space might
+/// make a fit of it.
+const NEAR: i64 = 5;
+
 /// What speaks against those that do not fit.
 fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
     let names = |which: &dyn Fn(&Ranked<'_>) -> bool| {
@@ -192,9 +197,12 @@ fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
         one.fit.distance == Some(0) && matches!(one.fit.finding, Finding::Refuted(_))
     };
     let incomplete = |one: &Ranked<'_>| one.fit.finding == Finding::Incomplete;
+    let near =
+        |one: &Ranked<'_>| one.fit.distance.is_some_and(|far| (1..=NEAR).contains(&far.abs()));
     [
         names(&|one| misses(one, true)).map(|names| format!("Too many at 2M: {names}.")),
         names(&|one| misses(one, false)).map(|names| format!("Too few at 2M: {names}.")),
+        names(&near).map(|names| format!("Of these, within {NEAR} threads of it: {names}.")),
         names(&only_elsewhere).map(|names| {
             format!(
                 "{PAPER} at 2M, but farther from theory at another size than it may be: {names}."
@@ -205,6 +213,22 @@ fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// What speaks against those that fit.
+fn doubts(fitting: &[&Ranked<'_>]) -> String {
+    let mut doubts: Vec<_> = fitting.iter().filter_map(|one| one.candidate.doubt).collect();
+    doubts.sort_unstable();
+    doubts.dedup();
+    let emulated = fitting.iter().all(|one| one.candidate.how != How::Real);
+    let mut words = String::new();
+    if emulated {
+        words.push_str(" That is emulated: it would explain 1449 if such a system was used.");
+    }
+    if !doubts.is_empty() {
+        words.push_str(&format!(" Against it speaks that {}.", doubts.join("; ")));
+    }
+    words
 }
 
 /// Whether one explains it.
@@ -223,11 +247,7 @@ fn verdict(ranked: &[Ranked<'_>]) -> String {
         some => words.push(format!(
             "Without any number searched for it fits: {}.{}",
             names(some),
-            if some.iter().any(|one| one.candidate.how != How::Real) {
-                " Where that is emulated, it would explain 1449 if such a system was used."
-            } else {
-                ""
-            }
+            doubts(some)
         )),
     }
     if !free.is_empty() {

@@ -62,6 +62,9 @@ fn prepare(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
     if let Some(bytes) = setup.address_space_bytes {
         soft_limit(Resource::RLIMIT_AS, bytes)?;
     }
+    if let Some(tasks) = setup.nproc {
+        soft_limit(Resource::RLIMIT_NPROC, tasks)?;
+    }
     let layout = match setup.layout {
         Layout::Default | Layout::TopDownOnly => 0,
         Layout::BottomUp => libc::ADDR_COMPAT_LAYOUT,
@@ -73,8 +76,8 @@ fn prepare(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
     if before < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn soft_limit(resource: Resource, bytes: u64) -> io::Result<()> {
+fn soft_limit(resource: Resource, value: u64) -> io::Result<()> {
     let (_, hard) = getrlimit(resource)?;
-    let soft = rlim_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let soft = rlim_t::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     Ok(setrlimit(resource, soft, hard)?)
 }
