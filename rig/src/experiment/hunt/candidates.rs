@@ -234,7 +234,10 @@ fn top_down() -> Vec<Candidate> {
     const HOW: How = How::Emulated("what is above the point where the search begins is taken");
     const GAP_BYTES: u64 = 8 << 20;
     let candidate = |name, stands_for, setup| Candidate {
-        doubt: Some("no kernel is known that lacks the second search, 3.12 does not"),
+        doubt: Some(
+            "3.12, the kernel that the paper names, has the second search; only early 2.6 kernels had \
+             none",
+        ),
         ..one(name, stands_for, HOW, Setup { layout: Layout::TopDownOnly, ..setup })
     };
     let on = |name, cpus: i32, mapped_bytes| {
@@ -252,7 +255,8 @@ fn top_down() -> Vec<Candidate> {
     vec![
         candidate(
             "top-down-only",
-            "a kernel without the second search, from the bottom up, that finds the hole above",
+            "a kernel without the second search, from the bottom up, that finds the hole above: an early \
+             2.6",
             NOTHING,
         ),
         candidate(
@@ -288,10 +292,10 @@ fn machines() -> Vec<Candidate> {
             )
         },
         Candidate {
-            machine: memory(100),
+            machine: memory(101),
             free: Some("the memory"),
             ..one(
-                "memory-100M",
+                "memory-101M",
                 "a very small machine: kernel.threads-max is memory over 64 KiB, and ends the small \
                  stacks before the address space does",
                 Real,

@@ -219,7 +219,7 @@ fn a_fit_that_is_emulated_says_what_speaks_against_it() {
     ]);
     for words in [
         "Without any number searched for it fits: top-down-only-8-cpus. That is emulated",
-        "Against it speaks that no kernel is known",
+        "Against it speaks that 3.12",
         "Of these, within 5 threads of it: malloc-64K.",
     ] {
         assert!(section.words.contains(words), "{words}: {}", section.words);
