@@ -28,8 +28,9 @@ pub struct Workshop {
     /// The source of the module that guests load.
     pub module: PathBuf,
     kernels: Builder,
-    built_kernels: BTreeMap<Arch, Kernel>,
-    built_modules: BTreeMap<Arch, Module>,
+    /// By architecture and flavour, as the modules.
+    built_kernels: BTreeMap<(Arch, String), Kernel>,
+    built_modules: BTreeMap<(Arch, String), Module>,
     built_programs: BTreeMap<Arch, Programs>,
 }
 
@@ -78,11 +79,12 @@ impl Workshop {
     /// # Errors
     /// See [`Builder::build`].
     pub fn kernel(&mut self, arch: Arch) -> Result<Kernel> {
-        if let Some(kernel) = self.built_kernels.get(&arch) {
+        let key = (arch, self.kernels.flavour.clone());
+        if let Some(kernel) = self.built_kernels.get(&key) {
             return Ok(kernel.clone());
         }
         let kernel = self.kernels.build(arch)?;
-        self.built_kernels.insert(arch, kernel.clone());
+        self.built_kernels.insert(key, kernel.clone());
         Ok(kernel)
     }
 
@@ -91,12 +93,13 @@ impl Workshop {
     /// # Errors
     /// See [`module::build`].
     pub fn module(&mut self, arch: Arch) -> Result<Module> {
-        if let Some(module) = self.built_modules.get(&arch) {
+        let key = (arch, self.kernels.flavour.clone());
+        if let Some(module) = self.built_modules.get(&key) {
             return Ok(module.clone());
         }
         let kernel = self.kernel(arch)?;
         let module = module::build(&self.cache, &kernel, &self.module, self.kernels.jobs)?;
-        self.built_modules.insert(arch, module.clone());
+        self.built_modules.insert(key, module.clone());
         Ok(module)
     }
 
@@ -122,6 +125,17 @@ impl Workshop {
         let kernel = self.kernel(abi.kernel())?;
         let image = self.image(abi, mounts)?;
         Ok(Built { abi, kernel, image })
+    }
+
+    /// As [`Workshop::build`], but with a kernel of this flavour.
+    ///
+    /// # Errors
+    /// See [`Workshop::build`].
+    pub fn build_flavour(&mut self, abi: Abi, flavour: &str) -> Result<Built> {
+        let own = std::mem::replace(&mut self.kernels.flavour, flavour.to_string());
+        let built = self.build(abi, &[]);
+        self.kernels.flavour = own;
+        built
     }
 
     /// What guests of one ABI boot.

@@ -6,6 +6,7 @@
 
 mod claims;
 mod control;
+mod hunt;
 mod module;
 mod ports;
 mod smoke;
@@ -33,6 +34,7 @@ pub const ALL: &[&dyn Experiment] = &[
     &claims::Claims,
     &control::Control,
     &module::Module,
+    &hunt::Hunt,
 ];
 
 /// One experiment.
@@ -167,6 +169,8 @@ pub struct Trial {
     pub alone: bool,
     /// Further words for the guest's kernel.
     pub boot: &'static str,
+    /// The flavour of the guest's kernel; the run's if absent.
+    pub flavour: Option<&'static str>,
     /// What goes wrong on purpose; only controls set it.
     pub fault: Option<Fault>,
     /// What others have published.
@@ -176,7 +180,10 @@ pub struct Trial {
 impl Trial {
     /// Whether both can run in one machine, one after the other.
     pub fn shares_a_boot_with(&self, other: &Trial) -> bool {
-        let machine = |trial: &Trial| (trial.abi, trial.cpus, trial.memory_bytes, trial.boot);
+        let machine = |trial: &Trial| {
+            let Trial { abi, cpus, memory_bytes, boot, flavour, .. } = *trial;
+            (abi, cpus, memory_bytes, boot, flavour)
+        };
         let harmless = |trial: &Trial| {
             let changes_nothing = trial.fault.is_none() && trial.job.sysctls.is_empty();
             !trial.alone && trial.desk.is_none() && changes_nothing

@@ -187,8 +187,8 @@ impl Parts {
     }
 
     /// The names of the programs that a recipe may ask for as `workload:NAME`.
-    pub const WORKLOADS: [&str; 7] =
-        ["threads", "echo", "fault", "claims", "reload", "fuzz", "ports"];
+    pub const WORKLOADS: [&str; 8] =
+        ["threads", "echo", "fault", "claims", "reload", "fuzz", "ports", "hunt"];
 }
 
 /// File types of a newc archive's mode (stat(2)).

@@ -67,6 +67,8 @@ pub struct Run {
     /// Where trials are made.
     pub stage: Arc<Stage>,
     built: BTreeMap<Abi, Built>,
+    /// What trials with a flavour of their own boot.
+    flavoured: BTreeMap<(Abi, &'static str), Built>,
     report: Report,
     start: Instant,
 }
@@ -96,14 +98,24 @@ impl Run {
             trials: Vec::new(),
         };
         let stage = Arc::new(Stage::new(lab, flavour, dir));
-        Ok(Run { workshop, stage, built, report, start: Instant::now() })
+        let flavoured = BTreeMap::new();
+        Ok(Run { workshop, stage, built, flavoured, report, start: Instant::now() })
     }
 
-    /// What trials of this ABI boot.
+    /// What this trial boots.
     ///
     /// # Errors
     /// See [`Workshop::build`].
-    pub fn built(&mut self, abi: Abi) -> Result<Built> {
+    pub fn built(&mut self, trial: &Trial) -> Result<Built> {
+        let abi = trial.abi;
+        if let Some(flavour) = trial.flavour {
+            if let Some(built) = self.flavoured.get(&(abi, flavour)) {
+                return Ok(built.clone());
+            }
+            let built = self.workshop.build_flavour(abi, flavour)?;
+            self.flavoured.insert((abi, flavour), built.clone());
+            return Ok(built);
+        }
         if let Some(built) = self.built.get(&abi) {
             return Ok(built.clone());
         }
@@ -125,10 +137,8 @@ impl Run {
         at_once: Option<usize>,
         limit: Duration,
     ) -> Result<()> {
-        let built = planned
-            .iter()
-            .map(|planned| self.built(planned.trial.abi))
-            .collect::<Result<Vec<_>>>()?;
+        let built =
+            planned.iter().map(|planned| self.built(&planned.trial)).collect::<Result<Vec<_>>>()?;
         let schedule =
             Schedule { planned, built: &built, at_once, deadline: Instant::now() + limit };
         let (trials, ended) = schedule.run(&self.stage);

@@ -7,10 +7,13 @@
 //! which need arithmetic on both sides; [`netlink`], one echo with the module;
 //! [`ports`], what is reported of ports that threads compute; [`birth`] and
 //! [`futex`], how processes come to be and threads wait;
+//! [`workers`], threads that hold a socket each; [`hunt`], the words of that workload;
 //! [`uapi`], the module's numbers; [`kmemleak`], the kernel's search for lost memory.
 
 pub mod birth;
 pub mod futex;
+
+pub mod hunt;
 pub mod kmemleak;
 pub mod look;
 pub mod maps;
@@ -18,6 +21,7 @@ pub mod netlink;
 pub mod pids;
 pub mod ports;
 pub mod protocol;
+pub mod workers;
 
 /// The numbers of `module/uapi/nlrig.h`, read from it at build time.
 pub mod uapi {

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
+use crate::netlink::Failure;
 use crate::{maps, pids};
 
 /// What the workload `threads` writes, one object a line.
@@ -161,6 +162,16 @@ pub struct Failed {
     pub name: String,
 }
 
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Failed {
+        Failed {
+            call: failure.call.name().to_string(),
+            errno: failure.errno,
+            name: format!("{:?}", nix::errno::Errno::from_raw(failure.errno)),
+        }
+    }
+}
+
 impl Look {
     /// Looks at this process and the system it runs in.
     ///
@@ -254,16 +265,24 @@ pub struct Counts {
     pub echoes: u64,
 }
 
-struct Survey {
-    areas: u64,
-    mapped_bytes: u64,
-    holes: Vec<(u64, u64)>,
-    end: u64,
+/// An address space, as its map shows it.
+pub struct Survey {
+    /// How many areas there are.
+    pub areas: u64,
+    /// Bytes in all of them.
+    pub mapped_bytes: u64,
+    /// The largest gaps, as start and end; at most [`HOLES_MAX`].
+    pub holes: Vec<(u64, u64)>,
+    /// The end of the last area.
+    pub end: u64,
 }
 
 /// Counts the areas of a memory map and finds its largest gaps, a line at a
 /// time: tens of thousands of threads make a map of megabytes.
-fn survey(path: &str) -> io::Result<Survey> {
+///
+/// # Errors
+/// The file cannot be read or understood.
+pub fn survey(path: &str) -> io::Result<Survey> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut survey =
         Survey { areas: 0, mapped_bytes: 0, holes: Vec::with_capacity(HOLES_MAX + 1), end: 0 };

@@ -36,6 +36,8 @@ pub enum Call {
     Answer,
     /// The worker did not answer in time.
     Wait,
+    /// Taking the heap that a worker was to keep, before its socket.
+    Malloc,
 }
 
 impl Call {
@@ -50,13 +52,14 @@ impl Call {
             Call::Recv => "recv",
             Call::Answer => "answer",
             Call::Wait => "wait",
+            Call::Malloc => "malloc",
         }
     }
 
     /// The call of this number, if there is one.
     pub fn from_number(number: i32) -> Option<Call> {
         use Call::*;
-        [PthreadCreate, Socket, Bind, Getsockname, Send, Recv, Answer, Wait]
+        [PthreadCreate, Socket, Bind, Getsockname, Send, Recv, Answer, Wait, Malloc]
             .into_iter()
             .find(|&call| call as i32 == number)
     }

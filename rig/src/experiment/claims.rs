@@ -171,6 +171,7 @@ fn trial(ask: &Ask, abi: Abi, row: &Row) -> Trial {
         timeout: ask.timeout,
         alone: setting.alone,
         boot: setting.boot,
+        flavour: None,
         fault: None,
         published: Vec::new(),
     }

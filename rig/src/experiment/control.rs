@@ -183,6 +183,7 @@ fn trial(ask: &Ask, abi: Abi, control: &faults::Control, calm: bool) -> Trial {
         timeout: Some(control.timeout),
         alone: !calm,
         boot,
+        flavour: None,
         fault,
         published: Vec::new(),
     }

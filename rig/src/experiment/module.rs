@@ -144,6 +144,7 @@ fn trial(ask: &Ask, abi: Abi, program: &str, arguments: &[u64], params: &Value) 
         timeout: ask.timeout,
         alone: true,
         boot: "",
+        flavour: None,
         fault: None,
         published: Vec::new(),
     }

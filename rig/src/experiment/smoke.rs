@@ -45,6 +45,7 @@ impl Experiment for Smoke {
             timeout: ask.timeout,
             alone: true,
             boot: "",
+            flavour: None,
             fault: None,
             published: Vec::new(),
         };

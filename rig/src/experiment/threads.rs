@@ -225,6 +225,7 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
         // kernel: its ids are used up, its memory is in other hands.
         alone: abi == Abi::X86_64 || variant.own || ask.memory_bytes.is_some(),
         boot: "",
+        flavour: None,
         fault: None,
         published: if variant.own { Vec::new() } else { published(abi, setting, stack) },
     }

@@ -161,7 +161,7 @@ impl<'a> Worker<'a> {
             name: trial.name.clone(),
             abi: trial.abi,
             kernel: built.kernel.version.clone(),
-            flavour: self.stage.flavour.clone(),
+            flavour: trial.flavour.unwrap_or(&self.stage.flavour).to_string(),
             accel: self.stage.lab.accel(built)?.used.name().to_string(),
             params: trial.params.clone(),
             verdict,

@@ -322,6 +322,7 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {
         timeout: ask.timeout,
         alone: many || !setting.sysctls.is_empty() || !ask.sysctls.is_empty(),
         boot: "",
+        flavour: None,
         fault: None,
         published: Vec::new(),
     }

@@ -7,8 +7,7 @@
 //! the places cannot have seen the ports.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use nlrig_guest::futex;
 use nlrig_guest::look::Failed;
 use nlrig_guest::netlink::{Call, Failure, Socket};
 use nlrig_guest::ports::{Formula, Generator};
+use nlrig_guest::workers::Attributes;
 
 use crate::formula;
 
@@ -42,7 +42,6 @@ pub struct Plan {
 
 /// The threads of this process.
 pub struct Crowd {
-    plan: Plan,
     seats: &'static [Seat],
     created: u32,
     /// Why there are no more: an errno.
@@ -114,9 +113,10 @@ impl Crowd {
         let seats: Vec<_> =
             (0..plan.threads).map(|number| Seat::new(number, plan, common)).collect();
         let seats: &'static [Seat] = Vec::leak(seats);
-        let mut crowd = Crowd { plan, seats, created: 0, refused: None, common };
+        let mut crowd = Crowd { seats, created: 0, refused: None, common };
+        let attributes = plan.stack_bytes.map(Attributes::with_stack).transpose()?;
         while crowd.created < plan.threads {
-            match crowd.create() {
+            match crowd.create(attributes.as_ref()) {
                 Err(errno) => {
                     crowd.refused = Some(errno);
                     break;
@@ -189,26 +189,13 @@ impl Crowd {
         sum
     }
 
-    fn create(&self) -> Result<libc::pthread_t, i32> {
+    fn create(&self, attributes: Option<&Attributes>) -> Result<libc::pthread_t, i32> {
         let seat = &self.seats[self.created as usize];
-        // SAFETY: pthread_attr_t is plain data; pthread_attr_init fills it in.
-        let mut attributes = unsafe { MaybeUninit::<libc::pthread_attr_t>::zeroed().assume_init() };
-        let mut attributes_or_default = null();
-        if let Some(bytes) = self.plan.stack_bytes {
-            // SAFETY: `attributes` outlives every call that gets its address.
-            let result = unsafe {
-                libc::pthread_attr_init(&mut attributes);
-                libc::pthread_attr_setstacksize(&mut attributes, bytes)
-            };
-            if result != 0 {
-                return Err(result);
-            }
-            attributes_or_default = &raw const attributes;
-        }
-        let mut thread: libc::pthread_t = 0;
         let seat = (&raw const *seat).cast_mut().cast();
+        let mut thread: libc::pthread_t = 0;
+        let attributes = Attributes::or_default(attributes);
         // SAFETY: all pointers are valid for the call, and the seat for ever.
-        match unsafe { libc::pthread_create(&mut thread, attributes_or_default, live, seat) } {
+        match unsafe { libc::pthread_create(&mut thread, attributes, live, seat) } {
             0 => Ok(thread),
             errno => Err(errno),
         }

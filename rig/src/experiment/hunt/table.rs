@@ -1,0 +1,276 @@
+//! The candidates ranked by how well they fit, and what follows.
+
+use serde_json::Value;
+
+use super::candidates::{CANDIDATES, Candidate, How, UNTESTED};
+use super::fit::{self, Finding, Fit, PAPER, PAPER_STACK, Seen, fit};
+use crate::abi::Abi;
+use crate::report::{Entry, Section, TrialReport};
+use crate::units::{show_size, size};
+
+/// A candidate that was counted, and how it fits.
+struct Ranked<'a> {
+    trial: &'a TrialReport,
+    candidate: &'a Candidate,
+    seen: Vec<Seen>,
+    fit: Fit,
+}
+
+/// One table, the best fit first.
+pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
+    let mut ranked: Vec<_> = trials.iter().filter_map(|trial| rank(trial)).collect();
+    ranked.sort_by_key(|one| one.fit.rank());
+    let mut stacks: Vec<u64> =
+        ranked.iter().flat_map(|one| one.seen.iter().map(|seen| seen.stack_bytes)).collect();
+    stacks.sort_unstable();
+    stacks.dedup();
+    let mut columns = vec!["candidate".to_string()];
+    columns.extend(stacks.iter().map(|&stack| format!("threads at {}", show_size(stack))));
+    let further = ["from 1449", "worst from theory", "searched for", "finding", "verdict"];
+    columns.extend(further.map(str::to_string));
+    vec![Section {
+        title: "The hunt for 1449: which set-up gives it, and fits at 4M, 8M and 16M".to_string(),
+        columns,
+        rows: ranked.iter().map(|one| row(one, &stacks)).collect(),
+        words: words(&ranked),
+        entries: ranked.iter().map(entry).collect(),
+        ..Section::default()
+    }]
+}
+
+fn rank<'a>(trial: &'a TrialReport) -> Option<Ranked<'a>> {
+    let name = trial.params.get("candidate")?.as_str()?;
+    let candidate = CANDIDATES.iter().find(|candidate| candidate.name == name)?;
+    let mut seen = seen(trial);
+    // What was not counted cleanly says nothing.
+    if !trial.verdict.is_well() {
+        seen.clear();
+    }
+    Some(Ranked { trial, candidate, fit: fit(&seen), seen })
+}
+
+fn seen(trial: &TrialReport) -> Vec<Seen> {
+    let by_size = |key: &str| trial.measured.as_ref()?.get(key)?.as_object();
+    let (Some(least), Some(most)) = (by_size("threads_least"), by_size("threads_most")) else {
+        return Vec::new();
+    };
+    let mut seen: Vec<_> = least
+        .iter()
+        .filter_map(|(name, least)| {
+            let most = most.get(name)?.as_u64()?;
+            Some(Seen { stack_bytes: size(name).ok()?, least: least.as_u64()?, most })
+        })
+        .collect();
+    seen.sort_unstable_by_key(|seen| seen.stack_bytes);
+    seen
+}
+
+fn row(one: &Ranked<'_>, stacks: &[u64]) -> Vec<String> {
+    let count = |stack: &u64| {
+        let seen = one.seen.iter().find(|seen| seen.stack_bytes == *stack);
+        seen.map_or("-".to_string(), range)
+    };
+    let mut row = vec![name(one)];
+    row.extend(stacks.iter().map(count));
+    row.push(one.fit.distance.map_or("-".to_string(), signed));
+    row.push(one.fit.worst_percent.map_or("-".to_string(), |percent| format!("{percent:+.1} %")));
+    row.push(one.candidate.free.unwrap_or("nothing").to_string());
+    row.push(one.fit.finding.to_string());
+    row.push(one.trial.verdict.name().to_string());
+    row
+}
+
+fn name(one: &Ranked<'_>) -> String {
+    one.candidate.name.to_string()
+}
+
+fn range(seen: &Seen) -> String {
+    if seen.least == seen.most {
+        seen.least.to_string()
+    } else {
+        format!("{} to {}", seen.least, seen.most)
+    }
+}
+
+fn signed(distance: i64) -> String {
+    if distance == 0 { "0".to_string() } else { format!("{distance:+}") }
+}
+
+fn entry(one: &Ranked<'_>) -> Entry {
+    let mut fields = vec![("stands for", one.candidate.stands_for.to_string())];
+    fields.push((
+        "here",
+        match one.candidate.how {
+            How::Real => "the thing itself".to_string(),
+            How::Emulated(how) => format!("emulated: {how}"),
+        },
+    ));
+    fields.extend(one.candidate.doubt.map(|doubt| ("doubt", doubt.to_string())));
+    fields.push(("kind", format!("{}, flavour {}", one.trial.abi, one.trial.flavour)));
+    let measured = |key: &str| one.trial.measured.as_ref()?.get(key);
+    let by_size = |key: &str, show: fn(&Value) -> String| {
+        let by_size = measured(key)?.as_object()?;
+        let mut pairs: Vec<_> = by_size
+            .iter()
+            .filter_map(|(name, value)| Some((size(name).ok()?, show(value))))
+            .collect();
+        pairs.sort_unstable();
+        let shown =
+            pairs.into_iter().map(|(bytes, text)| format!("{text} at {}", show_size(bytes)));
+        Some(shown.collect::<Vec<_>>().join(", "))
+    };
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_string();
+    let mib = |value: &Value| {
+        value
+            .as_u64()
+            .map_or("-".to_string(), |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0))
+    };
+    fields.extend(by_size("binding_limit", text).map(|text| ("what bound", text)));
+    fields.extend(by_size("other_bytes", mib).map(|text| ("mapped beside stacks", text)));
+    fields.extend(by_size("hole_above_bytes", mib).map(|text| ("left free above", text)));
+    fields.push(("finding", one.fit.finding.to_string()));
+    Entry { title: name(one), fields }
+}
+
+/// The whole of it for a reader who knows nothing, from the claim to what follows.
+fn words(ranked: &[Ranked<'_>]) -> String {
+    let mut words = vec![format!(
+        "A paper of 2017 says that a 32-bit program could create {PAPER} threads with stacks of 2M, \
+         each with a netlink socket, that this agrees with theory (3 GiB over 2 MiB is {}), and that \
+         4M, 8M and 16M agree too, without a number.",
+        fit::theory(PAPER_STACK)
+    )];
+    if let Some(baseline) = ranked.iter().find(|one| one.candidate.name == "baseline")
+        && let Some(seen) = at_paper_stack(baseline)
+    {
+        words.push(format!(
+            "A plain program counts {} here, so {} threads are missing in the paper, and something took \
+             their address space, or stopped them before.",
+            range(seen),
+            seen.least.saturating_sub(PAPER)
+        ));
+    }
+    words.push(format!(
+        "Each row is a set-up that somebody may have had in 2016, counted {}. It fits if {PAPER} lies \
+         among its counts at 2M and its other counts are as near to theory as the paper's own {PAPER} \
+         is, that is at least {}.",
+        starts(ranked),
+        [4, 8, 16]
+            .map(|mib| format!("{} at {mib}M", fit::least_that_agrees(mib << 20)))
+            .join(", ")
+    ));
+    words.extend(refuted(ranked));
+    words.push(verdict(ranked));
+    words.push(format!("Untested, because it cannot be had here: {}.", UNTESTED.join("; ")));
+    words.join(" ")
+}
+
+fn at_paper_stack<'a>(one: &'a Ranked<'_>) -> Option<&'a Seen> {
+    one.seen.iter().find(|seen| seen.stack_bytes == PAPER_STACK)
+}
+
+fn starts(ranked: &[Ranked<'_>]) -> String {
+    let mut starts: Vec<u64> =
+        ranked.iter().filter_map(|one| one.trial.params.get("starts")?.as_u64()).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    match starts.as_slice() {
+        [1] => "once for each stack size".to_string(),
+        [times] => format!("{times} times for each stack size, because addresses are random"),
+        _ => "several times for each stack size".to_string(),
+    }
+}
+
+/// So few threads off, and a small thing more or less in the address space might
+/// make a fit of it.
+const NEAR: i64 = 5;
+
+/// What speaks against those that do not fit.
+fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
+    let names = |which: &dyn Fn(&Ranked<'_>) -> bool| {
+        let names: Vec<_> = ranked.iter().filter(|one| which(one)).map(name).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let misses = |one: &Ranked<'_>, above: bool| {
+        one.fit.distance.is_some_and(|distance| if above { distance > 0 } else { distance < 0 })
+    };
+    let only_elsewhere = |one: &Ranked<'_>| {
+        one.fit.distance == Some(0) && matches!(one.fit.finding, Finding::Refuted(_))
+    };
+    let incomplete = |one: &Ranked<'_>| one.fit.finding == Finding::Incomplete;
+    let near =
+        |one: &Ranked<'_>| one.fit.distance.is_some_and(|far| (1..=NEAR).contains(&far.abs()));
+    [
+        names(&|one| misses(one, true)).map(|names| format!("Too many at 2M: {names}.")),
+        names(&|one| misses(one, false)).map(|names| format!("Too few at 2M: {names}.")),
+        names(&near).map(|names| format!("Of these, within {NEAR} threads of it: {names}.")),
+        names(&only_elsewhere).map(|names| {
+            format!(
+                "{PAPER} at 2M, but farther from theory at another size than it may be: {names}."
+            )
+        }),
+        names(&incomplete).map(|names| format!("Not counted, so nothing is known of: {names}.")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What speaks against those that fit.
+fn doubts(fitting: &[&Ranked<'_>]) -> String {
+    let mut doubts: Vec<_> = fitting.iter().filter_map(|one| one.candidate.doubt).collect();
+    doubts.sort_unstable();
+    doubts.dedup();
+    let emulated = fitting.iter().all(|one| one.candidate.how != How::Real);
+    let mut words = String::new();
+    if emulated {
+        words.push_str(" That is emulated: it would explain 1449 if such a system was used.");
+    }
+    if !doubts.is_empty() {
+        words.push_str(&format!(" Against it speaks that {}.", doubts.join("; ")));
+    }
+    words
+}
+
+/// Whether one explains it.
+fn verdict(ranked: &[Ranked<'_>]) -> String {
+    let fits = |one: &&Ranked<'_>| one.fit.finding == Finding::Fits;
+    let (free, bound): (Vec<_>, Vec<_>) =
+        ranked.iter().filter(fits).partition(|one| one.candidate.free.is_some());
+    let names = |of: &[&Ranked<'_>]| of.iter().map(|one| name(one)).collect::<Vec<_>>().join(", ");
+    let mut words = Vec::new();
+    match bound.as_slice() {
+        [] => words.push(
+            "No set-up whose numbers all come from somewhere else gives it: nothing here explains \
+             1449 by itself."
+                .to_string(),
+        ),
+        some => words.push(format!(
+            "Without any number searched for it fits: {}.{}",
+            names(some),
+            doubts(some)
+        )),
+    }
+    if !free.is_empty() {
+        words.push(format!(
+            "With one number searched for until it fitted: {}. That is a possible explanation and no \
+             proof: one free number can always be made to give one count, so what tests it are the \
+             other stack sizes, and they test little, because the paper prints no numbers for them and \
+             calls a count that is 5.7 % off an agreement.",
+            names(&free)
+        ));
+    }
+    if free.len() + bound.len() > 1 {
+        words.push(
+            "More than one fits, so which of them it was cannot be told from what is printed."
+                .to_string(),
+        );
+    }
+    if ranked.iter().any(|one| one.candidate.abi == Abi::I386 && one.fit.finding == Finding::Fits) {
+        words.push(
+            "In none of them is it netlink that stops the threads: every thread here holds its socket."
+                .to_string(),
+        );
+    }
+    words.join(" ")
+}

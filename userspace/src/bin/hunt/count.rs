@@ -1,0 +1,111 @@
+//! One count: threads until no more can be had.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::FromRawFd;
+
+use nix::sys::resource::{Resource, getrlimit};
+use nlrig_guest::hunt::{Count, Guard, Report, Setup};
+use nlrig_guest::look::{self, Failed, PROGRESS_EVERY};
+use nlrig_guest::protocol::WORKLOAD_FD;
+use nlrig_guest::workers::{self, Attributes};
+
+use crate::layout;
+
+const PAGE_BYTES: u64 = 4096;
+/// Heap that the report takes when there may be no address space left.
+const REPORT_BYTES: usize = 96 << 10;
+const MAPS: &str = "/proc/self/maps";
+
+/// Counts in this process, and reports it.
+pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
+    // SAFETY: PID 1 opened this descriptor for whoever it starts, and who has
+    // started us only waits.
+    let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
+    let threads_max = fs::read_to_string("/proc/sys/kernel/threads-max")?;
+    let threads_max = threads_max.trim().parse().map_err(io::Error::other)?;
+    let base = layout::base(&fs::read_to_string(MAPS)?)?;
+    layout::arrange(setup)?;
+
+    if let Some(most) = setup.arenas_max {
+        // SAFETY: changes one of malloc's settings.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
+    }
+    if setup.malloc_bytes.is_none() {
+        // Where threads allocate, the heap grows as it does in any program.
+        workers::reserve_heap(((4 << 30) / stack_bytes.max(PAGE_BYTES)) as usize);
+    }
+    let spare = Vec::<u8>::with_capacity(REPORT_BYTES);
+    let attributes = attributes(setup.guard, stack_bytes)?;
+    let malloc_bytes = usize::try_from(setup.malloc_bytes.unwrap_or(0)).map_err(too_much)?;
+    let (counts, failure) =
+        workers::create_until_failure(attributes.as_ref(), malloc_bytes, |threads| {
+            if threads % PROGRESS_EVERY != 0 {
+                return Ok(());
+            }
+            write_line(&mut report, &Report::Progress { threads: u64::from(threads) })
+        })?;
+
+    let room = layout::fits(stack_bytes + PAGE_BYTES);
+    drop(spare);
+    workers::free_descriptors();
+    let space = look::survey(MAPS)?;
+    let above = |&(start, end): &(u64, u64)| end.saturating_sub(start.max(base));
+    write_line(
+        &mut report,
+        &Report::Count(Count {
+            stack_bytes,
+            threads: counts.threads,
+            sockets: counts.sockets,
+            echoes: counts.echoes,
+            failed: Failed::from(failure),
+            room,
+            mapped_bytes: space.mapped_bytes,
+            largest_hole_bytes: space
+                .holes
+                .iter()
+                .map(|(start, end)| end - start)
+                .max()
+                .unwrap_or(0),
+            hole_above_bytes: space.holes.iter().map(above).sum(),
+            tasks: look::loadavg()?.0,
+            threads_max,
+            nproc: nproc()?,
+        }),
+    )
+}
+
+/// None where a plain program asks for nothing.
+fn attributes(guard: Guard, stack_bytes: u64) -> io::Result<Option<Attributes>> {
+    let bytes = |bytes: u64| usize::try_from(bytes).map_err(too_much);
+    Ok(match guard {
+        Guard::Outside => None,
+        Guard::Inside => Some(Attributes::with_stack(bytes(stack_bytes - PAGE_BYTES)?)?),
+        Guard::None => {
+            let mut attributes = Attributes::with_stack(bytes(stack_bytes)?)?;
+            attributes.guard(0)?;
+            Some(attributes)
+        }
+    })
+}
+
+/// How many tasks this user may have; root may have any number.
+fn nproc() -> io::Result<Option<u64>> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    let (soft, _) = getrlimit(Resource::RLIMIT_NPROC)?;
+    // rlim_t is 32 bits wide on i386, where u64::from is not a no-op.
+    #[allow(clippy::useless_conversion, reason = "rlim_t has the width of the architecture")]
+    Ok((soft != libc::RLIM_INFINITY).then_some(u64::from(soft)))
+}
+
+fn too_much(err: std::num::TryFromIntError) -> io::Error {
+    io::Error::other(err)
+}
+
+fn write_line(to: &mut File, report: &Report) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    to.write_all(&line)
+}

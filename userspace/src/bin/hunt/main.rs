@@ -1,0 +1,83 @@
+//! The workload `hunt`: one set-up of the search for 1449. For each stack size in
+//! turn it starts itself anew and counts threads until no more can be had.
+//!
+//! `hunt STARTS SETUP STACK…` is what PID 1 starts, `hunt count SETUP STACK` what
+//! that starts: glibc and the kernel read RLIMIT_STACK, and the kernel the
+//! personality, at exec only.
+
+mod count;
+mod layout;
+
+use std::ffi::c_ulong;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use nlrig_guest::hunt::{Layout, Setup};
+use nlrig_guest::protocol::Aslr;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("hunt: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [what, setup, stacks @ ..] = arguments.as_slice() else {
+        return Err(io::Error::other("it takes STARTS, SETUP and sizes of stacks"));
+    };
+    let bytes = |text: &String| text.parse::<u64>().map_err(io::Error::other);
+    if let ("count", [stack]) = (what.as_str(), stacks) {
+        return count::count(&serde_json::from_str(setup)?, bytes(stack)?);
+    }
+    let starts: u32 = what.parse().map_err(io::Error::other)?;
+    for stack in stacks {
+        for _ in 0..starts {
+            start(setup, bytes(stack)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts once, in a process of its own, and waits for it.
+fn start(setup: &str, stack_bytes: u64) -> io::Result<()> {
+    let parsed: Setup = serde_json::from_str(setup)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["count", setup, &stack_bytes.to_string()]);
+    // SAFETY: between fork and exec it makes system calls only.
+    unsafe { command.pre_exec(move || prepare(&parsed, stack_bytes)) };
+    let status = command.status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("a count: {status}"))) }
+}
+
+/// Sets what is read at exec.
+fn prepare(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
+    soft_limit(Resource::RLIMIT_STACK, stack_bytes)?;
+    if let Some(bytes) = setup.address_space_bytes {
+        soft_limit(Resource::RLIMIT_AS, bytes)?;
+    }
+    if let Some(tasks) = setup.nproc {
+        soft_limit(Resource::RLIMIT_NPROC, tasks)?;
+    }
+    let layout = match setup.layout {
+        Layout::Default | Layout::TopDownOnly => 0,
+        Layout::BottomUp => libc::ADDR_COMPAT_LAYOUT,
+        Layout::Limit3G => libc::ADDR_LIMIT_3GB,
+    };
+    let aslr = if setup.aslr == Aslr::Off { libc::ADDR_NO_RANDOMIZE } else { 0 };
+    // SAFETY: takes a number and changes what the next exec does.
+    let before = unsafe { libc::personality((layout | aslr) as c_ulong) };
+    if before < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn soft_limit(resource: Resource, value: u64) -> io::Result<()> {
+    let (_, hard) = getrlimit(resource)?;
+    let soft = rlim_t::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    Ok(setrlimit(resource, soft, hard)?)
+}
