@@ -1,4 +1,5 @@
-//! How a process comes to be: with an id or in namespaces of one's choice.
+//! How a process comes to be, with an id or in namespaces of one's choice, and
+//! where it runs.
 
 use nix::unistd::{ForkResult, Pid, fork};
 
@@ -62,4 +63,20 @@ struct CloneArguments {
     set_tid: u64,
     set_tid_size: u64,
     cgroup: u64,
+}
+
+/// Has this thread run on this processor only, and what it creates from now on.
+///
+/// # Errors
+/// EINVAL if there is no such processor.
+pub fn stay_on(cpu: usize) -> Result<(), std::io::Error> {
+    // SAFETY: a cpu_set_t is plain integers, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: sets a bit, if there is that one.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the pointer and the length are those of `set`.
+    match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }

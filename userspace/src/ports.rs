@@ -119,6 +119,9 @@ impl Generator {
         for round in 0..32 {
             // Block 0 last: an older libnl in the same process begins there.
             block = if round == 31 { 0 } else { (block - 1 + 7) % 31 + 1 };
+            if self.taken[block as usize] == u32::MAX {
+                continue;
+            }
             for _ in 0..32 {
                 bit = (bit + 13) % 32;
                 let taken = &mut self.taken[block as usize];

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Gid, Pid, Uid, setgid, setuid};
-pub use nlrig_guest::birth::Birth;
+pub use nlrig_guest::birth::{Birth, stay_on};
 use serde_json::Value;
 
 use crate::evidence::Trouble;
@@ -120,17 +120,4 @@ pub fn as_user(uid: u32, body: impl FnOnce() -> Result<Value, Trouble>) -> Resul
         setuid(Uid::from_raw(uid))?;
         body()
     })
-}
-
-/// Has this thread run on this processor only.
-pub fn stay_on(cpu: usize) -> Result<(), std::io::Error> {
-    // SAFETY: a cpu_set_t is plain integers, for which zero is a value.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: sets a bit, if there is that one.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the pointer and the length are those of `set`.
-    match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
 }

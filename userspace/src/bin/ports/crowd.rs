@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use nlrig_guest::birth::stay_on;
 use nlrig_guest::futex;
 use nlrig_guest::look::Failed;
 use nlrig_guest::netlink::{Call, Failure, Socket};
@@ -22,6 +23,8 @@ use crate::formula;
 
 /// How long nothing may happen before a thread is called late.
 const THREAD_LIMIT: Duration = Duration::from_secs(60);
+/// Threads between two signs of life while they are created.
+const SIGN_EVERY: u32 = 2048;
 /// How often the main thread looks whether something happens.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -101,6 +104,13 @@ impl Crowd {
     /// Creates the threads, each when the one before it has said where it is, and
     /// as many as there can be; `sign` is called with their number now and then.
     pub fn gather(plan: Plan, time_s: u64, mut sign: impl FnMut(u32)) -> io::Result<Crowd> {
+        if plan.malloc_bytes == 0 {
+            // Each waits for the one before it, so there is never work for two
+            // processors, and under TCG it takes several times as long to wake a
+            // thread on another one. But glibc makes arenas by the processors that
+            // a process may use.
+            stay_on(0)?;
+        }
         // Threads look at them until the process ends.
         let common: &'static Common = Box::leak(Box::new(Common {
             process: std::process::id(),
@@ -124,6 +134,9 @@ impl Crowd {
                 Ok(thread) => {
                     crowd.created += 1;
                     wait_until(&common.born, crowd.created, &mut sign)?;
+                    if crowd.created.is_multiple_of(SIGN_EVERY) {
+                        sign(crowd.created);
+                    }
                     if plan.ends {
                         // SAFETY: the thread was created to be joined, and is once.
                         unsafe { libc::pthread_join(thread, null_mut()) };
