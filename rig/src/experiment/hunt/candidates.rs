@@ -294,7 +294,7 @@ fn machines() -> Vec<Candidate> {
             )
         },
         Candidate {
-            machine: memory(102_592),
+            machine: memory(102_656),
             free: Some("the memory"),
             ..one(
                 "memory-100M",
