@@ -212,7 +212,7 @@ fn check(trial: &TrialReport, folder: &Path) -> anyhow::Result<()> {
 /// Trials that do no harm share a machine, and say so.
 fn in_one_boot(planned: &[Planned]) -> anyhow::Result<()> {
     let mut run = begin()?;
-    run.all(planned, None, Duration::from_secs(600))?;
+    run.all(planned, None, Duration::from_secs(1800))?;
     let stage = run.stage.clone();
     let (report, _) = run.finish(experiment::ALL)?;
     let mut wrong = Vec::new();

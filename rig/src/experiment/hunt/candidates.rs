@@ -17,7 +17,7 @@ pub struct Candidate {
     pub stands_for: &'static str,
     /// How it comes about here.
     pub how: How,
-    /// The number in it that was searched for until it fitted best: one that no
+    /// What in it was searched for until it fitted best: a number or a choice that no
     /// source gives.
     pub free: Option<&'static str>,
     /// What speaks against it before anything is counted.
@@ -252,6 +252,8 @@ fn top_down() -> Vec<Candidate> {
             },
         )
     };
+    // Put together when it was known how many threads each part takes.
+    let together = |candidate| Candidate { free: Some("what to put together"), ..candidate };
     vec![
         candidate(
             "top-down-only",
@@ -266,8 +268,8 @@ fn top_down() -> Vec<Candidate> {
         ),
         on("top-down-only-4-cpus", 4, None),
         on("top-down-only-8-cpus", 8, None),
-        on("top-down-only-8-cpus-libraries", 8, Some(LIBRARIES_BYTES)),
-        on("top-down-only-3.12-4-cpus-libraries", 4, Some(GAP_BYTES + LIBRARIES_BYTES)),
+        together(on("top-down-only-8-cpus-libraries", 8, Some(LIBRARIES_BYTES))),
+        together(on("top-down-only-3.12-4-cpus-libraries", 4, Some(GAP_BYTES + LIBRARIES_BYTES))),
         on("top-down-only-3.12-8-cpus", 8, Some(GAP_BYTES)),
     ]
 }
@@ -277,7 +279,7 @@ fn machines() -> Vec<Candidate> {
     use How::Real;
     let listing = Setup { malloc_bytes: Some(TUTORIAL_BYTES), ..NOTHING };
     let cpus = |cpus| Machine { cpus: Some(cpus), ..Machine::default() };
-    let memory = |mib: u64| Machine { memory_bytes: Some(mib << 20), ..Machine::default() };
+    let memory = |kib: u64| Machine { memory_bytes: Some(kib << 10), ..Machine::default() };
     vec![
         Candidate {
             machine: Machine { user: Some(1000), ..Machine::default() },
@@ -292,10 +294,10 @@ fn machines() -> Vec<Candidate> {
             )
         },
         Candidate {
-            machine: memory(101),
+            machine: memory(102_656),
             free: Some("the memory"),
             ..one(
-                "memory-101M",
+                "memory-100M",
                 "a very small machine: kernel.threads-max is memory over 64 KiB, and ends the small \
                  stacks before the address space does",
                 Real,

@@ -216,18 +216,16 @@ fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
     .collect()
 }
 
-/// What speaks against those that fit.
+/// What speaks against those that fit, each by its name.
 fn doubts(fitting: &[&Ranked<'_>]) -> String {
-    let mut doubts: Vec<_> = fitting.iter().filter_map(|one| one.candidate.doubt).collect();
-    doubts.sort_unstable();
-    doubts.dedup();
-    let emulated = fitting.iter().all(|one| one.candidate.how != How::Real);
     let mut words = String::new();
-    if emulated {
-        words.push_str(" That is emulated: it would explain 1449 if such a system was used.");
-    }
-    if !doubts.is_empty() {
-        words.push_str(&format!(" Against it speaks that {}.", doubts.join("; ")));
+    for one in fitting {
+        if one.candidate.how != How::Real {
+            words.push_str(&format!(" {} is emulated.", name(one)));
+        }
+        if let Some(doubt) = one.candidate.doubt {
+            words.push_str(&format!(" Against {} speaks that {doubt}.", name(one)));
+        }
     }
     words
 }
@@ -241,23 +239,24 @@ fn verdict(ranked: &[Ranked<'_>]) -> String {
     let mut words = Vec::new();
     match bound.as_slice() {
         [] => words.push(
-            "No set-up whose numbers all come from somewhere else gives it: nothing here explains \
+            "No set-up of which nothing was searched for gives it: none that was tried explains \
              1449 by itself."
                 .to_string(),
         ),
         some => words.push(format!(
-            "Without any number searched for it fits: {}.{}",
+            "Without anything searched for fits: {}.{}",
             names(some),
             doubts(some)
         )),
     }
     if !free.is_empty() {
         words.push(format!(
-            "With one number searched for until it fitted: {}. That is a possible explanation and no \
-             proof: one free number can always be made to give one count, so what tests it are the \
+            "With one thing searched for until it fitted: {}.{} Each is a possible explanation and no \
+             proof: one free choice can always be made to give one count, so what tests it are the \
              other stack sizes, and they test little, because the paper prints no numbers for them and \
              calls a count that is 5.7 % off an agreement.",
-            names(&free)
+            names(&free),
+            doubts(&free)
         ));
     }
     if free.len() + bound.len() > 1 {
