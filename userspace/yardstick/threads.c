@@ -20,6 +20,7 @@
 #include <limits.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -253,10 +254,15 @@ int main(void)
 	const char *call;
 	char line[256];
 	unsigned int threads;
+	cpu_set_t first;
 	int64_t start, elapsed;
 	int error, length;
 
 	reserve_heap();
+	CPU_ZERO(&first);
+	CPU_SET(0, &first);
+	if (sched_setaffinity(0, sizeof(first), &first))
+		_exit(1);
 	start = now_ns();
 	threads = create_until_failure(&call, &error);
 	elapsed = now_ns() - start;

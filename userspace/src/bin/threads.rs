@@ -12,6 +12,7 @@ use std::os::fd::FromRawFd;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use nlrig_guest::birth::stay_on;
 use nlrig_guest::look::{Failed, Look, Outcome, PROGRESS_EVERY, Report};
 use nlrig_guest::protocol::WORKLOAD_FD;
 use nlrig_guest::workers::{self, Attributes};
@@ -40,6 +41,9 @@ fn run() -> io::Result<()> {
     }
 
     let attributes = options.stack_bytes.map(Attributes::with_stack).transpose()?;
+    // Each worker waits for the one before it, so there is never work for two
+    // processors; under TCG it takes long to wake a thread on another one.
+    stay_on(0)?;
     let start = Instant::now();
     let (counts, failure) = workers::create_until_failure(attributes.as_ref(), 0, |threads| {
         if threads % PROGRESS_EVERY != 0 {
