@@ -121,6 +121,10 @@ pub fn curve(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
         head.into_iter().chain(of(&curves.plain)).chain(of(&curves.malloc)).collect()
     });
     let rows = rows.collect();
+    let number = |key: &str| -> u64 {
+        let of = |trial: &&TrialReport| trial.measured.as_ref()?.get(key)?.as_u64();
+        with.iter().chain(&without).filter_map(of).fold(0, u64::saturating_add)
+    };
     let processes = |trials: &[&TrialReport]| {
         let of = |trial: &&TrialReport| trial.measured.as_ref()?.get("processes")?.as_u64();
         trials.first().and_then(of).unwrap_or(0)
@@ -133,8 +137,8 @@ pub fn curve(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
          for ten threads; its own formula gives {} there. Measured in {} processes without malloc and \
          {} with it, stacks of {}: ten threads have duplicates in {} without malloc and {} with it. \
          The model has no free parameter: it is the kernel's search for holes and the C library's \
-         arenas, counted over all places that randomisation can choose. In every single process all \
-         threads were exactly where it has them. From the seventeenth thread on there are always \
+         arenas, counted over all places that randomisation can choose. In {} of {} processes \
+         all threads were exactly where it has them. From the seventeenth thread on there are always \
          duplicates, because the formula has only sixteen values; so much of the paper is right.",
         percent(Some(&curves.paper), 9),
         processes(&without),
@@ -142,6 +146,8 @@ pub fn curve(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
         stack.map_or("-".to_string(), show_size),
         ten(&curves.plain),
         ten(&curves.malloc),
+        number("as_modelled"),
+        number("processes"),
     );
     Some(Section {
         title: format!("How likely a duplicate is by pthread_self() << 16 | getpid() ({abi})"),

@@ -128,7 +128,7 @@ pub fn trials(ask: &Ask) -> Result<Vec<Trial>> {
 
 /// What matters on this ABI.
 fn named(abi: Abi) -> Vec<Setting> {
-    use Formula::{LinuxJournal, Paper, PaperMasked};
+    use Formula::{LinuxJournal, Paper, PaperXor, Shift12};
     let one = |name: &str, formula, threads| Setting::new(name, What::One(formula), threads);
     let mut settings = Vec::new();
     // The table of formulas.
@@ -157,17 +157,17 @@ fn named(abi: Abi) -> Vec<Setting> {
         settings.push(Setting { stack_bytes: 2 << 20, ..one("most", Paper, MOST) });
         return settings;
     }
-    // With its guard each stack is a multiple of 64 KiB.
-    settings.push(Setting {
-        stack_bytes: (8 << 20) - 4096,
-        ..one("stack-and-guard=8M", LinuxJournal, 16)
-    });
     settings.push(Setting { stack_bytes: 32 << 10, ..one("stack=32K", Paper, 16) });
     settings.push(Setting { ends: true, ..one("started-again", LinuxJournal, 10) });
     if abi == Abi::I386 {
         settings.push(Setting { stack_bytes: 2 << 20, ..one("most", Paper, MOST) });
         return settings;
     }
+    // With its guard each stack is a multiple of 64 KiB.
+    settings.push(Setting {
+        stack_bytes: (8 << 20) - 4096,
+        ..one("stack-and-guard=8M", LinuxJournal, 16)
+    });
     settings.extend([16, 17].map(|n| one(&format!("n={n}"), LinuxJournal, n)));
     settings.push(two.clone());
     // Process ids of one bit, and of twelve.
@@ -175,10 +175,16 @@ fn named(abi: Abi) -> Vec<Setting> {
         let setting = one(&format!("pid={pid}"), Paper, 5000);
         settings.push(Setting { stack_bytes: 2 << 20, pids: [Some(pid), None], ..setting });
     }
+    settings.push(Setting {
+        name: "two-processes/aslr=off".into(),
+        what: What::One(Shift12),
+        aslr: Aslr::Off,
+        ..two.clone()
+    });
     // Two that differ above 16 bits only.
     settings.push(Setting {
         name: "two-processes/pid=12241,77777/aslr=off".into(),
-        what: What::One(PaperMasked),
+        what: What::One(PaperXor),
         aslr: Aslr::Off,
         pids: [Some(12241), Some(77777)],
         sysctls: &[("kernel.pid_max", "131072")],

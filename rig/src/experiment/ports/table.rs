@@ -132,25 +132,19 @@ fn two_processes(trials: &[&TrialReport]) -> String {
     );
     for &trial in trials {
         let two = text(trial, "setting") == "two-processes/aslr=off";
-        let (Some(seen), true) =
-            (Seen::trial(trial), two && formula(trial) == Some(Formula::Paper))
-        else {
+        let (Some(seen), Some(formula), true) = (Seen::trial(trial), formula(trial), two) else {
             continue;
         };
-        let (abi, each) = (trial.abi, seen.threads / 2);
+        let (abi, name, each) = (trial.abi, formula.name(), seen.threads / 2);
+        words.push_str(&format!("Without randomisation two {abi} processes under {name} "));
         words.push_str(&match seen.first {
             Some(first) if first == each + 1 => format!(
-                "Without randomisation two {abi} processes under the paper's formula collide at the \
-                 first thread of the second one, and {} of its {each} threads have no port. ",
+                "collide at the first thread of the second one, and {} of its {each} threads have \
+                 no port. ",
                 seen.collisions
             ),
-            Some(first) => format!(
-                "Without randomisation two {abi} processes under the paper's formula collide at \
-                 thread {first}. "
-            ),
-            None => format!(
-                "Without randomisation two {abi} processes under the paper's formula do not collide. "
-            ),
+            Some(first) => format!("collide at thread {first}. "),
+            None => "do not collide. ".to_string(),
         });
     }
     words
@@ -169,6 +163,17 @@ fn apart(trials: &[&TrialReport]) -> String {
         words.push_str(
             "Where they are less than 64 KiB neighbours share what the paper's formula keeps. ",
         );
+    }
+    let pid = |setting: &str| {
+        let of = |trial: &&&TrialReport| text(trial, "setting") == setting;
+        trials.iter().find(of).and_then(|trial| Seen::trial(trial)).map(Seen::first)
+    };
+    if let (Some(few), Some(many)) = (pid("pid=1024"), pid("pid=4095")) {
+        words.push_str(&format!(
+            "On 64 bits the process id decides where the paper's formula fails, because the address \
+             is or-ed over it: with an id of one bit (1024) the first collision among these threads \
+             is {few}, with one of twelve bits (4095) {many}. "
+        ));
     }
     if any("started-again") {
         words.push_str(
@@ -209,16 +214,22 @@ fn table_4(trials: &[&TrialReport]) -> Option<Section> {
         (Some(low), Some(high)) => format!(" from thread {low} to {high} on, by the stack"),
         _ => String::new(),
     };
+    let always = Formula::ALL.into_iter().filter(|formula| {
+        let has_all =
+            |trial: &&&TrialReport| each(trial, *formula).is_some_and(|seen| seen.collisions == 0);
+        many.iter().all(has_all)
+    });
+    let always: Vec<_> = always.map(Formula::name).collect();
     let words = format!(
         "The paper's Table 4 says that a 64-bit process holds close to 32768 threads, each with a port \
          by its formula. So many threads there can be; but here the same threads bound by each formula \
          in turn, and the table shows how many had a port of their own. By the paper's formula threads \
          are without a port in {lost} of {} rows{first}: the bits of the address above 32 are or-ed \
          over the process id, and two stacks that differ only there and where the id has a bit set \
-         get one port. Which ids and addresses a run has is chance; a table without duplicates for \
-         every stack size is not what this formula gives. Only the kernel's choice and gettid() gave \
-         every thread its own in each row, whatever the stack; libnl has 1024 ports a process.",
-        paper.len()
+         get one port. Where that begins is chance, by the process id and the addresses of a run. \
+         Every thread had its own port in every row by {}; libnl has 1024 ports a process.",
+        paper.len(),
+        if always.is_empty() { "none of them".to_string() } else { always.join(", ") }
     );
     let names = Formula::ALL.iter().map(|formula| formula.name().to_string());
     Some(Section {
@@ -301,9 +312,11 @@ fn why(formula: Formula) -> &'static str {
         Formula::LinuxJournal => "sixteen values in a process; ids above 65535 run into them",
         Formula::Paper => "64-bit addresses run over the process id; stacks closer than 64 KiB",
         Formula::PaperMasked => "16 bits of address repeat after 4 GiB of stacks; ids above 65535",
-        Formula::PaperXor => "distinct more often than not, promised never",
+        Formula::PaperXor => "process ids above 65535; nothing promises the rest",
         Formula::HighHalf => "as paper-masked, the other way round",
-        Formula::Shift12 => "low bits of the address run over the process id",
+        Formula::Shift12 => {
+            "64-bit addresses run over the process id: without randomisation it is lost"
+        }
         Formula::Gettid => "one socket a thread; ids of another pid namespace may clash",
         Formula::Libnl => "1024 sockets a process; ids of another pid namespace may clash",
         Formula::Kernel => "always another one: the kernel looks before it gives",

@@ -256,8 +256,8 @@ fn explanation(abi: Abi, setting: &str, trials: &[&TrialReport]) -> String {
                     " The paper prints 1449 at 2M, {} below what came out here ({threads}). The kernel \
                      fills the hole above mmap_base too, by a second search from the bottom; a search \
                      from the top alone would give about 1466, so the paper's 1449 is not explained by \
-                     stacks. It is not netlink either: every thread here holds a bound socket. What \
-                     made it is open (the experiment hunt-1449 is to search for it).",
+                     stacks. It is not netlink either: every thread here holds a bound socket. The \
+                     experiment hunt-1449 searches for what made it.",
                     threads.saturating_sub(1449)
                 ));
             }
