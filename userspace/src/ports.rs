@@ -190,7 +190,7 @@ pub enum Report {
         /// The first call that failed in another way than by a port in use.
         failed: Option<Failed>,
     },
-    /// Many processes will come, one after the other.
+    /// Many processes will come, as many at once as there are processors.
     Batch {
         /// So many,
         processes: u32,

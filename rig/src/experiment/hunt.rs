@@ -37,7 +37,7 @@ const STACKS: [u64; 4] = [2 << 20, 4 << 20, 8 << 20, 16 << 20];
 /// How often each is counted: what is random about addresses moves a count by one
 /// or two threads.
 const STARTS: u64 = 3;
-const STARTS_MAX: u64 = 1000;
+const STARTS_MAX: u64 = 20;
 /// As many descriptors as fs.nr_open allows.
 const NOFILE: u64 = 1 << 20;
 const CPUS: u32 = 2;
@@ -145,8 +145,8 @@ fn trial(ask: &Ask, candidate: &Candidate, stacks: &[u64], starts: u64) -> Trial
     argv.extend(stacks.iter().map(u64::to_string));
     let mut rlimits = vec![Rlimit { name: "nofile".into(), value: Some(NOFILE) }];
     rlimits.extend(ask.rlimits.iter().cloned());
-    let cpus = ask.cpus.or(machine.cpus).unwrap_or(CPUS);
-    let memory_bytes = ask.memory_bytes.or(machine.memory_bytes).unwrap_or(MEMORY_BYTES);
+    let cpus = machine.cpus.or(ask.cpus).unwrap_or(CPUS);
+    let memory_bytes = machine.memory_bytes.or(ask.memory_bytes).unwrap_or(MEMORY_BYTES);
     let mut params = object(setup);
     params.insert("candidate".into(), json!(name));
     params.insert("starts".into(), json!(starts));
@@ -162,7 +162,7 @@ fn trial(ask: &Ask, candidate: &Candidate, stacks: &[u64], starts: u64) -> Trial
         params,
         job: Job {
             argv,
-            user: ask.user.or(machine.user),
+            user: machine.user.or(ask.user),
             sysctls: ask.sysctls.clone(),
             rlimits,
             ..Job::default()

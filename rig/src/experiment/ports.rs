@@ -43,7 +43,10 @@ impl Experiment for Ports {
             ("threads", "how many threads, or `most`"),
             ("malloc", "on: each thread calls malloc once (off)"),
             ("aslr", "off: the kernel places mappings at fixed addresses"),
-            ("processes", "2: two processes at once; more: one after the other"),
+            (
+                "processes",
+                "2: two processes at once; more: a batch of so many, for the chance of a duplicate",
+            ),
         ]
     }
 

@@ -144,16 +144,15 @@ fn words(ranked: &[Ranked<'_>]) -> String {
         && let Some(seen) = at_paper_stack(baseline)
     {
         words.push(format!(
-            "A plain program counts {} here, so {} threads are missing in the paper, and something took \
-             their address space, or stopped them before.",
-            range(seen),
-            seen.least.saturating_sub(PAPER)
+            "A plain program counts {} here. So something took the address space of the threads that \
+             are missing in the paper, or stopped them before.",
+            range(seen)
         ));
     }
     words.push(format!(
         "Each row is a set-up that somebody may have had in 2016, counted {}. It fits if {PAPER} lies \
-         among its counts at 2M and its other counts are as near to theory as the paper's own {PAPER} \
-         is, that is at least {}.",
+         between its smallest and its largest count at 2M, and the largest at each other size is as \
+         near to theory as the paper's own {PAPER} is, that is at least {}.",
         starts(ranked),
         [4, 8, 16]
             .map(|mib| format!("{} at {mib}M", fit::least_that_agrees(mib << 20)))
@@ -197,7 +196,9 @@ fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
     let only_elsewhere = |one: &Ranked<'_>| {
         one.fit.distance == Some(0) && matches!(one.fit.finding, Finding::Refuted(_))
     };
-    let incomplete = |one: &Ranked<'_>| one.fit.finding == Finding::Incomplete;
+    let uncounted = |one: &Ranked<'_>| one.seen.is_empty();
+    let incomplete =
+        |one: &Ranked<'_>| one.fit.finding == Finding::Incomplete && !one.seen.is_empty();
     let near =
         |one: &Ranked<'_>| one.fit.distance.is_some_and(|far| (1..=NEAR).contains(&far.abs()));
     [
@@ -209,7 +210,8 @@ fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
                 "{PAPER} at 2M, but farther from theory at another size than it may be: {names}."
             )
         }),
-        names(&incomplete).map(|names| format!("Not counted, so nothing is known of: {names}.")),
+        names(&uncounted).map(|names| format!("Not counted, so nothing is known of: {names}.")),
+        names(&incomplete).map(|names| format!("Not counted at all sizes: {names}.")),
     ]
     .into_iter()
     .flatten()

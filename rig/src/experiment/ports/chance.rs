@@ -125,27 +125,26 @@ pub fn curve(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
         let of = |trial: &&TrialReport| trial.measured.as_ref()?.get(key)?.as_u64();
         with.iter().chain(&without).filter_map(of).fold(0, u64::saturating_add)
     };
-    let processes = |trials: &[&TrialReport]| {
-        let of = |trial: &&TrialReport| trial.measured.as_ref()?.get("processes")?.as_u64();
-        trials.first().and_then(of).unwrap_or(0)
+    let ten = |curve: &Option<Curve>, trials: &[&TrialReport], how: &str| {
+        let trial = trials.first()?;
+        let processes = trial.measured.as_ref()?.get("processes")?.as_u64()?;
+        let stack = show_size(param(trial, "stack_bytes")?.as_u64()?);
+        let measured = percent(curve.as_ref().map(|curve| &curve.measured), 9);
+        Some(format!(
+            "{how}, in {processes} processes with stacks of {stack}: {measured} have duplicates \
+             among ten threads. "
+        ))
     };
-    let stack =
-        without.first().or(with.first()).and_then(|trial| param(trial, "stack_bytes")?.as_u64());
-    let ten = |curve: &Option<Curve>| percent(curve.as_ref().map(|curve| &curve.measured), 9);
     let words = format!(
         "The paper takes the four bits for random and gives 1 - 15!/((16-n)! 16^(n-1)), \"about 85 %\" \
-         for ten threads; its own formula gives {} there. Measured in {} processes without malloc and \
-         {} with it, stacks of {}: ten threads have duplicates in {} without malloc and {} with it. \
-         The model has no free parameter: it is the kernel's search for holes and the C library's \
-         arenas, counted over all places that randomisation can choose. In {} of {} processes \
-         all threads were exactly where it has them. From the seventeenth thread on there are always \
-         duplicates, because the formula has only sixteen values; so much of the paper is right.",
+         for ten threads; its own formula gives {} there. {}{}The model has no free parameter: it is \
+         the kernel's search for holes and the C library's arenas, counted over all places that \
+         randomisation can choose. In {} of {} processes all threads were exactly where it has them. \
+         The formula has only sixteen values, so a seventeenth thread always finds its port in use; so \
+         much of the paper is right.",
         percent(Some(&curves.paper), 9),
-        processes(&without),
-        processes(&with),
-        stack.map_or("-".to_string(), show_size),
-        ten(&curves.plain),
-        ten(&curves.malloc),
+        ten(&curves.plain, &without, "Without malloc").unwrap_or_default(),
+        ten(&curves.malloc, &with, "With one malloc in each thread").unwrap_or_default(),
         number("as_modelled"),
         number("processes"),
     );

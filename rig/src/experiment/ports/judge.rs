@@ -13,9 +13,9 @@ use crate::experiment::{Judgement, Observed, Trial, object};
 const PROCESSES_MAX: usize = 2;
 /// So many threads are listed in the report, one by one.
 const LISTED_MAX: usize = 20;
-/// How many standard deviations a frequency may be away from its probability: by
-/// chance that happens once in a million.
-const DEVIATIONS_MAX: f64 = 5.0;
+/// A frequency that chance brings about more rarely than this is none of the
+/// probability's: with twenty numbers of threads, one batch in a hundred thousand.
+const CHANCE_MIN: f64 = 1e-7;
 
 fn report(data: &Value) -> Result<Report> {
     serde_json::from_value(data.clone()).context("the workload's report cannot be understood")
@@ -23,14 +23,19 @@ fn report(data: &Value) -> Result<Report> {
 
 /// A prediction, once all threads have said where they are.
 pub fn predict(trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Value>>> {
-    // The last one decides, and the others are looked at once.
+    let asked = processes(trial);
+    // The last one decides; the others are looked at once a process.
     match so_far.last().map(report).transpose()? {
-        Some(Report::Gathered { of, .. }) => {
-            let crowds = Crowds::read(so_far)?;
-            let all = crowds.gathered == of as usize;
+        Some(Report::Gathered { of, .. }) if asked <= PROCESSES_MAX => {
+            ensure!(
+                of as usize == asked,
+                "{of} processes are reported, and {asked} were asked for"
+            );
+            let crowds = Crowds::read(so_far, asked)?;
+            let all = crowds.gathered == asked;
             Ok(all.then(|| crowds.predicted(&formulas(trial))))
         }
-        Some(Report::Batch { processors, .. }) => {
+        Some(Report::Batch { processors, .. }) if asked > PROCESSES_MAX => {
             let probabilities = layout(trial, processors).probabilities(threads(trial));
             Ok(Some(object(json!({ "probability": rounded(&probabilities) }))))
         }
@@ -44,10 +49,10 @@ pub fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
         bail!("the workload ended with {:?}", observed.exit);
     }
     let first = observed.data.first().map(report).transpose()?;
-    let (measured, wrong) = match first {
-        Some(Report::Batch { processors, .. }) => batch(trial, observed, processors)?,
-        Some(_) => crowds(trial, observed)?,
-        None => bail!("the workload reported nothing"),
+    let (measured, wrong) = match (processes(trial), first) {
+        (0..=PROCESSES_MAX, _) => crowds(trial, observed)?,
+        (_, Some(Report::Batch { processors, .. })) => batch(trial, observed, processors)?,
+        _ => bail!("the workload reported no batch of processes"),
     };
     Ok(match wrong {
         None => Judgement::pass(Some(measured)),
@@ -58,6 +63,11 @@ pub fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
 fn formulas(trial: &Trial) -> Vec<Formula> {
     let name = trial.params.get("formula").and_then(Value::as_str).unwrap_or_default();
     Formula::from_name(name).map_or(Formula::ALL.to_vec(), |formula| vec![formula])
+}
+
+/// How many processes are asked for.
+fn processes(trial: &Trial) -> usize {
+    trial.params.get("processes").and_then(Value::as_u64).unwrap_or(1) as usize
 }
 
 /// How many threads are asked for; 0 for as many as there can be.
@@ -98,23 +108,28 @@ struct Bound {
 }
 
 impl Crowds {
-    fn read(data: &[Value]) -> Result<Crowds> {
+    /// What was reported of so many processes.
+    fn read(data: &[Value], asked: usize) -> Result<Crowds> {
         let mut crowds = Crowds::default();
         for value in data {
             match report(value)? {
                 Report::Threads { process, addresses, ids } => {
                     ensure!(addresses.len() == ids.len(), "as many ids as threads are reported");
                     let threads = addresses.into_iter().zip(ids);
-                    crowds.process(process)?.threads.extend(threads);
+                    crowds.process(process, asked)?.threads.extend(threads);
                 }
-                Report::Gathered { process, pid, time_s, refused, .. } => {
-                    let it = crowds.process(process)?;
+                Report::Gathered { process, pid, time_s, refused, threads, .. } => {
+                    let it = crowds.process(process, asked)?;
+                    let told = it.threads.len();
+                    ensure!(told == threads as usize, "{threads} threads, and {told} are reported");
+                    ensure!(it.pid == 0, "process {process} has gathered twice");
+                    ensure!(pid != 0, "process {process} has no id");
                     (it.pid, it.time_s) = (pid, time_s);
                     crowds.gathered += 1;
                     crowds.refused = crowds.refused.or(refused);
                 }
                 Report::Ports { process, formula, ports } => {
-                    let at = place(process)?;
+                    let at = place(process, asked)?;
                     let known = crowds.ports.iter().position(|(known, _)| *known == formula);
                     let index = known.unwrap_or_else(|| {
                         crowds.ports.push((formula, vec![Vec::new(); PROCESSES_MAX]));
@@ -146,8 +161,8 @@ impl Crowds {
         Ok(crowds)
     }
 
-    fn process(&mut self, number: u32) -> Result<&mut Process> {
-        let at = place(number)?;
+    fn process(&mut self, number: u32, asked: usize) -> Result<&mut Process> {
+        let at = place(number, asked)?;
         if self.processes.len() <= at {
             self.processes.resize(at + 1, Process::default());
         }
@@ -191,9 +206,12 @@ impl Crowds {
     }
 }
 
-fn place(process: u32) -> Result<usize> {
+fn place(process: u32, asked: usize) -> Result<usize> {
     let process = process as usize;
-    ensure!(process < PROCESSES_MAX, "process {process} is reported, and there is no such one");
+    ensure!(
+        process < asked.min(PROCESSES_MAX),
+        "process {process} is reported, and there is no such one"
+    );
     Ok(process)
 }
 
@@ -214,11 +232,20 @@ fn by_formula(
 }
 
 fn crowds(trial: &Trial, observed: &Observed) -> Result<(Map<String, Value>, Option<String>)> {
-    let crowds = Crowds::read(&observed.data)?;
+    let crowds = Crowds::read(&observed.data, processes(trial))?;
     let formulas = formulas(trial);
     let measured = by_formula(&formulas, |formula| measured(&crowds, formula));
-    let (asked, processes) = (threads(trial), crowds.processes.len());
-    let fewer = crowds.processes.iter().any(|process| process.threads.len() < asked);
+    let asked = threads(trial);
+    // As many as there can be are refused one more.
+    let fewer = match asked {
+        0 => crowds.refused.is_none(),
+        _ => crowds.processes.iter().any(|process| process.threads.len() < asked),
+    };
+    let twice = formulas.iter().find(|formula| {
+        let mut ports: Vec<_> = crowds.seen(**formula).flatten().collect();
+        ports.sort_unstable();
+        ports.windows(2).any(|pair| pair[0] == pair[1])
+    });
     let wrong_bound = crowds.bound.iter().find_map(|bound| bound.wrong.clone());
     let wrong_echo = formulas.iter().find_map(|formula| {
         let of = |bound: &&Bound| bound.formula == *formula;
@@ -229,8 +256,12 @@ fn crowds(trial: &Trial, observed: &Observed) -> Result<(Map<String, Value>, Opt
     let predicted = crowds.predicted(&formulas);
     let wrong = if let Some(wrong) = wrong_bound {
         Some(wrong)
-    } else if fewer || processes == 0 {
-        Some(format!("not all of {asked} threads could be created: errno {:?}", crowds.refused))
+    } else if crowds.gathered != processes(trial) {
+        Some(format!("{} processes have gathered their threads", crowds.gathered))
+    } else if fewer {
+        Some(format!("not as many threads as were asked for: errno {:?}", crowds.refused))
+    } else if let Some(formula) = twice {
+        Some(format!("{}: two threads have the same port", formula.name()))
     } else if let Some(wrong) = formulas.iter().find_map(|formula| crowds.disagreement(*formula)) {
         Some(wrong)
     } else if observed.predicted.as_ref() != Some(&predicted) {
@@ -242,6 +273,9 @@ fn crowds(trial: &Trial, observed: &Observed) -> Result<(Map<String, Value>, Opt
     let threads: usize = crowds.processes.iter().map(|process| process.threads.len()).sum();
     measured.insert("threads".into(), json!(threads));
     measured.insert("pids".into(), crowds.processes.iter().map(|process| process.pid).collect());
+    if let Some(errno) = crowds.refused {
+        measured.insert("errno".into(), json!(errno));
+    }
     if let Some(step) = crowds.processes.first().and_then(most_common_step) {
         measured.insert("address_step_bytes".into(), json!(step));
     }
@@ -362,10 +396,9 @@ fn is_as_modelled(layout: Layout, addresses: &[u64]) -> bool {
 
 /// Where a frequency is further from its probability than chance allows.
 fn deviation(frequencies: &[f64], probabilities: &[f64], processes: u64) -> Option<String> {
-    let count = processes.max(1) as f64;
     let wrong = frequencies.iter().zip(probabilities).position(|(frequency, p)| {
-        let spread = (p * (1.0 - p) / count).sqrt();
-        (frequency - p).abs() > DEVIATIONS_MAX * spread + f64::EPSILON
+        let hits = (frequency * processes as f64).round() as u64;
+        chance(hits, processes, *p) < CHANCE_MIN
     })?;
     let (seen, expected) = (frequencies[wrong], probabilities[wrong]);
     let threads = wrong + 1;
@@ -374,6 +407,59 @@ fn deviation(frequencies: &[f64], probabilities: &[f64], processes: u64) -> Opti
     ))
 }
 
+/// How likely it is that of so many tries at least, or at most, so many hit: the
+/// rarer of both, by the binomial distribution.
+fn chance(hits: u64, tries: u64, p: f64) -> f64 {
+    if p <= 0.0 || p >= 1.0 {
+        let sure = if p <= 0.0 { 0 } else { tries };
+        return if hits == sure { 1.0 } else { 0.0 };
+    }
+    let logarithms = |from: u64, to: u64| (from..=to).map(|n| (n as f64).ln()).sum::<f64>();
+    // Of none, and then each from the one before.
+    let mut logarithm = tries as f64 * (1.0 - p).ln();
+    if hits > 0 {
+        let choices = logarithms(tries - hits + 1, tries) - logarithms(1, hits);
+        logarithm = choices + hits as f64 * p.ln() + (tries - hits) as f64 * (1.0 - p).ln();
+    }
+    let odds = p / (1.0 - p);
+    let (mut below, mut above) = (0.0, 0.0);
+    let (mut term, mut at) = (logarithm.exp(), hits);
+    loop {
+        below += term;
+        if at == 0 {
+            break;
+        }
+        term *= at as f64 / ((tries - at + 1) as f64 * odds);
+        at -= 1;
+    }
+    (term, at) = (logarithm.exp(), hits);
+    loop {
+        above += term;
+        if at == tries {
+            break;
+        }
+        term *= (tries - at) as f64 * odds / (at + 1) as f64;
+        at += 1;
+    }
+    f64::min(below, above)
+}
+
 fn rounded(values: &[f64]) -> Vec<f64> {
     values.iter().map(|value| (value * 10_000.0).round() / 10_000.0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_is_that_of_the_binomial_distribution() {
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        // 0 or 1 of 3 with one half, and all of them.
+        assert!(near(chance(1, 3, 0.5), 0.5) && near(chance(3, 3, 0.5), 0.125));
+        assert!(near(chance(0, 10, 0.1), 0.9_f64.powi(10)));
+        assert_eq!((chance(0, 10, 0.0), chance(1, 10, 0.0), chance(10, 10, 1.0)), (1.0, 0.0, 1.0));
+        // One duplicate among three processes is rare, not impossible.
+        assert!(chance(1, 3, 0.0078) > CHANCE_MIN && chance(500, 1000, 0.0078) < CHANCE_MIN);
+    }
 }

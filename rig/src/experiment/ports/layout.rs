@@ -11,9 +11,9 @@
 //!   maps twice as much and gives back what is too much, or takes the place above
 //!   the last one if that is still free (`alloc_new_heap`).
 //! - The top of the first stack is random by pages (arch/x86/mm/mmap.c,
-//!   `arch_mmap_rnd`, `mmap_base`), by far more than a heap is large, so any place
-//!   within the alignment of heaps is as likely as any other. There are few enough
-//!   to try them all.
+//!   `arch_mmap_rnd`, `mmap_base`): by 2^28 of them with 64 bits, by 2^8 with 32,
+//!   which is a multiple of what a heap is aligned to, so any place within that is
+//!   as likely as any other. There are few enough to try them all.
 
 use nlrig_guest::ports::Formula;
 

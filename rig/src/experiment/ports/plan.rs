@@ -19,13 +19,17 @@ const LIMITS: Limits = Limits::new(Duration::from_secs(40), Duration::from_secs(
 const MEMORY_BYTES: u64 = 1 << 30;
 /// A main thread cannot live on less; below this the size is an attribute.
 const BY_RLIMIT_MIN_BYTES: u64 = 256 << 10;
-/// More than any limit leaves room for.
+/// More than the limits that are set leave room for.
 const MOST: u32 = 60_000;
 /// What a thread allocates, if it does: less than the least that matters.
 const MALLOC_BYTES: u32 = 64;
 /// Processes of a batch, and threads of each: by 17 there are duplicates for sure.
 const BATCH: u32 = 1000;
 const BATCH_THREADS: u32 = 20;
+/// What all of them report has to fit into what is kept of a trial.
+const BATCH_MAX: u32 = 4000;
+/// As many threads as the smaller machine holds.
+const FEW: u32 = 5000;
 
 /// What is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ enum Processes {
     One,
     /// Two at once.
     Two,
-    /// So many, one after the other.
+    /// So many, as many at once as there are processors.
     Batch(u32),
 }
 
@@ -211,7 +215,7 @@ fn asked_for(ask: &Ask, what: Option<What>) -> Result<Vec<Setting>> {
     let most = ask.set.get("threads").is_some_and(|text| text == "most");
     let malloc = one_of(ask, "malloc", ["off", "on"])? == "on";
     let aslr = if one_of(ask, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On };
-    let processes = match number("processes", 1, 100_000)? {
+    let processes = match number("processes", 1, BATCH_MAX)? {
         1 => Processes::One,
         2 => Processes::Two,
         many => Processes::Batch(many),
@@ -300,6 +304,8 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {
         setting.sysctls.iter().map(own).chain(ask.sysctls.iter().cloned()).collect();
     let by_name: Map<_, _> =
         sysctls.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let limits: Map<_, _> =
+        rlimits.iter().map(|limit| (limit.name.clone(), json!(limit.value))).collect();
     let most = threads == MOST;
     let params = object(json!({
         "formula": what.name(),
@@ -312,9 +318,10 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {
         "ends": ends,
         "setting": setting.name,
         "sysctl": by_name,
+        "rlimit": limits,
     }));
     // As many as there can be on 64 bits are tens of thousands.
-    let many = most && abi.program() == Arch::X86_64;
+    let many = threads > FEW && abi.program() == Arch::X86_64;
     let memory = if many { MEMORY_64_BYTES } else { MEMORY_BYTES };
     Trial {
         name: format!("ports/{abi}/{}/{}/{}", ask.kernel, what.name(), setting.name),
@@ -326,7 +333,11 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {
         memory_bytes: ask.memory_bytes.unwrap_or(memory),
         limits: LIMITS,
         timeout: ask.timeout,
-        alone: many || !setting.sysctls.is_empty() || !ask.sysctls.is_empty(),
+        // An id may be taken where others have run.
+        alone: many
+            || setting.pids[0].is_some()
+            || !setting.sysctls.is_empty()
+            || !ask.sysctls.is_empty(),
         boot: "",
         flavour: None,
         fault: None,

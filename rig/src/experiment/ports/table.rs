@@ -7,7 +7,7 @@ use nlrig_guest::ports::Formula;
 use serde_json::Value;
 
 use super::chance::{curve, figure_4};
-use super::read::{Seen, columns, each, formula, param, text};
+use super::read::{Seen, columns, each, formula, is, param, text};
 use crate::abi::Abi;
 use crate::report::{Section, TrialReport};
 use crate::units::show_size;
@@ -83,7 +83,7 @@ fn formulas(trials: &[&TrialReport]) -> Option<Section> {
                 had none. What takes the process id and the low bits of the address has sixteen values. \
                 What takes the high bits tells the threads of a 32-bit process apart, because stacks \
                 are further apart than 64 KiB; a 64-bit address has more bits than there is room for. \
-                A thousand threads are too few to see that: the next tables show it."
+                With few threads that does not show yet: see the next tables."
             .to_string(),
         ..Section::default()
     })
@@ -150,38 +150,46 @@ fn two_processes(trials: &[&TrialReport]) -> String {
     words
 }
 
+/// What single settings have shown, as far as they have.
 fn apart(trials: &[&TrialReport]) -> String {
-    let any = |part: &str| trials.iter().any(|trial| text(trial, "setting").contains(part));
+    let of = |setting: &str, which: Formula| {
+        let named = move |trial: &&TrialReport| {
+            text(trial, "setting").starts_with(setting) && formula(trial) == Some(which)
+        };
+        trials.iter().copied().filter(named).filter_map(Seen::trial).collect::<Vec<_>>()
+    };
+    let collide = |setting: &str, which: Formula| {
+        let seen = of(setting, which);
+        !seen.is_empty() && seen.iter().all(|seen| seen.collisions > 0)
+    };
     let mut words = String::new();
-    if any("stack-and-guard") {
+    let aligned = of("stack-and-guard", Formula::LinuxJournal);
+    if aligned.iter().any(|seen| seen.first == Some(2)) {
         words.push_str(
             "Where stack and guard are a multiple of 64 KiB all threads have the same four bits, and \
              the second one already has no port by the Linux Journal's formula. ",
         );
     }
-    if any("stack=32K") {
+    if collide("stack=32K", Formula::Paper) {
         words.push_str(
             "Where they are less than 64 KiB neighbours share what the paper's formula keeps. ",
         );
     }
-    let pid = |setting: &str| {
-        let of = |trial: &&&TrialReport| text(trial, "setting") == setting;
-        trials.iter().find(of).and_then(|trial| Seen::trial(trial)).map(Seen::first)
-    };
-    if let (Some(few), Some(many)) = (pid("pid=1024"), pid("pid=4095")) {
+    let first = |setting: &str| of(setting, Formula::Paper).first().copied().map(Seen::first);
+    if let (Some(few), Some(many)) = (first("pid=1024"), first("pid=4095")) {
         words.push_str(&format!(
             "On 64 bits the process id decides where the paper's formula fails, because the address \
              is or-ed over it: with an id of one bit (1024) the first collision among these threads \
              is {few}, with one of twelve bits (4095) {many}. "
         ));
     }
-    if any("started-again") {
+    if collide("started-again", Formula::LinuxJournal) {
         words.push_str(
             "A thread that starts where one has ended has its address, and so its port: whoever leaves \
              a socket open when a thread ends meets it again. ",
         );
     }
-    if any("77777") {
+    if collide("two-processes/pid=", Formula::PaperXor) {
         words.push_str(
             "A process id may have 22 bits; what shifts it by 16 keeps 16 of them, and two processes \
              whose ids differ above have the same ports. ",
@@ -192,7 +200,10 @@ fn apart(trials: &[&TrialReport]) -> String {
 
 /// How many of as many threads as there can be have a port of their own.
 fn table_4(trials: &[&TrialReport]) -> Option<Section> {
-    let many: Vec<_> = trials.iter().filter(|trial| text(trial, "formula") == "each").collect();
+    let counted = |trial: &&&TrialReport| {
+        text(trial, "formula") == "each" && is(trial, "threads", "most") && trial.measured.is_some()
+    };
+    let many: Vec<_> = trials.iter().filter(counted).collect();
     let row = |trial: &&&TrialReport| {
         let stack =
             param(trial, "stack_bytes").and_then(Value::as_u64).map_or("-".into(), show_size);

@@ -39,17 +39,24 @@ fn copying_from_memory_that_is_not_there_yet(evidence: &mut Evidence) -> Result<
     let device = Device::open()?;
     // Any file of the share that nobody runs.
     let file = File::open("/run/nlrig/guest/workloads/fault")?;
-    // SAFETY: a hint about a file of ours; no pointer.
-    let forgotten =
-        unsafe { libc::posix_fadvise64(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-    if forgotten != 0 {
-        return Err(format!("posix_fadvise: {}", Errno(forgotten)).into());
-    }
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let mapping = Mapping::new(&file, 0, page_bytes(), protection, libc::MAP_PRIVATE)?;
     let before = usage()?;
-    // SAFETY: within the mapping, which is ours alone, and at its start.
-    let exchange = unsafe { device.exchange_at(mapping.start().cast::<Exchange>()) };
+    let mut exchange = Ok(());
+    // Once is too few: the host may have answered before we could fall asleep.
+    for _ in 0..10 {
+        // SAFETY: a hint about a file of ours; no pointer.
+        let forgotten =
+            unsafe { libc::posix_fadvise64(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        if forgotten != 0 {
+            return Err(format!("posix_fadvise: {}", Errno(forgotten)).into());
+        }
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let mapping = Mapping::new(&file, 0, page_bytes(), protection, libc::MAP_PRIVATE)?;
+        // SAFETY: within the mapping, which is ours alone, and at its start.
+        exchange = unsafe { device.exchange_at(mapping.start().cast::<Exchange>()) }.map(|_| ());
+        if exchange.is_err() {
+            break;
+        }
+    }
     let after = usage()?;
     evidence.io_outcome("ioctl", &exchange);
     evidence.note(

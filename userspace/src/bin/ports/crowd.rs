@@ -189,7 +189,7 @@ impl Crowd {
         let mut sum = Sum::default();
         for seat in self.seats() {
             if let Outcome::Failed(failure) = seat.outcome() {
-                sum.failed.get_or_insert_with(|| failed(failure));
+                sum.failed.get_or_insert_with(|| Failed::from(failure));
             }
             sum.echoes += seat.echo.swap(0, SeqCst);
             let fd = seat.fd.swap(-1, SeqCst);
@@ -320,15 +320,6 @@ extern "C" fn live(seat: *mut libc::c_void) -> *mut libc::c_void {
         return null_mut();
     }
     seat.wait_for_turns()
-}
-
-/// A failure in words.
-fn failed(failure: Failure) -> Failed {
-    Failed {
-        call: failure.call.name().to_string(),
-        errno: failure.errno,
-        name: format!("{:?}", nix::errno::Errno::from_raw(failure.errno)),
-    }
 }
 
 /// Whether there is something to read on a socket.

@@ -3,8 +3,8 @@
 //!
 //! `ports --threads N --formula NAME…` gathers N threads and has them bind by each
 //! formula in turn. `--second` has a second process do the same at once;
-//! `--batch P` starts P processes, one after the other, whose threads bind as
-//! soon as they are there.
+//! `--batch P` starts P processes, as many at once as there are processors, whose
+//! threads bind as soon as they are there.
 
 mod crowd;
 mod formula;
@@ -70,7 +70,7 @@ struct Options {
     second_pid: Option<u32>,
     /// Whether this is the second one.
     is_second: bool,
-    /// So many processes, one after the other.
+    /// So many processes.
     batch: Option<u32>,
     /// Whether this is one of them.
     one_of_batch: bool,
