@@ -100,7 +100,13 @@ int nlrig_fault(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 		WARN(1, "nlrig: a warning on request");
 		return 0;
 	case NLRIG_FAULT_SOFTIRQ:
+		/* It runs where bottom halves are let in again, in the sender:
+		 * left to ksoftirqd, the sender might be gone, and the machine
+		 * with it, before that has a turn.
+		 */
+		local_bh_disable();
 		tasklet_schedule(&nlrig_stuck);
+		local_bh_enable();
 		return 0;
 	case NLRIG_FAULT_BLOCK:
 		nlrig_block();
