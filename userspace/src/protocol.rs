@@ -9,6 +9,8 @@
 //! says. [`Request::Ping`] and [`Request::Tasks`] are answered at any time, in
 //! the middle of a job too: who does not answer them hangs.
 
+use std::io::{self, Write};
+
 use serde::{Deserialize, Serialize};
 
 /// The port that carries requests one way and events the other.
@@ -27,6 +29,16 @@ pub const WORKLOAD_FD: i32 = 3;
 /// The longest line either side accepts, in bytes. A look at the address space
 /// of a small program is a few KiB.
 pub const LINE_MAX_BYTES: usize = 256 * 1024;
+
+/// Writes one object as a line, at once: what a workload does on [`WORKLOAD_FD`].
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_line(to: &mut impl Write, report: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    to.write_all(&line)
+}
 
 /// What the host asks of the guest.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]

@@ -18,6 +18,7 @@ use nlrig_guest::hunt::{Count, Report};
 use nlrig_guest::protocol::{Exit, Job, Rlimit};
 use serde_json::{Map, Value, json};
 
+use super::threads::{BY_RLIMIT_MIN_BYTES, NOFILE, STACKS};
 use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
 use crate::abi::Abi;
 use crate::guest::Limits;
@@ -32,14 +33,10 @@ use candidates::{CANDIDATES, Candidate, How};
 pub struct Hunt;
 
 const LIMITS: Limits = Limits::new(Duration::from_secs(20), Duration::from_secs(3 * 60));
-/// The stack sizes of the paper's table.
-const STACKS: [u64; 4] = [2 << 20, 4 << 20, 8 << 20, 16 << 20];
 /// How often each is counted: what is random about addresses moves a count by one
 /// or two threads.
 const STARTS: u64 = 3;
 const STARTS_MAX: u64 = 20;
-/// As many descriptors as fs.nr_open allows.
-const NOFILE: u64 = 1 << 20;
 const CPUS: u32 = 2;
 const MEMORY_BYTES: u64 = 1 << 30;
 const PAGE_BYTES: u64 = 4096;
@@ -128,7 +125,7 @@ fn stacks(ask: &Ask) -> Result<Vec<u64>> {
     for &bytes in if ask.stacks.is_empty() { &STACKS[..] } else { &ask.stacks } {
         // A main thread cannot live on less, and half of what a program can
         // address leaves room for one.
-        if !(256 << 10..=1 << 30).contains(&bytes) || !bytes.is_multiple_of(PAGE_BYTES) {
+        if !(BY_RLIMIT_MIN_BYTES..=1 << 30).contains(&bytes) || !bytes.is_multiple_of(PAGE_BYTES) {
             return Err(usage!("--stack {}: give pages, from 256K to 1G", show_size(bytes)));
         }
         if !stacks.contains(&bytes) {

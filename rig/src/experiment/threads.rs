@@ -25,10 +25,10 @@ pub struct Threads;
 
 const LIMITS: Limits = Limits::new(Duration::from_secs(40), Duration::from_secs(15 * 60));
 /// The stack sizes of the paper's tables.
-const STACKS: [u64; 4] = [2 << 20, 4 << 20, 8 << 20, 16 << 20];
+pub(super) const STACKS: [u64; 4] = [2 << 20, 4 << 20, 8 << 20, 16 << 20];
 /// A main thread cannot live on less; below this the size is set by attribute
 /// and RLIMIT_STACK is left alone.
-const BY_RLIMIT_MIN_BYTES: u64 = 256 << 10;
+pub(super) const BY_RLIMIT_MIN_BYTES: u64 = 256 << 10;
 /// pthread_attr_setstacksize refuses less (PTHREAD_STACK_MIN of glibc on x86).
 const STACK_MIN_BYTES: u64 = 16 << 10;
 /// As many descriptors as fs.nr_open allows: no socket is refused for want of

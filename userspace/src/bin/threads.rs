@@ -7,14 +7,14 @@
 //! for stacks too small for a main thread to live on.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::FromRawFd;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use nlrig_guest::birth::stay_on;
 use nlrig_guest::look::{Failed, Look, Outcome, PROGRESS_EVERY, Report};
-use nlrig_guest::protocol::WORKLOAD_FD;
+use nlrig_guest::protocol::{WORKLOAD_FD, write_line};
 use nlrig_guest::workers::{self, Attributes};
 
 fn main() -> ExitCode {
@@ -86,10 +86,4 @@ fn threads_at_most(look: &Look, by_attribute: Option<usize>) -> usize {
     let stack_bytes = by_attribute.or(look.limits.stack_bytes).unwrap_or(2 << 20).max(16 << 10);
     let by_space = if look.word_bits == 32 { (4 << 30) / stack_bytes } else { u64::MAX };
     look.sysctls.threads_max.min(look.sysctls.pid_max).min(by_space).min(1 << 20) as usize
-}
-
-fn write_line(to: &mut File, report: &Report) -> io::Result<()> {
-    let mut line = serde_json::to_vec(report)?;
-    line.push(b'\n');
-    to.write_all(&line)
 }

@@ -8,7 +8,9 @@ use nlrig_guest::protocol::{Aslr, Job, Rlimit};
 use serde_json::{Map, Value, json};
 
 use crate::abi::{Abi, Arch};
-use crate::experiment::threads::{MEMORY_64_BYTES, NOFILE, THREADS_MAX, stacks};
+use crate::experiment::threads::{
+    BY_RLIMIT_MIN_BYTES, MEMORY_64_BYTES, NOFILE, THREADS_MAX, stacks,
+};
 use crate::experiment::{Ask, Trial, object, one_of, workload};
 use crate::guest::Limits;
 use crate::units::show_size;
@@ -17,8 +19,6 @@ use crate::usage;
 const LIMITS: Limits = Limits::new(Duration::from_secs(40), Duration::from_secs(10 * 60));
 /// For five thousand threads at 45 KiB each, and for what they share it with.
 const MEMORY_BYTES: u64 = 1 << 30;
-/// A main thread cannot live on less; below this the size is an attribute.
-const BY_RLIMIT_MIN_BYTES: u64 = 256 << 10;
 /// More than the limits that are set leave room for.
 const MOST: u32 = 60_000;
 /// What a thread allocates, if it does: less than the least that matters.

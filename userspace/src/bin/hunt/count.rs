@@ -1,13 +1,13 @@
 //! One count: threads until no more can be had.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::FromRawFd;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nlrig_guest::hunt::{Count, Guard, Report, Setup};
 use nlrig_guest::look::{self, Failed, PROGRESS_EVERY};
-use nlrig_guest::protocol::WORKLOAD_FD;
+use nlrig_guest::protocol::{WORKLOAD_FD, write_line};
 use nlrig_guest::workers::{self, Attributes};
 
 use crate::layout;
@@ -102,10 +102,4 @@ fn nproc() -> io::Result<Option<u64>> {
 
 fn too_much(err: std::num::TryFromIntError) -> io::Error {
     io::Error::other(err)
-}
-
-fn write_line(to: &mut File, report: &Report) -> io::Result<()> {
-    let mut line = serde_json::to_vec(report)?;
-    line.push(b'\n');
-    to.write_all(&line)
 }

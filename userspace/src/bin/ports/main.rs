@@ -11,7 +11,7 @@ mod formula;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::FromRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -21,7 +21,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
 use nlrig_guest::birth::Birth;
 use nlrig_guest::ports::{Formula, Report};
-use nlrig_guest::protocol::WORKLOAD_FD;
+use nlrig_guest::protocol::{WORKLOAD_FD, write_line};
 
 use crowd::{Crowd, Outcome, Plan};
 
@@ -315,12 +315,6 @@ impl Reporter<'_> {
     fn tell(&mut self, report: &Report) -> io::Result<()> {
         write_line(&mut self.report, report)
     }
-}
-
-fn write_line(to: &mut File, report: &Report) -> io::Result<()> {
-    let mut line = serde_json::to_vec(report)?;
-    line.push(b'\n');
-    to.write_all(&line)
 }
 
 /// Signs of life, for long work. Without the host nobody is left to be told.
