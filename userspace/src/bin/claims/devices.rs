@@ -228,6 +228,7 @@ fn writing_to_the_interrupt_controller(evidence: &mut Evidence) -> Result<(), Tr
     let mapping = Mapping::new(&memory, CONTROLLER, page_bytes(), protection, libc::MAP_SHARED);
     evidence.io_outcome("map", &mapping);
     let mapping = mapping?;
+    evidence.deliver()?;
     stay_on(1)?;
     mapping.write(PRIORITY, 0);
     stay_on(0)?;

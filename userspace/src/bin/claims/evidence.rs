@@ -5,13 +5,22 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::FromRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nlrig_guest::protocol::WORKLOAD_FD;
 use nlrig_netlink::Errno;
 use serde_json::{Map, Value};
 
+use crate::observe::{state, waiting};
+
 /// Why a claim could not be tried: no evidence, and no finding.
 pub type Trouble = Box<dyn std::error::Error>;
+
+/// How long PID 1 may take to pass on a line.
+const PASSED_ON_LIMIT: Duration = Duration::from_secs(5);
+/// How long the host's side of a port takes at most, the machine being busy.
+const TAKEN_BY_HOST: Duration = Duration::from_millis(100);
 
 /// Where evidence goes.
 pub struct Evidence {
@@ -32,6 +41,25 @@ impl Evidence {
         line.insert(key.to_string(), value.into());
         // Without the host nobody is left to be told of it.
         let _ = writeln!(self.report, "{}", Value::Object(line));
+    }
+
+    /// Waits until the host has what was reported. For who breaks the machine
+    /// next: PID 1 passes it on, and may be the first that the break hits.
+    ///
+    /// # Errors
+    /// PID 1 does not pass it on.
+    pub fn deliver(&self) -> Result<(), Trouble> {
+        let deadline = Instant::now() + PASSED_ON_LIMIT;
+        // It has taken all, and waits for more.
+        while waiting(&self.report)? > 0 || state(1, 1)? != 'S' {
+            if Instant::now() > deadline {
+                return Err("PID 1 does not pass on what was reported".into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        // It is in the queue of the port, which the host empties by itself.
+        thread::sleep(TAKEN_BY_HOST);
+        Ok(())
     }
 
     /// Reports how a call ended: `ok`, or the name of its error.

@@ -3,7 +3,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
+
+use nlrig_netlink::Errno;
 
 use crate::evidence::Trouble;
 
@@ -17,6 +20,14 @@ pub fn state(process: u32, thread: u32) -> Result<char, Trouble> {
     // The name may have any characters in it, parentheses too.
     let (_, behind) = stat.rsplit_once(") ").ok_or("a stat without a name")?;
     Ok(behind.chars().next().ok_or("a stat without a state")?)
+}
+
+/// How many bytes wait in a pipe or a socket (FIONREAD).
+pub fn waiting(file: &impl AsRawFd) -> Result<u64, Trouble> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the pointer is that of `bytes`, an int as this ioctl wants it.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if result < 0 { Err(Errno::last().into()) } else { Ok(u64::try_from(bytes)?) }
 }
 
 /// The number of a task of this name, if there is one.

@@ -15,6 +15,7 @@ use crate::Rows;
 use crate::chardev::{Device, Mapping, page_bytes};
 use crate::evidence::{Evidence, Trouble};
 use crate::module::Send;
+use crate::observe::waiting;
 
 pub const ROWS: Rows = &[
     ("A32.1", a_number_through_proc_and_back),
@@ -203,14 +204,6 @@ fn read_message(reader: &mut PipeReader) -> Result<&'static str, Trouble> {
     let mut buffer = [0; MESSAGE_BYTES];
     reader.read_exact(&mut buffer)?;
     Ok(Changed::told(&buffer))
-}
-
-/// FIONREAD: how many bytes wait.
-fn waiting(file: &impl AsRawFd) -> Result<u64, Trouble> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the pointer is that of `bytes`, an int as this ioctl wants it.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
-    if result < 0 { Err(Errno::last().into()) } else { Ok(u64::try_from(bytes)?) }
 }
 
 fn a_socket_after_its_sender_changed_its_mind(evidence: &mut Evidence) -> Result<(), Trouble> {

@@ -190,8 +190,8 @@ pub const ROWS: &[Row] = &[
         refutes: &[is("machine", "well")],
         expect: CONFIRMED,
         because: "What is not RAM is open: registers of devices, that of the interrupt controller \
-                  among them. The idle processor takes the interrupt for an error of its floating \
-                  point unit in the kernel, and nobody survives that.",
+                  among them. The other processor, as a rule idle, takes the interrupt for an error \
+                  of its floating point unit in the kernel, and nobody survives that.",
         source: &[(
             "arch/x86/kernel/traps.c",
             "static void math_error(struct pt_regs *regs, int trapnr)",
