@@ -72,8 +72,8 @@ fn of_all(trials: &[&TrialReport]) -> Finding {
 fn line(row: &Row, trials: &[&TrialReport], abis: &[Abi]) -> Vec<String> {
     let mut cells = vec![row.id.to_string(), row.claim.to_string()];
     cells.extend(abis.iter().map(|abi| {
-        let of_abi = trials.iter().find(|trial| trial.abi == *abi);
-        of_abi.map_or("-", |trial| finding(trial).name()).to_string()
+        let of_abi: Vec<_> = trials.iter().copied().filter(|trial| trial.abi == *abi).collect();
+        if of_abi.is_empty() { "-".to_string() } else { of_all(&of_abi).name().to_string() }
     }));
     let well = trials.iter().all(|trial| trial.verdict == Verdict::Pass);
     cells.push(if well { "yes" } else { "NO" }.to_string());
@@ -135,18 +135,30 @@ fn found(row: &Row, trials: &[&TrialReport]) -> String {
     }
 }
 
-/// Each architecture's evidence; once if it is the same.
+/// Each architecture's evidence; once if it is the same, and with how many
+/// repetitions have it if there are some.
 fn evidence(trials: &[&TrialReport]) -> impl Iterator<Item = String> {
-    let mut told: Vec<(String, Vec<String>)> = Vec::new();
+    let mut told: Vec<(String, Vec<(Abi, usize)>)> = Vec::new();
     for trial in trials {
         let evidence = trial.measured.as_ref().and_then(|map| map.get("evidence")?.as_object());
         let text = evidence.map_or_else(|| "none".to_string(), show_evidence);
-        match told.iter_mut().find(|(known, _)| *known == text) {
-            Some((_, abis)) => abis.push(trial.abi.to_string()),
-            None => told.push((text, vec![trial.abi.to_string()])),
+        let index = told.iter().position(|(known, _)| *known == text).unwrap_or_else(|| {
+            told.push((text, Vec::new()));
+            told.len() - 1
+        });
+        let abis = &mut told[index].1;
+        match abis.iter_mut().find(|(abi, _)| *abi == trial.abi) {
+            Some((_, count)) => *count += 1,
+            None => abis.push((trial.abi, 1)),
         }
     }
-    told.into_iter().map(|(text, abis)| format!("{} ({})", text, abis.join(", ")))
+    told.into_iter().map(|(text, abis)| {
+        let abis = abis.iter().map(|(abi, count)| match count {
+            1 => abi.to_string(),
+            some => format!("{some} of {abi}"),
+        });
+        format!("{text} ({})", abis.collect::<Vec<_>>().join(", "))
+    })
 }
 
 fn show_line(line: &SourceLine) -> String {

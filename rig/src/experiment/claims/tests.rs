@@ -77,3 +77,35 @@ fn evidence_is_bounded() {
     let many: Map<String, Value> = (0..1000).map(|n| (n.to_string(), json!(n))).collect();
     assert_eq!(evidence(&[Value::Object(many), json!("no object")]).len(), EVIDENCE_MAX);
 }
+
+/// A trial of a row as it was reported.
+fn tried(abi: &str, finding: &str, answers: u64) -> TrialReport {
+    serde_json::from_value(json!({
+        "experiment": "claims", "name": format!("claims/{abi}/6.1/A1"), "abi": abi,
+        "kernel": "6.1", "flavour": "default", "accel": "tcg", "params": {"id": "A1"},
+        "verdict": "pass", "reason": null, "attempts": 1,
+        "measured": {"finding": finding, "evidence": {"answers": answers}},
+        "predicted": null, "published": [], "duration_s": 1.0, "clocksource": null,
+        "artifacts": {},
+    }))
+    .unwrap()
+}
+
+#[test]
+fn repetitions_are_counted_and_none_is_left_out() {
+    let trials = [
+        tried("i386", "confirmed", 10),
+        tried("i386", "confirmed", 10),
+        tried("i386", "refuted", 9),
+        tried("x86_64", "confirmed", 10),
+    ];
+    let section = page::section(&trials.iter().collect::<Vec<_>>());
+    assert_eq!(section.rows[0][2..4], ["depends", "confirmed"]);
+    let evidence: Vec<_> = section.entries[0]
+        .fields
+        .iter()
+        .filter(|(name, _)| *name == "evidence")
+        .map(|(_, text)| text.as_str())
+        .collect();
+    assert_eq!(evidence, ["answers 10 (2 of i386, x86_64)", "answers 9 (i386)"]);
+}

@@ -28,6 +28,10 @@ const BATCH: u32 = 1000;
 const BATCH_THREADS: u32 = 20;
 /// What all of them report has to fit into what is kept of a trial.
 const BATCH_MAX: u32 = 4000;
+/// Threads, if the user does not say how many.
+const MANY: u32 = 1000;
+/// What a 32-bit program certainly has left for stacks.
+const ROOM_32_BYTES: u64 = 5 << 29;
 /// As many threads as the smaller machine holds.
 const FEW: u32 = 5000;
 
@@ -118,7 +122,7 @@ pub fn trials(ask: &Ask) -> Result<Vec<Trial>> {
     let own = own || !ask.stacks.is_empty() || !ask.sysctls.is_empty() || !ask.rlimits.is_empty();
     let mut trials = Vec::new();
     for &abi in &ask.abis {
-        let settings = if own { asked_for(ask, what)? } else { named(abi) };
+        let settings = if own { asked_for(ask, abi, what)? } else { named(abi) };
         let wanted = |setting: &&Setting| own || what.is_none_or(|what| setting.what == what);
         trials.extend(settings.iter().filter(wanted).map(|setting| trial(ask, abi, setting)));
     }
@@ -204,7 +208,7 @@ fn named(abi: Abi) -> Vec<Setting> {
 }
 
 /// What the user asks for in place of that.
-fn asked_for(ask: &Ask, what: Option<What>) -> Result<Vec<Setting>> {
+fn asked_for(ask: &Ask, abi: Abi, what: Option<What>) -> Result<Vec<Setting>> {
     let number = |key: &str, own: u32, most: u32| match ask.set.get(key).map(String::as_str) {
         None => Ok(own),
         Some(text) => match text.parse() {
@@ -221,8 +225,9 @@ fn asked_for(ask: &Ask, what: Option<What>) -> Result<Vec<Setting>> {
         many => Processes::Batch(many),
     };
     let batch = matches!(processes, Processes::Batch(_));
-    let (own, at_most) = if batch { (BATCH_THREADS, 100) } else { (1000, MOST) };
+    let (own, at_most) = if batch { (BATCH_THREADS, 100) } else { (MANY, MOST) };
     let threads = if most && !batch { MOST } else { number("threads", own, at_most)? };
+    let said = ask.set.contains_key("threads");
     let whats = match what {
         Some(what) => vec![what],
         None if batch => vec![What::One(Formula::LinuxJournal)],
@@ -240,6 +245,7 @@ fn asked_for(ask: &Ask, what: Option<What>) -> Result<Vec<Setting>> {
     let stacks = if ask.stacks.is_empty() { vec![2 << 20] } else { stacks(ask)? };
     let mut settings = Vec::new();
     for stack_bytes in stacks {
+        let threads = if said { threads } else { threads.min(room_for(abi, stack_bytes)) };
         for &what in &whats {
             let mut name = format!("stack={}", show_size(stack_bytes));
             let count = if threads == MOST { "most".to_string() } else { format!("n={threads}") };
@@ -260,6 +266,14 @@ fn asked_for(ask: &Ask, what: Option<What>) -> Result<Vec<Setting>> {
         }
     }
     Ok(settings)
+}
+
+/// How many stacks of this size a program certainly has room for.
+fn room_for(abi: Abi, stack_bytes: u64) -> u32 {
+    match abi.program() {
+        Arch::X86_64 => MOST,
+        Arch::I386 => u32::try_from(ROOM_32_BYTES / stack_bytes).unwrap_or(MOST).clamp(1, MOST),
+    }
 }
 
 fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {

@@ -38,6 +38,23 @@ fn a_formula_is_chosen_and_what_does_not_go_together_is_said() {
     }
 }
 
+#[test]
+fn threads_that_nobody_counted_fit_into_32_bits() {
+    let mut ask = Ask::new(&Abi::ALL, "6.1");
+    ask.set.insert("formula".into(), "paper".into());
+    ask.stacks = vec![64 << 10, 8 << 20, 1 << 30];
+    let trials = Ports.plan(&ask).unwrap();
+    let of = |abi: Abi| -> Vec<_> {
+        let own = trials.iter().filter(|trial| trial.abi == abi);
+        own.map(|trial| trial.params["threads"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(of(Abi::I386), [1000, 320, 2]);
+    assert_eq!(of(Abi::X86_64), [1000, 1000, 1000]);
+    ask.set.insert("threads".into(), "1000".into());
+    let trials = Ports.plan(&ask).unwrap();
+    assert!(trials.iter().all(|trial| trial.params["threads"] == 1000), "the user's word counts");
+}
+
 fn observed(data: Vec<Value>, predicted: Option<Map<String, Value>>) -> Observed {
     Observed {
         data,
