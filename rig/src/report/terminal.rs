@@ -18,7 +18,8 @@ pub fn section(section: &Section) -> String {
     for row in &section.rows {
         table.add_row(row);
     }
-    let words = wrap(&section.words, 100);
+    let words: Vec<_> = section.words.split("\n\n").map(|words| wrap(words, 100)).collect();
+    let words = words.join("\n\n");
     let table = match section.columns.is_empty() {
         true => String::new(),
         false => format!("{table}\n\n"),
@@ -72,11 +73,11 @@ mod tests {
             title: "Table 3".into(),
             columns: vec!["stack".into(), "threads".into()],
             rows: vec![vec!["2M".into(), "1529".into()]],
-            words: "As predicted.".into(),
+            words: "As predicted.\n\nAnd so\non.".into(),
             entries: vec![Entry { title: "E1".into(), fields: vec![("why", "so".into())] }],
             figure: None,
         });
-        for part in ["Table 3", "stack", "1529", "As predicted.", "E1", "why: so"] {
+        for part in ["Table 3", "stack", "1529", "As predicted.\n\nAnd so on.", "E1", "why: so"] {
             assert!(text.contains(part), "{text}");
         }
     }

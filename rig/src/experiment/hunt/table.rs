@@ -16,7 +16,7 @@ struct Ranked<'a> {
     fit: Fit,
 }
 
-/// One table, the best fit first.
+/// The question, a table with the best fit first, and what follows.
 pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
     let mut ranked: Vec<_> = trials.iter().filter_map(|trial| rank(trial)).collect();
     ranked.sort_by_key(|one| one.fit.rank());
@@ -28,14 +28,27 @@ pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
     columns.extend(stacks.iter().map(|&stack| format!("threads at {}", show_size(stack))));
     let further = ["from 1449", "worst from theory", "searched for", "finding", "verdict"];
     columns.extend(further.map(str::to_string));
-    vec![Section {
-        title: "The hunt for 1449: which set-up gives it, and fits at 4M, 8M and 16M".to_string(),
-        columns,
-        rows: ranked.iter().map(|one| row(one, &stacks)).collect(),
-        words: words(&ranked),
-        entries: ranked.iter().map(entry).collect(),
-        ..Section::default()
-    }]
+    vec![
+        Section {
+            title: "The hunt for 1449: the question".to_string(),
+            words: question(&ranked),
+            ..Section::default()
+        },
+        Section {
+            title: "The hunt for 1449: which set-up gives it, and fits at 4M, 8M and 16M"
+                .to_string(),
+            columns,
+            rows: ranked.iter().map(|one| row(one, &stacks)).collect(),
+            words: comparison(&ranked),
+            ..Section::default()
+        },
+        Section {
+            title: "The hunt for 1449: does one explain it?".to_string(),
+            words: conclusion(&ranked),
+            entries: ranked.iter().map(entry).collect(),
+            ..Section::default()
+        },
+    ]
 }
 
 fn rank<'a>(trial: &'a TrialReport) -> Option<Ranked<'a>> {
@@ -132,36 +145,49 @@ fn entry(one: &Ranked<'_>) -> Entry {
     Entry { title: name(one), fields }
 }
 
-/// The whole of it for a reader who knows nothing, from the claim to what follows.
-fn words(ranked: &[Ranked<'_>]) -> String {
-    let mut words = vec![format!(
+/// What the paper says, for a reader who knows nothing of it, and what is here.
+fn question(ranked: &[Ranked<'_>]) -> String {
+    let mut words = format!(
         "A paper of 2017 says that a 32-bit program could create {PAPER} threads with stacks of 2M, \
          each with a netlink socket, that this agrees with theory (3 GiB over 2 MiB is {}), and that \
          4M, 8M and 16M agree too, without a number.",
         fit::theory(PAPER_STACK)
-    )];
+    );
     if let Some(baseline) = ranked.iter().find(|one| one.candidate.name == "baseline")
         && let Some(seen) = at_paper_stack(baseline)
     {
-        words.push(format!(
-            "A plain program counts {} here. So something took the address space of the threads that \
+        words.push_str(&format!(
+            " A plain program counts {} here. So something took the address space of the threads that \
              are missing in the paper, or stopped them before.",
             range(seen)
         ));
     }
-    words.push(format!(
-        "Each row is a set-up that somebody may have had in 2016, counted {}. It fits if {PAPER} lies \
-         between its smallest and its largest count at 2M, and the largest at each other size is as \
-         near to theory as the paper's own {PAPER} is, that is at least {}.",
+    words.push_str(
+        " The paper names Linux 3.12.11 and Ubuntu 14.04, and nothing else of its machine: what follows are \
+         set-ups that somebody may have had in 2016, each counted.",
+    );
+    words
+}
+
+/// How the table is to be read, and what speaks against those that do not fit.
+fn comparison(ranked: &[Ranked<'_>]) -> String {
+    let mut words = vec![format!(
+        "Each row is a set-up, counted {}. It fits if {PAPER} lies between its smallest and its largest \
+         count at 2M, and the largest at each other size is as near to theory as the paper's own \
+         {PAPER} is, that is at least {}.",
         starts(ranked),
-        [4, 8, 16]
-            .map(|mib| format!("{} at {mib}M", fit::least_that_agrees(mib << 20)))
-            .join(", ")
-    ));
+        [4, 8, 16].map(|mib| format!("{} at {mib}M", fit::least_that_agrees(mib << 20))).join(", ")
+    )];
     words.extend(refuted(ranked));
-    words.push(verdict(ranked));
-    words.push(format!("Untested, because it cannot be had here: {}.", UNTESTED.join("; ")));
-    words.join(" ")
+    words.join("\n\n")
+}
+
+/// Whether one explains it, and what nobody can try here.
+fn conclusion(ranked: &[Ranked<'_>]) -> String {
+    let untested = format!("Untested, because it cannot be had here: {}.", UNTESTED.join("; "));
+    let mut words = verdict(ranked);
+    words.push(untested);
+    words.join("\n\n")
 }
 
 fn at_paper_stack<'a>(one: &'a Ranked<'_>) -> Option<&'a Seen> {
@@ -232,8 +258,8 @@ fn doubts(fitting: &[&Ranked<'_>]) -> String {
     words
 }
 
-/// Whether one explains it.
-fn verdict(ranked: &[Ranked<'_>]) -> String {
+/// What may be said of those that fit, a paragraph each.
+fn verdict(ranked: &[Ranked<'_>]) -> Vec<String> {
     let fits = |one: &&Ranked<'_>| one.fit.finding == Finding::Fits;
     let (free, bound): (Vec<_>, Vec<_>) =
         ranked.iter().filter(fits).partition(|one| one.candidate.free.is_some());
@@ -273,5 +299,5 @@ fn verdict(ranked: &[Ranked<'_>]) -> String {
                 .to_string(),
         );
     }
-    words.join(" ")
+    words
 }

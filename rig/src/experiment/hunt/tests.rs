@@ -174,8 +174,11 @@ fn reported(name: &str, at_2m: u64) -> TrialReport {
     }
 }
 
+/// The table, with the words of all sections.
 fn section(trials: &[TrialReport]) -> Section {
-    table::sections(&trials.iter().collect::<Vec<_>>()).remove(0)
+    let mut sections = table::sections(&trials.iter().collect::<Vec<_>>());
+    let words: Vec<_> = sections.iter().map(|section| section.words.clone()).collect();
+    Section { words: words.join("\n\n"), ..sections.remove(1) }
 }
 
 #[test]

@@ -35,12 +35,12 @@ fn claim() -> Section {
         words: "A netlink socket has an address, the port, a number of 32 bits that programs fill in as \
                 nl_pid. In a network namespace each port of a protocol is there once: who binds one \
                 that another socket has gets EADDRINUSE. Many programs bind their process id, which is \
-                one port for a whole process; threads that want a socket each need more. A formula \
+                one port for a whole process; threads that want a socket each need more.\n\nA formula \
                 printed in the Linux Journal in 2005, and widely copied, is pthread_self() << 16 | \
                 getpid(). Xiong, Ding and Luo (2017) say that it has duplicates, with a probability \
                 that grows with the number of threads by the birthday formula, and that \
                 pthread_self() >> 16 | getpid() << 16 has none in the whole system; their proof is two \
-                tables with 1449 threads in a 32-bit process and close to 32768 in a 64-bit one. Here \
+                tables with 1449 threads in a 32-bit process and close to 32768 in a 64-bit one.\n\nHere \
                 threads say where they are before the first one binds. From that it is predicted which \
                 port each will have and which bind() the kernel will refuse, and a trial passes only \
                 if the kernel agrees for every thread, and if every thread with a port gets its own \
@@ -119,7 +119,7 @@ fn settings(trials: &[&TrialReport]) -> Option<Section> {
             "ABI", "setting", "formula", "threads", "first", "share", "distinct", "verdict",
         ]),
         rows,
-        words: [two_processes(trials), apart(trials)].concat(),
+        words: [vec![two_processes(trials)], apart(trials)].concat().join("\n\n"),
         ..Section::default()
     })
 }
@@ -127,8 +127,7 @@ fn settings(trials: &[&TrialReport]) -> Option<Section> {
 /// Whether two processes clash without randomisation, as it came out.
 fn two_processes(trials: &[&TrialReport]) -> String {
     let mut words = String::from(
-        "Threads are counted over both processes where there are two, in the order in which they \
-         bind. ",
+        "Threads are counted over both processes where there are two, in the order in which they bind.",
     );
     for &trial in trials {
         let two = text(trial, "setting") == "two-processes/aslr=off";
@@ -136,22 +135,22 @@ fn two_processes(trials: &[&TrialReport]) -> String {
             continue;
         };
         let (abi, name, each) = (trial.abi, formula.name(), seen.threads / 2);
-        words.push_str(&format!("Without randomisation two {abi} processes under {name} "));
+        words.push_str(&format!(" Without randomisation two {abi} processes under {name} "));
         words.push_str(&match seen.first {
             Some(first) if first == each + 1 => format!(
                 "collide at the first thread of the second one, and {} of its {each} threads have \
-                 no port. ",
+                 no port.",
                 seen.collisions
             ),
-            Some(first) => format!("collide at thread {first}. "),
-            None => "do not collide. ".to_string(),
+            Some(first) => format!("collide at thread {first}."),
+            None => "do not collide.".to_string(),
         });
     }
     words
 }
 
-/// What single settings have shown, as far as they have.
-fn apart(trials: &[&TrialReport]) -> String {
+/// What single settings have shown, as far as they have, a paragraph each.
+fn apart(trials: &[&TrialReport]) -> Vec<String> {
     let of = |setting: &str, which: Formula| {
         let named = move |trial: &&TrialReport| {
             text(trial, "setting").starts_with(setting) && formula(trial) == Some(which)
@@ -162,37 +161,48 @@ fn apart(trials: &[&TrialReport]) -> String {
         let seen = of(setting, which);
         !seen.is_empty() && seen.iter().all(|seen| seen.collisions > 0)
     };
-    let mut words = String::new();
+    let mut words = Vec::new();
     let aligned = of("stack-and-guard", Formula::LinuxJournal);
     if aligned.iter().any(|seen| seen.first == Some(2)) {
-        words.push_str(
+        words.push(
             "Where stack and guard are a multiple of 64 KiB all threads have the same four bits, and \
-             the second one already has no port by the Linux Journal's formula. ",
+             the second one already has no port by the Linux Journal's formula."
+                .to_string(),
         );
     }
     if collide("stack=32K", Formula::Paper) {
-        words.push_str(
-            "Where they are less than 64 KiB neighbours share what the paper's formula keeps. ",
+        words.push(
+            "Where stacks are less than 64 KiB apart neighbours share what the paper's formula keeps."
+                .to_string(),
         );
     }
-    let first = |setting: &str| of(setting, Formula::Paper).first().copied().map(Seen::first);
+    let first = |setting: &str| {
+        let seen = of(setting, Formula::Paper).first().copied()?;
+        Some(match seen.first {
+            Some(first) => {
+                format!("thread {first} of {} is the first without a port", seen.threads)
+            }
+            None => format!("all {} threads have a port", seen.threads),
+        })
+    };
     if let (Some(few), Some(many)) = (first("pid=1024"), first("pid=4095")) {
-        words.push_str(&format!(
-            "On 64 bits the process id decides where the paper's formula fails, because the address \
-             is or-ed over it: with an id of one bit (1024) the first collision among these threads \
-             is {few}, with one of twelve bits (4095) {many}. "
+        words.push(format!(
+            "On 64 bits the process id decides where the paper's formula fails, because the address is \
+             or-ed over it: with an id of one bit (1024) {few}, with one of twelve bits (4095) {many}."
         ));
     }
     if collide("started-again", Formula::LinuxJournal) {
-        words.push_str(
+        words.push(
             "A thread that starts where one has ended has its address, and so its port: whoever leaves \
-             a socket open when a thread ends meets it again. ",
+             a socket open when a thread ends meets it again."
+                .to_string(),
         );
     }
     if collide("two-processes/pid=", Formula::PaperXor) {
-        words.push_str(
+        words.push(
             "A process id may have 22 bits; what shifts it by 16 keeps 16 of them, and two processes \
-             whose ids differ above have the same ports. ",
+             whose ids differ above have the same ports."
+                .to_string(),
         );
     }
     words
@@ -310,7 +320,7 @@ fn conclusion(trials: &[&TrialReport]) -> String {
          reason than chance: it has sixteen values, and what decides is where the C library and the \
          kernel put stacks. The paper's formula had duplicates {}. On 32 bits it is a splice of two \
          halves that do not touch, as long as stacks are 64 KiB apart and process ids have 16 bits; \
-         on 64 bits it is not. What to do: bind port 0, and ask getsockname() what the kernel chose. \
+         on 64 bits it is not.\n\nWhat to do: bind port 0, and ask getsockname() what the kernel chose. \
          The kernel looks into its table before it gives a port; whoever computes one can only hope. \
          Where an interface wants a number, gettid() is one that no other thread of the same pid \
          namespace has, for one socket a thread.",
