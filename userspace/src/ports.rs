@@ -207,6 +207,8 @@ pub enum Report {
         addresses: Vec<u64>,
         /// The first thread, from 1, whose port was in use; 0 if there is none.
         first_failed: u32,
+        /// How many found their port in use.
+        in_use: u32,
     },
     /// A sign of life.
     Progress {

@@ -7,6 +7,7 @@
 //! before the first one binds; from that it is predicted, thread by thread, which
 //! port it will have, and no disagreement is allowed.
 
+mod batch;
 mod chance;
 mod figure;
 mod formula;

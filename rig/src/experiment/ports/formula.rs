@@ -126,6 +126,13 @@ impl Tally {
         Tally::of(answers.iter().flatten().map(|answer| *answer != Answer::InUse))
     }
 
+    /// The earlier first one and the larger number of both, of as many threads.
+    pub fn worse(self, other: Tally) -> Tally {
+        let first = self.first_collision.into_iter().chain(other.first_collision).min();
+        let collisions = self.collisions.max(other.collisions);
+        Tally { first_collision: first, collisions, ..self }
+    }
+
     /// As it stands in a report.
     pub fn to_map(self) -> Map<String, Value> {
         object(json!({

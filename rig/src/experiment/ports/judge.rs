@@ -5,7 +5,8 @@ use nlrig_guest::ports::{Formula, Report};
 use nlrig_guest::protocol::Exit;
 use serde_json::{Map, Value, json};
 
-use super::formula::{Answer, Process, Tally, answers, port};
+use super::batch;
+use super::formula::{Process, Tally, answers, port};
 use super::layout::Layout;
 use crate::experiment::{Judgement, Observed, Trial, object};
 
@@ -13,11 +14,9 @@ use crate::experiment::{Judgement, Observed, Trial, object};
 const PROCESSES_MAX: usize = 2;
 /// So many threads are listed in the report, one by one.
 const LISTED_MAX: usize = 20;
-/// A frequency that chance brings about more rarely than this is none of the
-/// probability's: with twenty numbers of threads, one batch in a hundred thousand.
-const CHANCE_MIN: f64 = 1e-7;
 
-fn report(data: &Value) -> Result<Report> {
+/// A line that the workload has written.
+pub(super) fn report(data: &Value) -> Result<Report> {
     serde_json::from_value(data.clone()).context("the workload's report cannot be understood")
 }
 
@@ -37,7 +36,7 @@ pub fn predict(trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Val
         }
         Some(Report::Batch { processors, .. }) if asked > PROCESSES_MAX => {
             let probabilities = layout(trial, processors).probabilities(threads(trial));
-            Ok(Some(object(json!({ "probability": rounded(&probabilities) }))))
+            Ok(Some(object(json!({ "probability": batch::rounded(&probabilities) }))))
         }
         _ => Ok(None),
     }
@@ -51,7 +50,7 @@ pub fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
     let first = observed.data.first().map(report).transpose()?;
     let (measured, wrong) = match (processes(trial), first) {
         (0..=PROCESSES_MAX, _) => crowds(trial, observed)?,
-        (_, Some(Report::Batch { processors, .. })) => batch(trial, observed, processors)?,
+        (_, Some(Report::Batch { processors, .. })) => batch::judge(trial, observed, processors)?,
         _ => bail!("the workload reported no batch of processes"),
     };
     Ok(match wrong {
@@ -71,11 +70,12 @@ fn processes(trial: &Trial) -> usize {
 }
 
 /// How many threads are asked for; 0 for as many as there can be.
-fn threads(trial: &Trial) -> usize {
+pub(super) fn threads(trial: &Trial) -> usize {
     trial.params.get("threads").and_then(Value::as_u64).unwrap_or(0) as usize
 }
 
-fn layout(trial: &Trial, processors: u32) -> Layout {
+/// Where the threads of a process of this trial are, by the model.
+pub(super) fn layout(trial: &Trial, processors: u32) -> Layout {
     let param = |key: &str| trial.params.get(key);
     Layout {
         program: trial.abi.program(),
@@ -219,7 +219,8 @@ fn show(port: Option<u32>) -> String {
     port.map_or("none, it was in use".to_string(), |port| format!("{port:#x}"))
 }
 
-/// One formula's values by themselves, those of several by their names.
+/// One formula's values by themselves; those of several by their names, behind
+/// what the worst of them came to.
 fn by_formula(
     formulas: &[Formula],
     value: impl Fn(Formula) -> Map<String, Value>,
@@ -227,8 +228,16 @@ fn by_formula(
     if let [formula] = formulas {
         return value(*formula);
     }
-    let all = formulas.iter().map(|formula| (formula.name().to_string(), value(*formula).into()));
-    object(json!({ "by_formula": Value::Object(all.collect()) }))
+    let all: Vec<_> = formulas.iter().map(|formula| (formula.name(), value(*formula))).collect();
+    let values = |key: &'static str| all.iter().filter_map(move |(_, map)| map.get(key)?.as_u64());
+    let mut map = object(json!({
+        "first_collision": values("first_collision").min(),
+        "collisions": values("collisions").max(),
+        "distinct": values("distinct").min(),
+    }));
+    let all = all.into_iter().map(|(name, map)| (name.to_string(), map.into()));
+    map.insert("by_formula".into(), Value::Object(all.collect()));
+    map
 }
 
 fn crowds(trial: &Trial, observed: &Observed) -> Result<(Map<String, Value>, Option<String>)> {
@@ -315,151 +324,4 @@ fn most_common_step(process: &Process) -> Option<u64> {
     steps.sort_unstable();
     let runs = steps.chunk_by(|a, b| a == b);
     runs.max_by_key(|run| run.len()).and_then(|run| run.first().copied())
-}
-
-fn batch(
-    trial: &Trial,
-    observed: &Observed,
-    processors: u32,
-) -> Result<(Map<String, Value>, Option<String>)> {
-    let threads = threads(trial);
-    let layout = layout(trial, processors);
-    let (mut processes, mut as_modelled) = (0_u64, 0_u64);
-    let mut with = vec![0_u64; threads];
-    let mut wrong = None;
-    for value in &observed.data {
-        let Report::Process { pid, addresses, first_failed } = report(value)? else { continue };
-        processes += 1;
-        if addresses.len() != threads {
-            wrong = wrong.or(Some(format!("a process had {} threads", addresses.len())));
-            continue;
-        }
-        as_modelled += u64::from(is_as_modelled(layout, &addresses));
-        let first = (first_failed as usize).checked_sub(1);
-        let expected = first_of(pid, &addresses);
-        if expected != first {
-            let (expected, first) = (expected.map(|at| at + 1), first.map(|at| at + 1));
-            let what = format!(
-                "process {pid}: the first port in use was that of thread {first:?}; predicted {expected:?}"
-            );
-            wrong = wrong.or(Some(what));
-        }
-        if let Some(counts) = first.and_then(|first| with.get_mut(first..)) {
-            counts.iter_mut().for_each(|count| *count += 1);
-        }
-    }
-    let frequencies: Vec<_> =
-        with.iter().map(|with| *with as f64 / processes.max(1) as f64).collect();
-    let probabilities = layout.probabilities(threads);
-    let asked = trial.params.get("processes").and_then(Value::as_u64).unwrap_or(0);
-    let deviates = deviation(&frequencies, &probabilities, processes);
-    let wrong = if processes != asked {
-        Some(format!("{processes} of {asked} processes were reported"))
-    } else if wrong.is_some() {
-        wrong
-    } else if as_modelled != processes {
-        let other = processes - as_modelled;
-        Some(format!(
-            "in {other} of {processes} processes threads are not where the model has them"
-        ))
-    } else {
-        deviates
-    };
-    let measured = object(json!({
-        "processes": processes,
-        "threads": threads,
-        "as_modelled": as_modelled,
-        "frequency": rounded(&frequencies),
-    }));
-    Ok((measured, wrong))
-}
-
-/// The first thread, from 0, whose port the kernel refuses.
-fn first_of(pid: u32, addresses: &[u64]) -> Option<usize> {
-    let threads = addresses.iter().map(|own| (*own, 0)).collect();
-    let process = Process { pid, time_s: 0, threads };
-    let answers = answers(Formula::LinuxJournal, &[process]);
-    answers[0].iter().position(|answer| *answer == Answer::InUse)
-}
-
-/// Whether all threads are where the model has them if the first one is where it
-/// is. The top of a stack is the end of the page that the control block is in.
-fn is_as_modelled(layout: Layout, addresses: &[u64]) -> bool {
-    const PAGE_BYTES: u64 = 4096;
-    let Some(first) = addresses.first() else { return false };
-    let Some(top) = first.checked_next_multiple_of(PAGE_BYTES) else { return false };
-    let below = top - first;
-    let tops = layout.tops(top, addresses.len());
-    tops.len() == addresses.len()
-        && tops.iter().zip(addresses).all(|(top, own)| top.checked_sub(below) == Some(*own))
-}
-
-/// Where a frequency is further from its probability than chance allows.
-fn deviation(frequencies: &[f64], probabilities: &[f64], processes: u64) -> Option<String> {
-    let wrong = frequencies.iter().zip(probabilities).position(|(frequency, p)| {
-        let hits = (frequency * processes as f64).round() as u64;
-        chance(hits, processes, *p) < CHANCE_MIN
-    })?;
-    let (seen, expected) = (frequencies[wrong], probabilities[wrong]);
-    let threads = wrong + 1;
-    Some(format!(
-        "{threads} threads have duplicates in {seen:.3} of {processes} processes; predicted {expected:.3}"
-    ))
-}
-
-/// How likely it is that of so many tries at least, or at most, so many hit: the
-/// rarer of both, by the binomial distribution.
-fn chance(hits: u64, tries: u64, p: f64) -> f64 {
-    if p <= 0.0 || p >= 1.0 {
-        let sure = if p <= 0.0 { 0 } else { tries };
-        return if hits == sure { 1.0 } else { 0.0 };
-    }
-    let logarithms = |from: u64, to: u64| (from..=to).map(|n| (n as f64).ln()).sum::<f64>();
-    // Of none, and then each from the one before.
-    let mut logarithm = tries as f64 * (1.0 - p).ln();
-    if hits > 0 {
-        let choices = logarithms(tries - hits + 1, tries) - logarithms(1, hits);
-        logarithm = choices + hits as f64 * p.ln() + (tries - hits) as f64 * (1.0 - p).ln();
-    }
-    let odds = p / (1.0 - p);
-    let (mut below, mut above) = (0.0, 0.0);
-    let (mut term, mut at) = (logarithm.exp(), hits);
-    loop {
-        below += term;
-        if at == 0 {
-            break;
-        }
-        term *= at as f64 / ((tries - at + 1) as f64 * odds);
-        at -= 1;
-    }
-    (term, at) = (logarithm.exp(), hits);
-    loop {
-        above += term;
-        if at == tries {
-            break;
-        }
-        term *= (tries - at) as f64 * odds / (at + 1) as f64;
-        at += 1;
-    }
-    f64::min(below, above)
-}
-
-fn rounded(values: &[f64]) -> Vec<f64> {
-    values.iter().map(|value| (value * 10_000.0).round() / 10_000.0).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chance_is_that_of_the_binomial_distribution() {
-        let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
-        // 0 or 1 of 3 with one half, and all of them.
-        assert!(near(chance(1, 3, 0.5), 0.5) && near(chance(3, 3, 0.5), 0.125));
-        assert!(near(chance(0, 10, 0.1), 0.9_f64.powi(10)));
-        assert_eq!((chance(0, 10, 0.0), chance(1, 10, 0.0), chance(10, 10, 1.0)), (1.0, 0.0, 1.0));
-        // One duplicate among three processes is rare, not impossible.
-        assert!(chance(1, 3, 0.0078) > CHANCE_MIN && chance(500, 1000, 0.0078) < CHANCE_MIN);
-    }
 }

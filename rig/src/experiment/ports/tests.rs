@@ -109,15 +109,25 @@ fn a_batch_is_held_against_the_model() {
     let each = (2 << 20) + 4096;
     let process = |pid: u32, first_failed: u32, each: u64| {
         let top = 0xb7d0_0940_u64;
-        json!({"process": {"pid": pid, "addresses": [top, top - each], "first_failed": first_failed}})
+        let in_use = u32::from(first_failed > 0);
+        json!({"process": {
+            "pid": pid, "addresses": [top, top - each], "first_failed": first_failed, "in_use": in_use,
+        }})
     };
     let predicted = Ports.predict(trial, std::slice::from_ref(&begin)).unwrap();
     assert_eq!(predicted.as_ref().unwrap()["probability"], json!([0.0, 0.0]));
-    let verdict = |last: Value| {
+    let judge = |last: Value| {
         let data = vec![begin.clone(), process(1, 0, each), process(2, 0, each), last];
-        Ports.judge(trial, &observed(data, predicted.clone())).verdict
+        Ports.judge(trial, &observed(data, predicted.clone()))
     };
-    assert_eq!(verdict(process(3, 0, each)), Verdict::Pass);
+    let verdict = |last: Value| judge(last).verdict;
+    let well = judge(process(3, 0, each));
+    let measured = well.measured.unwrap();
+    assert_eq!((well.verdict, &measured["distinct"]), (Verdict::Pass, &json!(2)));
+    assert_eq!((&measured["collisions"], &measured["first_collision"]), (&json!(0), &Value::Null));
+    let mut more = process(3, 0, each);
+    more["process"]["in_use"] = json!(u32::MAX);
+    assert_eq!(verdict(more), Verdict::Fail, "nobody's port is in use");
     assert_eq!(verdict(process(3, 2, each)), Verdict::Fail, "the kernel refused a free port");
     assert_eq!(verdict(process(3, 0, each + 4096)), Verdict::Fail, "stacks are elsewhere");
     assert_eq!(verdict(json!({"progress": {"threads": 1}})), Verdict::Fail, "one is missing");

@@ -309,6 +309,7 @@ impl Reporter<'_> {
             pid: std::process::id(),
             addresses: crowd.places().map(|(address, _)| address).collect(),
             first_failed: crowd.first_in_use(),
+            in_use: crowd.outcomes().filter(|outcome| *outcome == Outcome::InUse).count() as u32,
         })
     }
 
