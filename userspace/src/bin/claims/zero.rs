@@ -176,6 +176,8 @@ fn until_the_stack_is_gone(evidence: &mut Evidence) -> Result<(), Trouble> {
     State::reset()?;
     let start = Instant::now();
     let client = client(0, 0)?;
+    // Before that it may sleep as any program does whose code is still to be read.
+    State::wait(NLRIG_A_ARTICLE_INPUTS, 1, BEGIN_LIMIT)?;
     let (mut depth, mut others) = (0, 0);
     while start.elapsed() < CHILD_LIMIT && matches!(state(client.id(), client.id()), Ok('D' | 'R'))
     {
