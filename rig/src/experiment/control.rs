@@ -30,6 +30,8 @@ const LIMITS: Limits = Limits {
     total: Duration::from_secs(20),
     answer: Duration::from_secs(2),
 };
+/// What a machine without a fault may take.
+const CALM_TIMEOUT: Duration = Duration::from_secs(60);
 const MEMORY_BYTES: u64 = 256 << 20;
 
 /// What a machine runs that is broken from outside: it says that it is there,
@@ -101,7 +103,7 @@ impl Experiment for Control {
             return Judgement::fail(measured, "there is no such control");
         };
         let (verdict, says, within) = match is_calm(&trial.params) {
-            true => (Verdict::Pass, "", Duration::from_secs(60)),
+            true => (Verdict::Pass, "", CALM_TIMEOUT),
             false => (control.verdict, control.says, control.within),
         };
         if judgement.verdict != verdict || !reason.contains(says) {
@@ -180,7 +182,8 @@ fn trial(ask: &Ask, abi: Abi, control: &faults::Control, calm: bool) -> Trial {
         cpus: ask.cpus.unwrap_or(2),
         memory_bytes: ask.memory_bytes.unwrap_or(MEMORY_BYTES),
         limits: LIMITS,
-        timeout: Some(control.timeout),
+        // Nothing is wrong there, so nothing is to be found out soon.
+        timeout: Some(if calm { CALM_TIMEOUT } else { control.timeout }),
         alone: !calm,
         boot,
         flavour: None,

@@ -19,8 +19,9 @@ use crate::say::{brief, printable};
 /// serial line of a guest takes some ten thousand characters a second.
 const LISTEN: Duration = Duration::from_millis(700);
 /// How long a panic may take to come out: the kernel waits for processors that
-/// do not stop, a second at a time, before it prints what it has to say.
-const PANIC_LIMIT: Duration = Duration::from_secs(5);
+/// do not stop, a second at a time, before it prints what it has to say. On a busy
+/// host its seconds are longer than ours. The end of QEMU ends the wait.
+const PANIC_LIMIT: Duration = Duration::from_secs(15);
 /// Requests to the kernel: call traces of what the processors do, and of the
 /// tasks that are blocked (Documentation/admin-guide/sysrq.rst).
 const SYSRQS: [u8; 2] = [b'l', b'w'];

@@ -14,6 +14,7 @@ use crate::Rows;
 use crate::evidence::{Evidence, Trouble};
 use crate::module::{Send, State};
 use crate::observe::{Entry, state, task};
+use crate::peers::FREE_PORT;
 use crate::process::{CHILD_LIMIT, Child};
 
 pub const ROWS: Rows = &[
@@ -29,8 +30,8 @@ pub const ROWS: Rows = &[
 ];
 
 const PROTOCOL: i32 = NETLINK_NLRIG as i32;
-/// The receiver's.
-const PORTID: u32 = 100;
+/// The receiver's. It is no process id: a socket that is bound to none gets that.
+const PORTID: u32 = FREE_PORT;
 /// As the article's module sends.
 const BODY_BYTES: u32 = 1024;
 /// More messages than a default buffer takes, by far.

@@ -132,8 +132,8 @@ fn a_signal_from_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Tr
 
 fn an_exchange_while_a_read_waits(evidence: &mut Evidence) -> Result<(), Trouble> {
     let device = Device::open()?;
-    // Before anything can be stuck.
-    device.wake_after(5 * DELAY)?;
+    // Before anything can be stuck; far off.
+    device.wake_after(EVENT_LIMIT)?;
     thread::scope(|scope| {
         let reader = scope.spawn(|| device.expiries());
         thread::sleep(DELAY);
@@ -141,6 +141,8 @@ fn an_exchange_while_a_read_waits(evidence: &mut Evidence) -> Result<(), Trouble
         evidence.note("read_still_waits", !reader.is_finished());
         evidence.io_outcome("ioctl", &back);
         evidence.note("came_back", back.map_or(0, |back| back.value));
+        // It is the same timer, and expires once.
+        device.wake_after(Duration::ZERO)?;
         let read = reader.join().map_err(|_| "the reader panicked")?;
         evidence.note("read", read?);
         Ok(())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nlrig_guest::look::Report;
 use nlrig_guest::protocol::WORKLOAD_FD;
 use nlrig_guest::uapi::*;
-use nlrig_netlink::{Address, GroupMask, Header, Socket, builder};
+use nlrig_netlink::{Address, Errno, GroupMask, Header, Socket, builder};
 
 use crate::Rows;
 use crate::evidence::{Evidence, Trouble};
@@ -59,15 +59,28 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round()
 }
 
+/// The least of three times: what else the host does can only add to one.
+fn least(mut once: impl FnMut() -> Result<Duration, Trouble>) -> Result<Duration, Trouble> {
+    let mut least = once()?;
+    for _ in 1..3 {
+        least = least.min(once()?);
+    }
+    Ok(least)
+}
+
 fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::article(1, HANDLING)?;
     module::paper(HANDLING)?;
     for (key, protocol) in [("inside_ms", ARTICLE), ("handed_over_ms", PAPER)] {
         let (socket, portid) = client(protocol)?;
-        let start = Instant::now();
-        socket.send_to(&message(portid, 64), Address::KERNEL, 0)?;
-        evidence.note(key, milliseconds(start.elapsed()));
-        socket.recv(&mut [0; 2048], 0)?;
+        let once = || {
+            let start = Instant::now();
+            socket.send_to(&message(portid, 64), Address::KERNEL, 0)?;
+            let took = start.elapsed();
+            socket.recv(&mut [0; 2048], 0)?;
+            Ok(took)
+        };
+        evidence.note(key, milliseconds(least(once)?));
     }
     evidence.note("handling_ms", milliseconds(HANDLING));
     Ok(())
@@ -76,25 +89,28 @@ fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), Trouble> {
 /// From the first message sent to the last one answered, by so many clients.
 fn all_answered(protocol: i32) -> Result<Duration, Trouble> {
     let clients = (0..CLIENTS).map(|_| client(protocol)).collect::<Result<Vec<_>, _>>()?;
-    let ready = Barrier::new(CLIENTS + 1);
+    let ready = Barrier::new(CLIENTS);
     let once = |(socket, portid): &(Socket, u32)| {
         ready.wait();
+        let start = Instant::now();
         socket.send_to(&message(*portid, 64), Address::KERNEL, 0)?;
-        socket.recv(&mut [0; 2048], 0)
+        socket.recv(&mut [0; 2048], 0)?;
+        Ok::<_, Errno>((start, Instant::now()))
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = clients.iter().map(|client| scope.spawn(|| once(client))).collect();
-        ready.wait();
-        let start = Instant::now();
+        let mut times = Vec::new();
         for thread in threads {
-            thread.join().map_err(|_| "a client panicked")??;
+            times.push(thread.join().map_err(|_| "a client panicked")??);
         }
-        Ok(start.elapsed())
+        let first = times.iter().map(|(start, _)| *start).min().ok_or("there is no client")?;
+        Ok(times.iter().map(|(_, end)| end.duration_since(first)).max().unwrap_or_default())
     })
 }
 
 fn compare_walls(evidence: &mut Evidence) -> Result<(), Trouble> {
-    let (inside, handed_over) = (all_answered(ARTICLE)?, all_answered(PAPER)?);
+    let inside = least(|| all_answered(ARTICLE))?;
+    let handed_over = least(|| all_answered(PAPER))?;
     evidence.note("clients", CLIENTS);
     evidence.note("handling_ms", milliseconds(HANDLING));
     evidence.note("inside_ms", milliseconds(inside));

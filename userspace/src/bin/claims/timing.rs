@@ -55,7 +55,12 @@ fn sending_takes_as_long_as_the_handler(evidence: &mut Evidence) -> Result<(), T
     let mut points = Vec::new();
     for delay_ms in [0, 100, 200, 300] {
         module::set("article_delay_ms", delay_ms)?;
-        let took_ms = client.greet(0)?.as_secs_f64() * 1000.0;
+        // What else the host does can only add to one.
+        let mut took = client.greet(0)?;
+        for _ in 1..3 {
+            took = took.min(client.greet(0)?);
+        }
+        let took_ms = took.as_secs_f64() * 1000.0;
         evidence.note(&format!("took_ms_at_{delay_ms}"), took_ms.round());
         points.push((f64::from(delay_ms), took_ms));
     }
@@ -147,19 +152,19 @@ fn when_answers_are_read(evidence: &mut Evidence) -> Result<(), Trouble> {
     let client = Client::new(PORTID, PORTID)?;
     let handler = client.greet(0)?;
     let alone = spread(&client, 10)?;
-    let together = thread::scope(|scope| {
+    let (handler_again, together) = thread::scope(|scope| {
         let reader = scope.spawn(|| spread(&client, 10).map_err(|err| err.to_string()));
         let sent = client.greet(0);
         let spread = reader.join().map_err(|_| "the reader is gone")??;
-        sent?;
-        Ok::<_, Trouble>(spread)
+        Ok::<_, Trouble>((sent?, spread))
     })?;
-    let percent = |spread: Duration| (spread.as_secs_f64() / handler.as_secs_f64() * 100.0).round();
+    let percent =
+        |spread: Duration, of: Duration| (spread.as_secs_f64() / of.as_secs_f64() * 100.0).round();
     evidence.note("handler_ms", ms(handler));
     evidence.note("by_the_sender_ms", ms(alone));
-    evidence.note("by_the_sender_percent", percent(alone));
+    evidence.note("by_the_sender_percent", percent(alone, handler));
     evidence.note("by_a_reader_ms", ms(together));
-    evidence.note("by_a_reader_percent", percent(together));
+    evidence.note("by_a_reader_percent", percent(together, handler_again));
     Ok(())
 }
 

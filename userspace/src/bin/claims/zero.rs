@@ -16,7 +16,8 @@ use crate::client::Client;
 use crate::evidence::{Evidence, Trouble};
 use crate::module::{self, State};
 use crate::observe::state;
-use crate::process::{CHILD_LIMIT, Child};
+use crate::peers::FREE_PORT;
+use crate::process::{Birth, CHILD_LIMIT, Child};
 
 pub const ROWS: Rows = &[
     ("A9.1", answers_go_to_the_kernel),
@@ -35,10 +36,15 @@ const LEVELS: u32 = 3;
 /// How long until something has begun.
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 
+/// The process of the client that is watched. Bound to port 0 its socket gets the
+/// id, which must not be the port that it names.
+const CLIENTS_ID: u32 = 20_000;
+
 /// A client in a process of its own, that greets once from this port, names that
 /// one, and reports its answers.
 fn client(bound: u32, named: u32) -> Result<Child, Trouble> {
-    Child::start(move || {
+    let birth = Birth { id: Some(CLIENTS_ID), ..Birth::default() };
+    Child::start_as(birth, move || {
         let client = Client::new(bound, named)?;
         let sending_ms = client.greet(0)?.as_millis() as u64;
         Ok(json!({ "answers": client.answers()?, "sending_ms": sending_ms }))
@@ -108,7 +114,7 @@ fn another_client_meanwhile(evidence: &mut Evidence) -> Result<(), Trouble> {
     let mut depth = (0, 0);
     let greeting = greet((0, 0), |_| {
         depth.0 = State::read()?.get(NLRIG_A_ARTICLE_DEPTH);
-        let other = Client::new(101, 101)?;
+        let other = Client::new(FREE_PORT, FREE_PORT)?;
         other.greet(0)?;
         other_got = other.answers()?;
         depth.1 = State::read()?.get(NLRIG_A_ARTICLE_DEPTH);
@@ -181,7 +187,7 @@ fn until_the_stack_is_gone(evidence: &mut Evidence) -> Result<(), Trouble> {
     let (mut depth, mut others) = (0, 0);
     while start.elapsed() < CHILD_LIMIT && matches!(state(client.id(), client.id()), Ok('D' | 'R'))
     {
-        let other = Client::new(101, 101)?;
+        let other = Client::new(FREE_PORT, FREE_PORT)?;
         other.greet(0)?;
         others += other.answers()?;
         let now = State::read()?.get(NLRIG_A_ARTICLE_DEPTH);

@@ -78,7 +78,7 @@ pub const ROWS: &[Row] = &[
         confirms: &[is("in_msg_flags", "EAGAIN"), at_most("in_msg_flags_ms", 300.0)],
         refutes: &[
             is("in_msg_flags", "EAGAIN"),
-            at_least("in_msg_flags_ms", 550.0),
+            at_least("in_msg_flags_ms", 450.0),
             is("as_argument", "EAGAIN"),
             at_most("as_argument_ms", 300.0),
         ],
@@ -96,7 +96,7 @@ pub const ROWS: &[Row] = &[
         confirms: &[is("in_msg_flags", "EAGAIN"), at_most("in_msg_flags_ms", 300.0)],
         refutes: &[
             is("in_msg_flags", "EAGAIN"),
-            at_least("in_msg_flags_ms", 550.0),
+            at_least("in_msg_flags_ms", 450.0),
             is("as_argument", "EAGAIN"),
             at_most("as_argument_ms", 300.0),
         ],

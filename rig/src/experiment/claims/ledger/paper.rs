@@ -22,9 +22,10 @@ pub const ROWS: &[Row] = &[
         claim: "Handing the message over to a thread of the kernel lets the sender return at once.",
         tried: "A handler sleeps 200 ms over each message: inside of the input function (the \
                 article's module), and in a kernel thread that the input function wakes (the \
-                paper's). The time of sendto() is measured.",
-        confirms: &[at_least("inside_ms", 190.0), at_most("handed_over_ms", 100.0)],
-        refutes: &[at_least("inside_ms", 190.0), at_least("handed_over_ms", 190.0)],
+                paper's). The time of sendto() is measured, the least of three.",
+        // A timer of the kernel's may end early by what its clock is late.
+        confirms: &[at_least("inside_ms", 150.0), at_most("handed_over_ms", 100.0)],
+        refutes: &[at_least("inside_ms", 150.0), at_least("handed_over_ms", 150.0)],
         expect: CONFIRMED,
         because: "The sender waits for the input function only; that copies, queues and wakes.",
         source: &[QUEUE],

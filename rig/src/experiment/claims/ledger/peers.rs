@@ -71,7 +71,7 @@ pub const ROWS: &[Row] = &[
             is("dontwait", "EAGAIN"),
             at_most("dontwait_ms", 300.0),
             is("until_time_is_over", "EAGAIN"),
-            at_least("until_time_is_over_ms", 550.0),
+            at_least("until_time_is_over_ms", 450.0),
             is("until_it_reads", "ok"),
             at_least("until_it_reads_ms", 350.0),
         ],
