@@ -35,8 +35,8 @@ pub const ROWS: &[Row] = &[
         id: "B19.2",
         claim: "Handing over to a kernel thread raises the throughput.",
         tried: "Eight clients send one message each at the same time and wait for the answer; the \
-                handler sleeps 200 ms over each. From the first sent to the last answered: inside \
-                of the input function, and in the paper's one thread.",
+                handler sleeps 200 ms over each. From the first sent to the last answered, the \
+                least of three times: inside of the input function, and in the paper's one thread.",
         confirms: &[at_most("times_as_long", 0.8)],
         refutes: &[at_least("times_as_long", 3.0)],
         expect: REFUTED,
