@@ -14,7 +14,7 @@ use crate::abi::Arch;
 use crate::accel::Accel;
 use crate::process;
 
-/// The oldest QEMU that has all we ask of it: `-M microvm,rtc=off` with
+/// The oldest QEMU that has all we ask of it: `-M microvm,rtc=on` with
 /// PVH and `vhost-user-fs-device` on virtio-mmio, as measured on 7.2.
 pub const OLDEST: (u32, u32) = (7, 2);
 
@@ -77,9 +77,11 @@ fn board(machine: &Machine) -> Vec<OsString> {
     let mut arguments = words(&[
         // Without ACPI the kernel finds the virtio devices on its command line.
         // PIT and PIC stay on: under TCG a machine without them never boots.
-        // There is no RTC driver in our kernels.
+        // The RTC stays on too: without it the kernel waits a second for a clock
+        // chip that reads as all ones (mc146818_get_time's timeout), and the
+        // guest's date begins in 1970 or later.
         "-machine",
-        "microvm,acpi=off,rtc=off,memory-backend=memory",
+        "microvm,acpi=off,rtc=on,memory-backend=memory",
         // Neither a configuration of the user's nor devices we did not ask for.
         "-no-user-config",
         "-nodefaults",
@@ -230,7 +232,7 @@ mod tests {
     fn the_whole_line() {
         assert_eq!(
             line(&machine(Arch::I386, Accel::Tcg)),
-            "qemu-system-i386 -machine microvm,acpi=off,rtc=off,memory-backend=memory \
+            "qemu-system-i386 -machine microvm,acpi=off,rtc=on,memory-backend=memory \
              -no-user-config -nodefaults -display none -no-reboot -cpu max,family=15,model=107,stepping=1 \
              -accel tcg,thread=multi -smp 2 -m size=536870912B \
              -object memory-backend-memfd,id=memory,size=536870912B,share=on \

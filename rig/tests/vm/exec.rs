@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use libtest_mimic::{Failed, Trial};
 
@@ -36,6 +36,8 @@ pub fn tests() -> Vec<Trial> {
         test("x86_64/bytes", bytes),
         test("x86_64/streams-apart", streams_apart),
         test("x86_64/limits-and-user", limits_and_user),
+        test("x86_64/clock", || clock("x86_64")),
+        test("i386/clock", || clock("i386")),
         test("x86_64/current-directory-is-read-only", read_only),
         test("i386/writable", writable),
         test("x86_64/panic", panic),
@@ -164,6 +166,16 @@ fn limits_and_user() -> Outcome {
     let script = "ulimit -n; id -u; cat /proc/sys/kernel/pid_max";
     let limits = ["--rlimit", "nofile=77", "--user", "1000", "--sysctl", "pid_max=4000"];
     prints(&[&limits[..], &["--", "sh", "-c", script]].concat(), "77\n1000\n4000\n")
+}
+
+/// The guest's date is the host's, within two seconds: the kernel reads it from
+/// the clock chip at boot.
+fn clock(abi: &str) -> Outcome {
+    let output = run(&["-q", "--abi", abi, "--", "date", "+%s"])?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
+    let guest: f64 = String::from_utf8_lossy(&output.stdout).trim().parse()?;
+    // Half a second for the end of the machine, half for the whole second.
+    check(&format!("the date {guest} is near {now}"), (guest - now).abs() <= 3.0, &output)
 }
 
 fn read_only() -> Outcome {
