@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::options::{
     BenchOptions, BuildOptions, DoctorOptions, ExecOptions, ListOptions, RunOptions,
 };
-use crate::{command, error, interrupt, say, scratch, share, usage};
+use crate::{command, error, interrupt, say, scratch, usage};
 
 /// Builds minimal i386 and x86_64 Linux kernels and a netlink module, boots
 /// them under QEMU, and tries published claims on them. Without a subcommand:
@@ -61,8 +61,6 @@ enum Command {
         #[arg(long)]
         cache: bool,
     },
-    #[command(name = share::daemon::SUBCOMMAND, hide = true)]
-    ShareDaemon(share::daemon::Options),
 }
 
 /// Reads the command line and does what it says; gives back the exit status.
@@ -82,11 +80,6 @@ pub fn run() -> Result<u8> {
         return Err(usage!("options of a run stand behind the subcommand, not before it"));
     }
     say::set_level(cli.volume.verbose as i8 - cli.volume.quiet as i8);
-    if let Some(Command::ShareDaemon(options)) = &cli.command {
-        // Its parent's signals are not its own, and it waits in the kernel.
-        share::daemon::serve(options)?;
-        return Ok(error::OK);
-    }
     interrupt::install();
     scratch::sweep();
     match cli.command {
@@ -98,7 +91,6 @@ pub fn run() -> Result<u8> {
         Some(Command::Exec(options)) => command::exec::exec(&options),
         Some(Command::Bench(options)) => command::bench::bench(&options),
         Some(Command::Clean { cache }) => command::clean::clean(cache),
-        Some(Command::ShareDaemon(_)) => Ok(error::OK),
     }
 }
 

@@ -11,28 +11,26 @@ pub mod run;
 use anyhow::Result;
 
 use crate::abi::Abi;
-use crate::artifact::Workshop;
 use crate::cache::Cache;
+use crate::data;
 use crate::kernel::{self, Builder};
-use crate::lab::Lab;
+use crate::launcher::VmLauncher;
 use crate::options::GuestOptions;
-use crate::project::Project;
 use crate::usage;
+use nlrig_build::BuildContext;
+use nlrig_build::module::ModuleSource;
+use nlrig_build::sources::Tree;
 
 /// The kernels that these options ask for.
 ///
 /// # Errors
 /// An unknown kernel or flavour; no place for the cache.
 pub fn kernels(options: &GuestOptions) -> Result<Builder> {
-    let project = Project::find()?;
-    let known = kernel::find(&project, &options.kernel)?;
-    let fragment = project.kernel_config().join(format!("flavour-{}.config", options.flavour));
-    // A fragment with a dot is one architecture's part of a flavour.
-    if options.flavour.contains(['/', '.']) || !fragment.is_file() {
+    let known = kernel::find(&options.kernel)?;
+    if !kernel::config::is_flavour(&options.flavour) {
         return Err(usage!(
-            "no flavour \"{}\": there is no {}",
-            options.flavour,
-            fragment.display()
+            "no flavour \"{0}\": there is no kernel-config/flavour-{0}.config",
+            options.flavour
         ));
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -43,7 +41,6 @@ pub fn kernels(options: &GuestOptions) -> Result<Builder> {
         source_sha256: options.kernel_sha256.clone(),
         flavour: options.flavour.clone(),
         jobs: options.jobs.map_or(processors, |jobs| jobs as usize),
-        project,
     })
 }
 
@@ -51,18 +48,19 @@ pub fn kernels(options: &GuestOptions) -> Result<Builder> {
 ///
 /// # Errors
 /// See [`kernels`].
-pub fn prepare(options: &GuestOptions) -> Result<(Workshop, Lab)> {
+pub fn prepare(options: &GuestOptions) -> Result<(BuildContext, VmLauncher)> {
     if let Some(module) = options.module.as_ref().filter(|dir| !dir.join("Kbuild").is_file()) {
         return Err(usage!("--module {}: no module is built there: no Kbuild", module.display()));
     }
     let kernels = kernels(options)?;
     kernels.cache.sweep();
-    // Not its path: that may name a newer build by the time a daemon starts.
-    let lab = Lab::new("/proc/self/exe".into(), kernels.cache.clone(), options.accel)?;
-    let mut workshop = Workshop::new(kernels);
-    if let Some(module) = &options.module {
-        workshop.module = module.clone();
-    }
+    let lab = VmLauncher::new(kernels.cache.clone(), options.accel)?;
+    let mut workshop = BuildContext::new(kernels);
+    workshop.workloads = Some(data::workloads()?);
+    workshop.modules = vec![match &options.module {
+        Some(folder) => ModuleSource { tree: Tree::Folder(folder.clone()), ..data::module() },
+        None => data::module(),
+    }];
     Ok((workshop, lab))
 }
 

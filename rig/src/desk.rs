@@ -81,7 +81,7 @@ fn compiles(text: &str, kernel: &Kernel) -> Result<Value> {
         (Ok(()), _) => Ok(json!({ "compiles": true })),
         // The source is wrong; anything else is no answer.
         (Err(_), Some(error)) => Ok(json!({ "compiles": false, "error": error })),
-        (Err(err), None) => Err(err),
+        (Err(err), None) => Err(err.into()),
     }
 }
 

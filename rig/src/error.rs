@@ -1,6 +1,8 @@
-//! Exit statuses, and the few errors that decide which one it is.
+//! Exit statuses, and which error leads to which.
 
-use std::fmt;
+use nlrig_host::ErrorKind;
+use nlrig_host::interrupt::Interrupted;
+use nlrig_vm::VmFailure;
 
 /// Everything came out as expected.
 pub const OK: u8 = 0;
@@ -14,44 +16,56 @@ pub const RIG: u8 = 125;
 /// A signal ended the run.
 pub const INTERRUPTED: u8 = 130;
 
-/// What was asked for does not exist or does not fit together.
-#[derive(Debug)]
-pub struct Usage(pub String);
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
-
-/// A signal asked the rig to stop.
-#[derive(Debug)]
-pub struct Interrupted;
-
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted")
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
 /// A usage error as an [`anyhow::Error`], with a formatted text.
 #[macro_export]
 macro_rules! usage {
-    ($($arg:tt)*) => { ::anyhow::Error::from($crate::error::Usage(format!($($arg)*))) };
+    ($($arg:tt)*) => { ::anyhow::Error::from(::nlrig_host::Error::usage(format!($($arg)*))) };
+}
+
+/// The library's error behind this one, if it has one.
+fn of_host(err: &anyhow::Error) -> Option<&nlrig_host::Error> {
+    if let Some(nlrig_vm::Error::Host(err)) = err.downcast_ref() {
+        return Some(err);
+    }
+    err.downcast_ref()
+}
+
+/// What kind of error it is, if a library crate said so.
+pub fn kind(err: &anyhow::Error) -> Option<ErrorKind> {
+    if err.is::<Interrupted>() {
+        return Some(ErrorKind::Interrupted);
+    }
+    of_host(err).map(nlrig_host::Error::kind)
+}
+
+/// Whether a signal asked the rig to stop.
+pub fn is_interruption(err: &anyhow::Error) -> bool {
+    kind(err) == Some(ErrorKind::Interrupted)
+}
+
+/// The machine's failure, if the error is one.
+///
+/// # Errors
+/// The error itself, if it is another's.
+pub fn into_vm_failure(err: anyhow::Error) -> anyhow::Result<VmFailure> {
+    match err.downcast::<nlrig_vm::Error>() {
+        Ok(err) => Ok(err.into_vm_failure()?),
+        Err(err) => err.downcast::<VmFailure>(),
+    }
+}
+
+/// Whether a machine failed.
+pub fn is_vm_failure(err: &anyhow::Error) -> bool {
+    err.is::<VmFailure>()
+        || err.downcast_ref::<nlrig_vm::Error>().is_some_and(|err| err.vm_failure().is_some())
 }
 
 /// The exit status that goes with an error.
 pub fn status(err: &anyhow::Error) -> u8 {
-    if err.is::<Interrupted>() {
-        INTERRUPTED
-    } else if err.is::<Usage>() {
-        USAGE
-    } else {
-        RIG
+    match kind(err) {
+        Some(ErrorKind::Interrupted) => INTERRUPTED,
+        Some(ErrorKind::Usage) => USAGE,
+        _ => RIG,
     }
 }
 
@@ -65,6 +79,10 @@ mod tests {
     fn context_does_not_hide_the_status() {
         let wrapped = || Err::<(), _>(Interrupted).context("building the kernel");
         assert_eq!(status(&wrapped().unwrap_err()), INTERRUPTED);
+        let of_library = anyhow::Error::from(nlrig_host::Error::from(Interrupted));
+        assert_eq!(status(&of_library.context("building")), INTERRUPTED);
+        let of_guest = anyhow::Error::from(nlrig_vm::Error::from(Interrupted));
+        assert_eq!(status(&of_guest.context("booting")), INTERRUPTED);
         assert_eq!(status(&usage!("no such ABI: {}", "arm")), USAGE);
         assert_eq!(status(&anyhow::anyhow!("disk full")), RIG);
     }

@@ -1,53 +1,33 @@
 //! nlrig: a test rig for netlink and kernel modules.
 //!
-//! One trial flows one way, and so do the modules:
+//! The general machinery is in the crates below this one: `nlrig-vm` boots
+//! guests and watches them, `nlrig-build` builds what they boot. Here are the
+//! experiments, the reports and the command line. One trial flows one way:
 //!
-//! - **plan**: [`cli`] and [`options`] read what is asked, [`experiment`] makes trials of it;
-//! - **build**: [`artifact`] brings together [`kernel`], [`module`],
-//!   [`userspace`], [`busybox`] and [`image`], all kept in [`cache`];
-//! - **boot**: [`lab`] chooses an accelerator with [`accel`] and starts a
-//!   [`guest`] with [`qemu`]'s arguments and its [`share`]s;
-//! - **observe**: [`guest`] runs the job and collects its events;
+//! - **plan**: [`cli`] and [`options`] read the command line, [`experiment`]
+//!   makes trials of it;
+//! - **build**, **boot**, **observe**: `nlrig-build` and `nlrig-vm`;
 //! - **judge**: [`experiment`] again, with [`limits`] for predictions;
 //! - **report**: [`report`] writes and renders.
 //!
-//! What needs no machine is answered at the [`desk`].
-//!
-//! [`run`] is that line from end to end; [`command::exec`] is its short cut for
-//! one command, and [`bench`] times the rig itself. The rest serves all:
-//! [`process`], [`procfs`], [`scratch`], [`interrupt`], [`say`], [`error`],
-//! [`units`], [`abi`], [`project`].
+//! What needs no machine is answered at the [`desk`]. [`run`] is that line from
+//! end to end; [`command::exec`] is its short cut for one command, and [`bench`]
+//! times the rig itself.
 
-pub mod abi;
-pub mod accel;
-pub mod artifact;
 pub mod bench;
-pub mod budget;
-pub mod busybox;
-pub mod cache;
 pub mod cli;
 pub mod command;
+pub mod data;
 pub mod desk;
 pub mod error;
 pub mod experiment;
-pub mod guest;
-pub mod image;
-pub mod interrupt;
-pub mod kernel;
-pub mod lab;
 pub mod limits;
-pub mod module;
 pub mod options;
-pub mod process;
-pub mod procfs;
 pub mod project;
-pub mod qemu;
 pub mod report;
 pub mod run;
-pub mod say;
-pub mod scratch;
-pub mod share;
-pub mod toolchain;
-pub mod units;
-pub mod userspace;
 pub mod yardstick;
+
+pub use nlrig_build::{abi, artifact, kernel, toolchain};
+pub use nlrig_host::{cache, interrupt, process, procfs, scratch, ui as say, units};
+pub use nlrig_vm::{accel, guest, launcher, outcome, qemu, share};

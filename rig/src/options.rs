@@ -7,8 +7,9 @@ use clap::Args;
 use nlrig_guest::protocol::Rlimit;
 
 use crate::abi::Abi;
-use crate::accel::Wish;
+use crate::accel::AccelMode;
 use crate::units;
+use nlrig_vm::{DEFAULT_FLAVOUR, DEFAULT_KERNEL};
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -47,7 +48,7 @@ pub struct RunOptions {
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct GuestOptions {
     /// Kinds of programs: i386, ia32, x86_64
-    #[arg(long, value_name = "ABI", value_delimiter = ',', hide_possible_values = true)]
+    #[arg(long, value_name = "ABI", value_delimiter = ',')]
     pub abi: Vec<Abi>,
     /// The kernel's version, as `list` shows it
     #[arg(long, value_name = "VERSION", default_value = DEFAULT_KERNEL)]
@@ -56,14 +57,8 @@ pub struct GuestOptions {
     #[arg(long, value_name = "NAME", default_value = DEFAULT_FLAVOUR)]
     pub flavour: String,
     /// auto tries this kernel under KVM and falls back to TCG; kvm never does
-    #[arg(
-        long,
-        value_enum,
-        value_name = "auto|kvm|tcg",
-        default_value = "auto",
-        hide_possible_values = true
-    )]
-    pub accel: Wish,
+    #[arg(long, value_name = "auto|kvm|tcg", default_value = "auto")]
+    pub accel: AccelMode,
     /// Processors of a guest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub cpus: Option<u32>,
@@ -103,7 +98,7 @@ impl Default for GuestOptions {
             abi: Vec::new(),
             kernel: DEFAULT_KERNEL.to_string(),
             flavour: DEFAULT_FLAVOUR.to_string(),
-            accel: Wish::Auto,
+            accel: AccelMode::Auto,
             cpus: None,
             memory: None,
             sysctl: Vec::new(),
@@ -134,9 +129,6 @@ impl Default for RunOptions {
         }
     }
 }
-
-const DEFAULT_KERNEL: &str = "6.1";
-const DEFAULT_FLAVOUR: &str = "default";
 
 /// Options of `list`.
 #[derive(Args, Debug)]

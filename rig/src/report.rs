@@ -19,7 +19,7 @@ use crate::abi::Abi;
 use crate::accel::Choice;
 use crate::kernel::Kernel;
 use crate::procfs::{self, MEMINFO};
-use crate::project::Project;
+use crate::project;
 
 /// The name of this form of report.
 pub const SCHEMA: &str = "nlrig.report/1";
@@ -98,9 +98,9 @@ pub struct TrialReport {
     /// How the first machine was lost, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_loss: Option<String>,
-    /// Whose doing a lost machine was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blame: Option<Blame>,
+    /// Who caused the failure; reports of old call it `blame`.
+    #[serde(default, alias = "blame", skip_serializing_if = "Option::is_none")]
+    pub fault_domain: Option<FaultDomain>,
     /// The machine it ran in; trials that name the same shared one boot.
     #[serde(default)]
     pub vm: String,
@@ -136,69 +136,7 @@ pub struct SourceLine {
     pub text: String,
 }
 
-/// Whose doing the loss of a machine was, as far as there is evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Blame {
-    /// The guest's own, or nobody knows.
-    Guest,
-    /// QEMU's: it was killed, or failed.
-    Qemu,
-    /// The host's: its disk, its memory, a daemon of the rig.
-    Host,
-}
-
-/// What came of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// As expected.
-    Pass,
-    /// Not as expected.
-    Fail,
-    /// The host lacks what it takes.
-    Skip,
-    /// The program was late; the guest still answers.
-    Timeout,
-    /// Nobody answers any more.
-    GuestHang,
-    /// The kernel panicked.
-    Panic,
-    /// The kernel oopsed.
-    Oops,
-    /// The kernel warned.
-    Warning,
-    /// The kernel was tainted.
-    Taint,
-    /// The machine ended without its last event.
-    LostVm,
-    /// The host's or the rig's own fault.
-    Infra,
-}
-
-impl Verdict {
-    /// Its name, as in the report.
-    pub fn name(self) -> &'static str {
-        match self {
-            Verdict::Pass => "pass",
-            Verdict::Fail => "fail",
-            Verdict::Skip => "skip",
-            Verdict::Timeout => "timeout",
-            Verdict::GuestHang => "guest-hang",
-            Verdict::Panic => "panic",
-            Verdict::Oops => "oops",
-            Verdict::Warning => "warning",
-            Verdict::Taint => "taint",
-            Verdict::LostVm => "lost-vm",
-            Verdict::Infra => "infra",
-        }
-    }
-
-    /// Whether a run with it can be called a success.
-    pub fn is_well(self) -> bool {
-        matches!(self, Verdict::Pass | Verdict::Skip)
-    }
-}
+pub use nlrig_vm::{FaultDomain, Verdict};
 
 /// A table of an experiment with what it says in plain words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -298,8 +236,8 @@ pub fn host() -> Host {
 }
 
 /// The parts of a report that a run starts with.
-pub fn environment(project: &Project, qemu: String) -> Environment {
-    Environment { revision: project.revision(), host: host(), qemu, ..Environment::default() }
+pub fn environment(qemu: String) -> Environment {
+    Environment { revision: project::revision(), host: host(), qemu, ..Environment::default() }
 }
 
 /// A moment in RFC 3339.

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 
 use crate::abi::Abi;
-use crate::artifact::{Built, Workshop};
 use crate::error;
 use crate::experiment::{Ask, Experiment, Trial};
-use crate::lab::Lab;
-use crate::report::{self, Blame, Report, Section, TrialReport, Verdict, seconds};
+use crate::launcher::VmLauncher;
+use crate::report::{self, FaultDomain, Report, Section, TrialReport, Verdict, seconds};
 use crate::say;
+use nlrig_build::{BuildContext, Built};
 use schedule::Schedule;
 pub use worker::{Stage, Worker};
 
@@ -63,7 +63,7 @@ pub fn plan(
 /// What a run needs and what it has found.
 pub struct Run {
     /// Builds.
-    pub workshop: Workshop,
+    pub workshop: BuildContext,
     /// Where trials are made.
     pub stage: Arc<Stage>,
     built: BTreeMap<Abi, Built>,
@@ -80,8 +80,8 @@ impl Run {
     /// # Errors
     /// The folder cannot be made; there is no QEMU.
     pub fn begin(
-        workshop: Workshop,
-        lab: Lab,
+        workshop: BuildContext,
+        lab: VmLauncher,
         built: BTreeMap<Abi, Built>,
         flavour: &str,
         results: &Path,
@@ -94,7 +94,7 @@ impl Run {
             started_at: report::rfc3339(started),
             duration_s: 0.0,
             first_vm_s: None,
-            environment: report::environment(&workshop.project, qemu),
+            environment: report::environment(qemu),
             trials: Vec::new(),
         };
         let stage = Arc::new(Stage::new(lab, flavour, dir));
@@ -105,7 +105,7 @@ impl Run {
     /// What this trial boots.
     ///
     /// # Errors
-    /// See [`Workshop::build`].
+    /// See [`BuildContext::build`].
     pub fn built(&mut self, trial: &Trial) -> Result<Built> {
         let abi = trial.abi;
         if let Some(flavour) = trial.flavour {
@@ -230,7 +230,7 @@ pub fn forget_old(results: &Path, kept: usize) {
 pub fn status(report: &Report) -> u8 {
     let of_rig = |trial: &TrialReport| match trial.verdict {
         Verdict::Infra => true,
-        Verdict::LostVm => trial.blame.is_some_and(|blame| blame != Blame::Guest),
+        Verdict::LostVm => trial.fault_domain.is_some_and(|domain| domain != FaultDomain::Guest),
         _ => false,
     };
     if report.trials.iter().any(of_rig) {

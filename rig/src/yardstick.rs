@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::abi::Arch;
-use crate::cache::{self, Cache, Key};
+use crate::cache::{Cache, Key};
 use crate::process::run_logged;
-use crate::project::Project;
-use crate::{kernel, say};
+use crate::{data, kernel, say};
 
 /// One file; a busy machine may take long all the same.
 const BUILD_LIMIT: Duration = Duration::from_secs(5 * 60);
@@ -27,23 +26,24 @@ pub const PROGRAM: &str = "threads";
 /// # Errors
 /// There is no gcc, or the build failed; the message has the first line that
 /// says what is wrong.
-pub fn build(cache: &Cache, project: &Project, arch: Arch) -> Result<PathBuf> {
-    let source = project.yardstick();
-    let headers = project.module().join("uapi");
+pub fn build(cache: &Cache, arch: Arch) -> Result<PathBuf> {
+    let source = data::yardstick();
+    let headers = data::uapi().context("the rig carries no UAPI header")?;
     let key = Key::new()
         .add("flags", FLAGS.join(" "))
         .add("arch", arch.name())
-        .add("compiler", kernel::compiler()?)
-        .add("source", cache::read(&source)?)
-        .add_tree("headers", &headers)?;
+        .add("compiler", kernel::compiler()?);
+    let key = headers.add_to(source.add_to(key, "source")?, "headers")?;
     let entry = cache.entry("yardstick", key, |dir| {
         say::status(&format!("yardstick for {arch}: compiling"));
-        compile(&source, &headers, arch, dir)
+        source.write_to(&dir.join("src"))?;
+        headers.write_to(&dir.join("include"))?;
+        compile(&dir.join("src/threads.c"), &dir.join("include"), arch, dir)
     })?;
     Ok(entry.dir)
 }
 
-fn compile(source: &Path, headers: &Path, arch: Arch, dir: &Path) -> Result<()> {
+fn compile(source: &Path, headers: &Path, arch: Arch, dir: &Path) -> nlrig_host::Result<()> {
     let width = match arch {
         Arch::I386 => "-m32",
         Arch::X86_64 => "-m64",
@@ -73,9 +73,8 @@ mod tests {
     fn it_builds_for_both_word_sizes_and_names_the_call_that_fails() {
         let root = tempfile::tempdir().unwrap();
         let cache = Cache::at(root.path()).unwrap();
-        let project = Project::find().unwrap();
         for arch in Arch::ALL {
-            let folder = build(&cache, &project, arch).unwrap();
+            let folder = build(&cache, arch).unwrap();
             // Few descriptors, should this kernel have the protocol after all.
             let mut command = Command::new("sh");
             command.args(["-c", "ulimit -n 16; exec \"$0\" 3>&1"]).arg(folder.join(PROGRAM));
@@ -83,7 +82,7 @@ mod tests {
             let said = Yardstick::parse(&serde_json::from_str(&said).unwrap()).unwrap();
             assert_eq!(said.failed_call, "socket", "{said:?}");
             assert!(said.threads < 16, "{said:?}");
-            assert_eq!(build(&cache, &project, arch).unwrap(), folder);
+            assert_eq!(build(&cache, arch).unwrap(), folder);
         }
     }
 }

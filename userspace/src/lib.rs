@@ -20,8 +20,9 @@ pub mod maps;
 pub mod netlink;
 pub mod pids;
 pub mod ports;
-pub mod protocol;
 pub mod workers;
+
+pub use nlrig_init::protocol;
 
 /// The numbers of `module/uapi/nlrig.h`, read from it at build time.
 pub mod uapi {

@@ -332,20 +332,7 @@ fn each_task(mut seen: impl FnMut(u32, u32)) -> io::Result<()> {
     Ok(())
 }
 
-/// Tasks alive and the last id handed out: `0.00 0.00 0.00 1/58 77`.
-///
-/// # Errors
-/// /proc/loadavg cannot be read or understood.
-pub fn loadavg() -> io::Result<(u64, u64)> {
-    const PATH: &str = "/proc/loadavg";
-    let text = fs::read_to_string(PATH)?;
-    let parse = || {
-        let mut words = text.split_whitespace().skip(3);
-        let tasks = words.next()?.split_once('/')?.1.parse().ok()?;
-        Some((tasks, words.next()?.parse().ok()?))
-    };
-    parse().ok_or_else(|| unreadable(PATH))
-}
+pub use nlrig_init::proc::loadavg;
 
 fn sysctl(name: &str) -> io::Result<u64> {
     let path = format!("/proc/sys/{name}");

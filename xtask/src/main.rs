@@ -20,6 +20,9 @@ const USAGE: u8 = 2;
 /// The machine is not ready or the rig does not build.
 const NOT_READY: u8 = 125;
 
+/// Tells the rig which checkout it runs from: results go there.
+const CHECKOUT: &str = "NLRIG_CHECKOUT";
+
 const HELP: &str = "\
 Makes this machine ready, then runs the rig or its tests.
 
@@ -77,13 +80,14 @@ fn rig(mut arguments: Vec<String>) -> Result<()> {
         say("building the rig");
     }
     run(&mut build, "building the rig")?;
-    Err(failed("start the rig", Command::new(program).args(arguments).exec()))
+    Err(failed("start the rig", Command::new(program).args(arguments).env(CHECKOUT, root()).exec()))
 }
 
 fn test(mut arguments: Vec<String>) -> Result<()> {
     make_ready(&mut arguments)?;
     let mut tests = cargo();
     tests.args(["test", "--release", "--locked", "--workspace"]).args(arguments);
+    tests.env(CHECKOUT, root());
     Err(failed("start cargo test", tests.exec()))
 }
 

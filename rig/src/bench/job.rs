@@ -177,7 +177,7 @@ fn time(guest: &mut Guest, program: Program, threads_max: u64) -> Result<Creatio
     }
     let mut progress = say::Progress::new();
     let mut ended = None;
-    let exit = guest.run(&job, trial.limits(Accel::Tcg.slowdown()), |value| {
+    let exit = guest.run(&job, trial.limits(Accel::Tcg.slowdown()), |value| -> Result<()> {
         if let Some(sign) = value.get("progress") {
             progress.update(|| format!("{program:?}: {sign}"));
             return Ok(());
@@ -221,7 +221,7 @@ fn creation(ended: &Yardstick, threads_max: u64) -> Result<Creation> {
 fn settle(guest: &mut Guest) -> Result<()> {
     let job = Job { argv: ["sh", "-c", SETTLE].map(str::to_string).to_vec(), ..Job::default() };
     let limits = Limits::fixed(SETTLE_LIMIT, Accel::Tcg.slowdown());
-    let exit = guest.run(&job, limits, |_| Ok(()))?;
+    let exit = guest.run(&job, limits, |_| Ok::<_, anyhow::Error>(()))?;
     ensure!(exit == Exit::Code(0), "waiting for the threads of the job before: {exit:?}");
     Ok(())
 }

@@ -56,7 +56,10 @@ impl Starter {
     ///
     /// # Errors
     /// It does not succeed, or its report cannot be understood.
-    pub fn rounds(&self, project: &Project, rounds: u32) -> Result<Vec<f64>> {
+    pub fn rounds(&self, rounds: u32) -> Result<Vec<f64>> {
+        let project = Project::find()
+            .context("the start is timed from the checkout: run `cargo xtask rig bench` there")?;
+        let project = &project;
         say::status(&format!("{}: building what is stale", self.shown));
         self.once(project, FIRST_LIMIT)?;
         let mut measured = Vec::new();

@@ -10,17 +10,17 @@ use super::exec::show_console;
 use super::prepare;
 use super::run::check_target;
 use crate::abi::{Abi, Arch};
-use crate::artifact::{Built, Workshop};
 use crate::bench::job::{self, Round};
 use crate::bench::start::Starter;
 use crate::bench::{self, Measured, Quantity};
-use crate::guest::{Guest, Loss};
-use crate::lab::{Lab, Needs};
+use crate::guest::Guest;
+use crate::launcher::{VmLauncher, VmSpec};
 use crate::options::{BenchOptions, GuestOptions};
 use crate::report::{self, seconds, terminal};
 use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
 use crate::{error, procfs, say, yardstick};
+use nlrig_build::{BuildContext, Built};
 
 /// The form of the document that `--json` writes.
 const SCHEMA: &str = "nlrig.bench/1";
@@ -48,11 +48,11 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     let built = workshop.build(Abi::X86_64, &[job::MOUNT.into()])?;
     let accel = lab.accel(&built)?;
 
-    let first_vm_s = starter.rounds(&workshop.project, options.rounds)?;
+    let first_vm_s = starter.rounds(options.rounds)?;
     let dir = Scratch::new()?;
     let threads = threads(&workshop, &lab, &built, dir.path(), options.rounds);
     let (rounds, guest_bytes) = threads.inspect_err(|err| {
-        if err.is::<Loss>() {
+        if error::is_vm_failure(err) {
             show_console(dir.path());
         }
     })?;
@@ -61,7 +61,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     let quantities =
         bench::quantities(&Measured { first_vm_s, rounds: rounds.clone(), peak_memory_bytes });
 
-    let mut environment = report::environment(&workshop.project, qemu);
+    let mut environment = report::environment(qemu);
     environment.accel.insert(built.kernel.arch.to_string(), accel);
     environment.kernels.push(built.kernel.clone());
     let document = serde_json::to_string_pretty(&json!({
@@ -95,15 +95,15 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
 /// Creates threads in one guest; gives back each round, and the most memory of
 /// the host that the guest took, in bytes.
 fn threads(
-    workshop: &Workshop,
-    lab: &Lab,
+    workshop: &BuildContext,
+    lab: &VmLauncher,
     built: &Built,
     dir: &Path,
     rounds: u32,
 ) -> Result<(Vec<Round>, u64)> {
-    let yardstick = yardstick::build(&workshop.cache, &workshop.project, Arch::X86_64)?;
+    let yardstick = yardstick::build(&workshop.cache, Arch::X86_64)?;
     let trial = job::largest()?;
-    let needs = Needs {
+    let needs = VmSpec {
         cpus: trial.cpus,
         memory_bytes: trial.memory_bytes,
         folders: vec![Folder {
@@ -111,7 +111,7 @@ fn threads(
             path: yardstick,
             access: Access::ReadOnly,
         }],
-        ..Needs::default()
+        ..VmSpec::default()
     };
     let room = lab.room(built, &needs)?;
     let mut guest: Guest = lab.boot(built, needs, room, dir)?;

@@ -7,17 +7,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::cache::Cache;
-use crate::project::Project;
-use crate::{error, say};
+use crate::{error, project, say};
 
-/// Removes results and guest programs, and the cache if asked to.
+/// Removes results, and the cache if asked to.
 ///
 /// # Errors
 /// Something cannot be removed.
 pub fn clean(cache: bool) -> Result<u8> {
-    let target = Project::find()?.target();
-    remove(&target.join("rig"))?;
-    remove(&target.join("userspace"))?;
+    remove(&project::results())?;
     if cache {
         Cache::open()?.clear()?;
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{kernels, prepare};
 use crate::abi::{Abi, Arch};
-use crate::accel::Wish;
+use crate::accel::AccelMode;
 use crate::kernel::source::Source;
 use crate::options::DoctorOptions;
 use crate::process::{capture, find};
@@ -72,10 +72,10 @@ pub fn doctor(options: &DoctorOptions) -> Result<u8> {
     Ok(if well { error::OK } else { error::RIG })
 }
 
-fn check(what: &str, found: Result<String>) -> Check {
+fn check<E: Into<anyhow::Error>>(what: &str, found: Result<String, E>) -> Check {
     let (ok, finding) = match found {
         Ok(finding) => (true, finding),
-        Err(err) => (false, format!("{err:#}")),
+        Err(err) => (false, format!("{:#}", err.into())),
     };
     Check { what: what.to_string(), ok, finding }
 }
@@ -142,7 +142,7 @@ fn disk(path: &std::path::Path) -> Result<String> {
 fn accelerator(options: &DoctorOptions, arch: Arch) -> Result<String> {
     if let Some(trouble) = accel::device_trouble(std::path::Path::new("/dev/kvm")) {
         return match options.guest.accel {
-            Wish::Kvm => bail!("KVM is asked for: {trouble}"),
+            AccelMode::Kvm => bail!("KVM is asked for: {trouble}"),
             _ => Ok(format!("tcg: no KVM: {trouble}")),
         };
     }

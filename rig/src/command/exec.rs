@@ -9,8 +9,8 @@ use nlrig_guest::protocol::{Exit, Job};
 use super::prepare;
 use crate::abi::Abi;
 use crate::guest::console::tail_of;
-use crate::guest::{CONSOLE_FILE, Guest, Limits, Loss};
-use crate::lab::Needs;
+use crate::guest::{CONSOLE_FILE, Guest, Limits};
+use crate::launcher::VmSpec;
 use crate::options::ExecOptions;
 use crate::report::Verdict;
 use crate::scratch::Scratch;
@@ -43,11 +43,11 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
     let built = workshop.build(abi, &[mount])?;
 
     let dir = Scratch::new()?;
-    let needs = Needs {
+    let needs = VmSpec {
         cpus: options.guest.cpus.unwrap_or(2),
         memory_bytes: options.guest.memory.unwrap_or(MEMORY_BYTES),
         folders: vec![Folder { tag: "cwd".to_string(), path: cwd, access }],
-        ..Needs::default()
+        ..VmSpec::default()
     };
     let job = Job {
         argv: options.command.clone(),
@@ -63,12 +63,13 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
     let exit = lab
         .room(&built, &needs)
         .and_then(|room| lab.boot(&built, needs, room, dir.path()))
+        .map_err(anyhow::Error::from)
         .and_then(|guest| run(guest, &job, limits));
     match exit {
         Ok(exit) => Ok(status(exit)),
         // The reader of the output is gone, and so would be a command run here.
         Err(err) if is_broken_pipe(&err) => Ok(128 + libc::SIGPIPE as u8),
-        Err(err) => match err.downcast::<Loss>() {
+        Err(err) => match error::into_vm_failure(err) {
             Ok(loss) => {
                 show_console(dir.path());
                 Err(anyhow!("{}: {}", story(loss.verdict), loss.reason))
@@ -94,7 +95,7 @@ fn story(verdict: Verdict) -> &'static str {
 
 fn run(mut guest: Guest, job: &Job, limits: Limits) -> Result<Exit> {
     guest.forward_streams();
-    let exit = guest.run(job, limits, |_| Ok(()))?;
+    let exit = guest.run(job, limits, |_| Ok::<_, anyhow::Error>(()))?;
     match guest.trouble() {
         // The command has ended all the same, and its status is what was asked.
         Some(trouble) => say::error(&format!("{}: {}", story(trouble.verdict), trouble.reason)),
@@ -104,7 +105,10 @@ fn run(mut guest: Guest, job: &Job, limits: Limits) -> Result<Exit> {
 }
 
 fn is_broken_pipe(err: &anyhow::Error) -> bool {
-    let kind = err.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let kind = match err.downcast_ref::<nlrig_vm::Error>() {
+        Some(nlrig_vm::Error::Host(err)) => err.io_kind(),
+        _ => err.downcast_ref::<std::io::Error>().map(std::io::Error::kind),
+    };
     kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 

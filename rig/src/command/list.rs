@@ -18,7 +18,7 @@ use crate::say;
 pub fn list(options: &ListOptions) -> Result<u8> {
     let mut kernel_rows = Vec::new();
     let builder = kernels(&GuestOptions::default())?;
-    for known in kernel::known(&builder.project)? {
+    for known in kernel::known()? {
         let builder = kernel::Builder { known: known.clone(), ..builder.clone() };
         for arch in Arch::ALL {
             let built = builder.built(arch).ok().flatten();

@@ -10,7 +10,7 @@ use crate::experiment::{self, Ask};
 use crate::options::RunOptions;
 use crate::report::{self, terminal};
 use crate::run::{self, Run};
-use crate::{say, usage};
+use crate::{project, say, usage};
 
 /// Runs the experiments of these names, or all that run by default; gives back
 /// the exit status.
@@ -42,7 +42,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     let (mut workshop, lab) = prepare(guest)?;
     let results = match &options.out {
         Some(dir) => dir.clone(),
-        None => workshop.project.target().join("rig"),
+        None => project::results(),
     };
     // What is missing is said before the long work, and before there is a new
     // `latest` with nothing in it.

@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 
 use crate::experiment::{Experiment, Trial};
-use crate::guest::Loss;
+use crate::outcome::VmFailure;
 use crate::report::Verdict;
 use crate::say;
 
@@ -49,7 +49,7 @@ impl<'a> Collected<'a> {
     /// Takes one object.
     ///
     /// # Errors
-    /// A [`Loss`] if it is one too many.
+    /// A [`VmFailure`] if it is one too many.
     pub fn take(&mut self, value: Value) -> Result<()> {
         // Of signs of life only the last one is for the record.
         if let Some(sign) = value.get("progress") {
@@ -63,7 +63,7 @@ impl<'a> Collected<'a> {
                 "the guest reported without end: more than {DATA_MAX} objects or {} MiB",
                 DATA_MAX_BYTES >> 20
             );
-            return Err(Loss::new(Verdict::Fail, reason).into());
+            return Err(VmFailure::new(Verdict::Fail, reason).into());
         }
         self.data.push(value);
         if self.predicted.is_none() && self.unpredictable.is_none() {

@@ -18,9 +18,10 @@ use crate::artifact::Built;
 use crate::desk::{self, Desk};
 use crate::error;
 use crate::experiment::{Experiment, Facts, Fault, Judgement, Observed, Sabotage, Trial};
-use crate::guest::{self, Guest, Loss, Parts};
-use crate::lab::{Lab, Needs};
-use crate::report::{Blame, SourceLine, TrialReport, Verdict, seconds};
+use crate::guest::{self, Guest, Parts};
+use crate::launcher::{VmLauncher, VmSpec};
+use crate::outcome::VmFailure;
+use crate::report::{FaultDomain, SourceLine, TrialReport, Verdict, seconds};
 use crate::{procfs, say};
 
 /// How much of a console stands in the report.
@@ -34,7 +35,7 @@ const ATTEMPTS_MAX: u32 = 2;
 #[derive(Debug)]
 pub struct Stage {
     /// Boots.
-    pub lab: Lab,
+    pub lab: VmLauncher,
     /// The folder of the run.
     pub dir: PathBuf,
     flavour: String,
@@ -45,7 +46,7 @@ pub struct Stage {
 
 impl Stage {
     /// For a run whose results go to `dir`.
-    pub fn new(lab: Lab, flavour: &str, dir: PathBuf) -> Stage {
+    pub fn new(lab: VmLauncher, flavour: &str, dir: PathBuf) -> Stage {
         let (machines, first_vm_s) = Default::default();
         Stage { lab, dir, flavour: flavour.to_string(), machines, first_vm_s }
     }
@@ -80,7 +81,7 @@ struct Machine {
 /// What came of one try.
 struct Attempt {
     judgement: Judgement,
-    blame: Option<Blame>,
+    fault_domain: Option<FaultDomain>,
     /// From the start of the program to the verdict.
     verdict: Duration,
     notes: Notes,
@@ -95,7 +96,7 @@ struct Notes {
     /// What the program reported.
     data: Vec<Value>,
     /// What is wrong with the kernel.
-    trouble: Option<Loss>,
+    trouble: Option<VmFailure>,
     /// When the machine was started, and then the program.
     begun: Option<Instant>,
     /// How long the host had no room for the machine.
@@ -146,14 +147,15 @@ impl<'a> Worker<'a> {
         let judgement =
             Judgement { verdict: Verdict::Infra, reason: Some(why.to_string()), measured: None };
         let (verdict, notes) = Default::default();
-        let attempt = Attempt { judgement, blame: None, verdict, notes };
+        let attempt = Attempt { judgement, fault_domain: None, verdict, notes };
         Ok(TrialReport { attempts: 0, ..self.report(planned, built, attempt)? })
     }
 
     fn report(&self, planned: &Planned, built: &Built, attempt: Attempt) -> Result<TrialReport> {
         let Planned { experiment, trial } = planned;
-        let Attempt { judgement: Judgement { verdict, reason, measured }, blame, notes, .. } =
-            attempt;
+        let Attempt {
+            judgement: Judgement { verdict, reason, measured }, fault_domain, notes, ..
+        } = attempt;
         let dir = self.stage.folder(trial);
         let tail = || guest::console::tail_of(&dir.join(guest::CONSOLE_FILE), TAIL_LINES);
         Ok(TrialReport {
@@ -168,7 +170,7 @@ impl<'a> Worker<'a> {
             reason,
             attempts: 1,
             first_loss: None,
-            blame: blame.filter(|_| verdict == Verdict::LostVm),
+            fault_domain: fault_domain.filter(|_| verdict == Verdict::LostVm),
             vm: notes.vm,
             measured,
             predicted: notes.predicted,
@@ -189,21 +191,21 @@ impl<'a> Worker<'a> {
             Some(desk) => at_the_desk(desk, built),
             None => self.observe(*experiment, trial, built, keep, &mut notes),
         };
-        let (judgement, blame) = match observed {
+        let (judgement, fault_domain) = match observed {
             Ok(observed) => {
                 (with_trouble(experiment.judge(trial, &observed), notes.trouble.take()), None)
             }
-            Err(err) if err.is::<error::Interrupted>() => return Err(err),
-            Err(err) => match err.downcast::<Loss>() {
-                Ok(Loss { verdict, reason, blame }) => {
+            Err(err) if error::is_interruption(&err) => return Err(err),
+            Err(err) => match error::into_vm_failure(err) {
+                Ok(VmFailure { verdict, reason, fault_domain }) => {
                     let judgement = Judgement { verdict, reason: Some(reason), measured: None };
-                    (with_trouble(judgement, notes.trouble.take()), Some(blame))
+                    (with_trouble(judgement, notes.trouble.take()), Some(fault_domain))
                 }
                 Err(err) => return Err(err.context(trial.name.clone())),
             },
         };
         let verdict = notes.begun.unwrap_or(start).elapsed();
-        Ok(Attempt { judgement, blame, verdict, notes })
+        Ok(Attempt { judgement, fault_domain, verdict, notes })
     }
 
     /// What is seen of a trial; what is wrong with its kernel since is noted.
@@ -256,14 +258,16 @@ impl<'a> Worker<'a> {
         if !dir.is_dir() {
             let name = dir.file_name().unwrap_or_default().display();
             let reason = format!("the folder of the trial is gone: {name}");
-            return Err(Loss::blamed(Verdict::Infra, reason, Blame::Host).into());
+            return Err(VmFailure::caused_by(Verdict::Infra, reason, FaultDomain::Host).into());
         }
         if let Exit::NotStarted { reason, .. } = &exit {
-            return Err(Loss::blamed(Verdict::Infra, reason.clone(), Blame::Host).into());
+            return Err(
+                VmFailure::caused_by(Verdict::Infra, reason.clone(), FaultDomain::Host).into()
+            );
         }
         let Collected { data, predicted, last_sign, unpredictable, .. } = collected;
         if let Some(reason) = unpredictable {
-            return Err(Loss::new(Verdict::Fail, reason).into());
+            return Err(VmFailure::new(Verdict::Fail, reason).into());
         }
         let total = start.elapsed();
         Ok(Observed { data, exit, predicted, out_of_memory, last_sign, boot, total })
@@ -291,7 +295,7 @@ impl<'a> Worker<'a> {
             say::status(&format!("{name} ends after {last}: {}", trouble.reason));
         }
         let Trial { cpus, memory_bytes, boot: command_line, .. } = *trial;
-        let needs = Needs { cpus, memory_bytes, folders: Vec::new(), command_line };
+        let needs = VmSpec { cpus, memory_bytes, folders: Vec::new(), command_line };
         let start = Instant::now();
         let room = self.stage.lab.room(built, &needs)?;
         notes.waited = start.elapsed();
@@ -311,10 +315,10 @@ impl<'a> Worker<'a> {
 fn at_the_desk(desk: &Desk, built: &Built) -> Result<Observed> {
     let start = Instant::now();
     let answer = desk::answer(desk, &built.kernel).map_err(|err| {
-        if err.is::<error::Interrupted>() {
+        if error::is_interruption(&err) {
             return err;
         }
-        Loss::blamed(Verdict::Infra, format!("{err:#}"), Blame::Host).into()
+        VmFailure::caused_by(Verdict::Infra, format!("{err:#}"), FaultDomain::Host).into()
     })?;
     Ok(Observed {
         data: vec![answer],
@@ -342,12 +346,12 @@ fn source_lines(cites: &[(&str, &str)], built: &Built) -> Vec<SourceLine> {
 
 /// Whether it is the program's failure, and no loss of the machine.
 fn is_failure(err: &anyhow::Error) -> bool {
-    err.downcast_ref::<Loss>().is_some_and(|loss| loss.verdict == Verdict::Fail)
+    err.downcast_ref::<VmFailure>().is_some_and(|loss| loss.verdict == Verdict::Fail)
 }
 
 /// What is wrong with the kernel outranks what the program made of it.
-fn with_trouble(judgement: Judgement, trouble: Option<Loss>) -> Judgement {
-    let Some(Loss { verdict, reason, .. }) = trouble else { return judgement };
+fn with_trouble(judgement: Judgement, trouble: Option<VmFailure>) -> Judgement {
+    let Some(VmFailure { verdict, reason, .. }) = trouble else { return judgement };
     let reason = match judgement.reason {
         Some(also) => format!("{reason}; {also}"),
         None => reason,

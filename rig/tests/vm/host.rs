@@ -139,7 +139,11 @@ fn clone(to: &Path) -> Result<(), Failed> {
         let name = PathBuf::from(String::from_utf8_lossy(name).into_owned());
         let target = to.join(&name);
         fs::create_dir_all(target.parent().ok_or("a folder")?)?;
-        fs::copy(root.join(&name), target)?;
+        if let Ok(link) = fs::read_link(root.join(&name)) {
+            std::os::unix::fs::symlink(link, target)?;
+        } else {
+            fs::copy(root.join(&name), target)?;
+        }
     }
     Ok(())
 }

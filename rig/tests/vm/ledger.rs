@@ -11,7 +11,6 @@ use libtest_mimic::{Failed, Trial};
 use nlrig::abi::Abi;
 use nlrig::experiment::{self, Ask};
 use nlrig::options::GuestOptions;
-use nlrig::project::Project;
 use nlrig::{command, desk};
 use serde_json::Value;
 
@@ -93,7 +92,7 @@ fn copy(from: &Path, to: &Path) -> Outcome {
 fn changed_module() -> Outcome {
     let dir = tempfile::tempdir()?;
     let module = dir.path().join("module");
-    copy(&Project::find()?.module(), &module)?;
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../module"), &module)?;
     MODULE.make(&module)?;
     ledger(dir.path(), &["--module", &module.display().to_string()], MODULE.red)
 }

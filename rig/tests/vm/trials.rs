@@ -3,17 +3,14 @@
 //! and if what bound is the limit that was set.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use nlrig::abi::Abi;
-use nlrig::accel::Wish;
-use nlrig::artifact::Workshop;
 use nlrig::command;
 use nlrig::experiment::{self, Ask};
-use nlrig::lab::Lab;
 use nlrig::options::GuestOptions;
 use nlrig::report::{TrialReport, Verdict};
 use nlrig::run::{self, Planned, Run, Worker};
@@ -239,10 +236,8 @@ fn in_one_boot(planned: &[Planned]) -> anyhow::Result<()> {
 
 fn begin() -> anyhow::Result<Run> {
     let options = GuestOptions::default();
-    let kernels = command::kernels(&options)?;
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_nlrig"));
-    let lab = Lab::new(program, kernels.cache.clone(), Wish::Auto)?;
+    let (context, launcher) = command::prepare(&options)?;
     let results = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm");
     run::forget_old(&results, RUNS_KEPT);
-    Run::begin(Workshop::new(kernels), lab, BTreeMap::new(), &options.flavour, &results)
+    Run::begin(context, launcher, BTreeMap::new(), &options.flavour, &results)
 }

@@ -154,7 +154,7 @@ fn reported(measured: Value, predicted: Value, verdict: Verdict) -> TrialReport 
         reason: None,
         attempts: 1,
         first_loss: None,
-        blame: None,
+        fault_domain: None,
         vm: String::new(),
         console_tail: Vec::new(),
         measured: Some(object(measured)),

@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nlrig::guest::events::Lines;
-use nlrig::guest::{Loss, autopsy, splat};
+use nlrig::guest::{autopsy, splat};
+use nlrig::outcome::VmFailure;
 use nlrig::report::Verdict;
 use nlrig_guest::protocol::{Event, LINE_MAX_BYTES};
 
@@ -56,7 +57,7 @@ fn take(lines: &mut Lines, piece: &[u8]) -> usize {
             Ok(None) => return nonsense,
             Err(err) => {
                 nonsense += 1;
-                let loss: &Loss = err.downcast_ref().expect("the guest's own fault is a loss");
+                let loss: &VmFailure = err.vm_failure().expect("the guest's own fault is a loss");
                 assert_eq!(loss.verdict, Verdict::LostVm);
                 assert_brief("a loss", &loss.reason);
             }

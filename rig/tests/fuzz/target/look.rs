@@ -127,7 +127,7 @@ fn report_of(
         reason: judgement.reason,
         attempts: 1,
         first_loss: None,
-        blame: None,
+        fault_domain: None,
         vm: "vm-1".to_string(),
         measured: judgement.measured,
         predicted: observed.predicted,

@@ -1,0 +1,350 @@
+//! Kernels: from a source and fragments of configuration to an image that
+//! boots, built once for each combination of source, resolved configuration and
+//! compiler.
+
+pub mod config;
+pub mod source;
+pub mod symbols;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nlrig_host::{Context, Error, ErrorKind, Result, bail, ui};
+use serde::{Deserialize, Serialize};
+use xshell::{Shell, cmd};
+
+use crate::abi::Arch;
+use crate::sources::data;
+use nlrig_host::cache::{self, Cache, Entry, Key};
+use nlrig_host::process::{capture, run_logged};
+use source::Source;
+
+/// A build takes two and a half minutes of two cores; a slow and busy machine
+/// may take twenty times that.
+const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// The name of the description in a finished build.
+const MANIFEST: &str = "kernel.json";
+/// The version of the recipe in this file: part of every key, so that a change
+/// to how kernels are built is not mistaken for nothing.
+const RECIPE: &str = "2";
+
+/// A kernel that was built.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kernel {
+    /// The release it reports: `6.1.192`.
+    pub version: String,
+    /// What it was built for.
+    pub arch: Arch,
+    /// Which set of fragments.
+    pub flavour: String,
+    /// The hash of the source tarball, or of all files of a source folder.
+    pub source_sha256: String,
+    /// The hash of the resolved configuration.
+    pub config_sha256: String,
+    /// The hash of the image that boots.
+    pub image_sha256: String,
+    /// The compiler's own words.
+    pub compiler: String,
+    /// How many objects were compiled for it.
+    pub objects: u32,
+    /// The entry of the cache it is in.
+    #[serde(skip)]
+    pub dir: PathBuf,
+    /// Whether nothing had to be compiled.
+    #[serde(skip)]
+    pub from_cache: bool,
+}
+
+impl Kernel {
+    /// The ELF image that QEMU boots.
+    pub fn image(&self) -> PathBuf {
+        self.dir.join("build/vmlinux")
+    }
+
+    /// The names and addresses of its functions.
+    pub fn symbols(&self) -> PathBuf {
+        self.dir.join("build/System.map")
+    }
+
+    /// The source it was built from.
+    pub fn source_dir(&self) -> PathBuf {
+        // Kbuild's own link, for builds outside of the source.
+        self.dir.join("build/source")
+    }
+
+    /// The folder that modules are built against.
+    pub fn build_dir(&self) -> PathBuf {
+        self.dir.join("build")
+    }
+}
+
+/// One entry of `kernel-config/kernels.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// What the user calls it: `6.1`.
+    pub version: String,
+    /// Where the distribution's package puts the source.
+    pub source: PathBuf,
+    /// That package.
+    pub package: String,
+    /// About how many objects a build compiles, by architecture.
+    pub objects: BTreeMap<String, u32>,
+}
+
+/// The kernels that the rig can build, newest last.
+///
+/// # Errors
+/// `kernel-config/kernels.toml` is damaged.
+pub fn known() -> Result<Vec<Known>> {
+    #[derive(Deserialize)]
+    struct File {
+        kernel: Vec<Known>,
+    }
+    const PATH: &str = "kernel-config/kernels.toml";
+    let file: File = toml::from_str(data(PATH)?).context(PATH)?;
+    Ok(file.kernel)
+}
+
+/// The known kernel of this version.
+///
+/// # Errors
+/// A usage error that lists the ones there are.
+pub fn find(version: &str) -> Result<Known> {
+    let known = known()?;
+    let versions: Vec<_> = known.iter().map(|kernel| kernel.version.clone()).collect();
+    known.into_iter().find(|kernel| kernel.version == version).ok_or_else(|| {
+        Error::usage(format!("no kernel \"{version}\": there is {}", versions.join(", ")))
+    })
+}
+
+/// How to build kernels.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    /// Where kernels are kept.
+    pub cache: Cache,
+    /// The kernel asked for.
+    pub known: Known,
+    /// A source instead of the distribution's.
+    pub source: Option<PathBuf>,
+    /// What that source's SHA-256 must be.
+    pub source_sha256: Option<String>,
+    /// Which set of fragments.
+    pub flavour: String,
+    /// Compilers at once.
+    pub jobs: usize,
+}
+
+impl Builder {
+    /// Finds or builds the kernel for one architecture.
+    ///
+    /// # Errors
+    /// The source is missing or damaged, a symbol of the configuration was
+    /// lost, or the build failed; the message names it.
+    pub fn build(&self, arch: Arch) -> Result<Kernel> {
+        let source = Source::find(self)?;
+        let compiler = compiler()?;
+        let config = config::resolve(self, &source, arch, &compiler)?;
+        let entry = self.cache.entry("kernel", key(&source, &config, &compiler), |dir| {
+            let tree = source.unpack(&self.cache)?;
+            let objects = self
+                .compile(&tree, arch, &config, dir)
+                .map_err(|err| err.with_kind(ErrorKind::KernelBuild))?;
+            let build = dir.join("build");
+            let release = fs::read_to_string(build.join("include/config/kernel.release"))?;
+            let kernel = Kernel {
+                version: release.trim().to_string(),
+                arch,
+                flavour: self.flavour.clone(),
+                source_sha256: source.sha256.clone(),
+                config_sha256: cache::sha256(&config),
+                image_sha256: self.cache.file_sha256(&build.join("vmlinux"))?,
+                compiler: compiler.clone(),
+                objects,
+                dir: PathBuf::new(),
+                from_cache: false,
+            };
+            cache::write(&dir.join(MANIFEST), serde_json::to_string_pretty(&kernel)?)
+        })?;
+        read_manifest(entry)
+    }
+
+    /// The folder with the source, unpacked if it must be.
+    ///
+    /// # Errors
+    /// See [`Source::find`] and [`Source::unpack`].
+    pub fn source_tree(&self) -> Result<PathBuf> {
+        Source::find(self)?.unpack(&self.cache)
+    }
+
+    /// The kernel for one architecture if it is built already; compiles and
+    /// configures nothing.
+    ///
+    /// # Errors
+    /// The source is missing, or the entry in the cache is damaged.
+    pub fn built(&self, arch: Arch) -> Result<Option<Kernel>> {
+        let source = Source::find(self)?;
+        let compiler = compiler()?;
+        let Some(config) = config::resolved(self, &source, arch, &compiler)? else {
+            return Ok(None);
+        };
+        let found = self.cache.find("kernel", key(&source, &config, &compiler));
+        found.map(read_manifest).transpose()
+    }
+
+    /// Compiles image and module support; gives back the number of objects.
+    fn compile(&self, tree: &Path, arch: Arch, config: &str, dir: &Path) -> Result<u32> {
+        let build = dir.join("build");
+        fs::create_dir_all(&build)?;
+        cache::write(&build.join(".config"), config)?;
+        let log = dir.join("build.log");
+        let about = self.known.objects.get(arch.name()).copied().unwrap_or(700);
+        let what = format!("kernel {} {arch}", self.known.version);
+        ui::status(&format!(
+            "{what}: compiling about {about} objects with {} jobs; log in {}",
+            self.jobs,
+            log.display()
+        ));
+
+        let start = Instant::now();
+        let mut progress = ui::Progress::new();
+        let mut objects = 0;
+        run_logged(
+            make(tree, &build, arch, self.jobs, &["vmlinux", "modules"])?,
+            &what,
+            &log,
+            BUILD_LIMIT,
+            |line| {
+                if is_object(line) {
+                    objects += 1;
+                }
+                let seconds = start.elapsed().as_secs();
+                progress
+                    .update(|| format!("{what}: {objects} of about {about} objects, {seconds} s"));
+            },
+        )?;
+        drop(progress);
+        ui::status(&format!("{what}: {objects} objects in {} s", start.elapsed().as_secs()));
+        remove_objects(&build)?;
+        Ok(objects)
+    }
+}
+
+/// Everything that makes one kernel differ from another.
+fn key(source: &Source, config: &str, compiler: &str) -> Key {
+    Key::new()
+        .add("recipe", RECIPE)
+        .add("source", &source.sha256)
+        .add("config", config)
+        .add("compiler", compiler)
+}
+
+fn read_manifest(entry: Entry) -> Result<Kernel> {
+    let manifest = entry.dir.join(MANIFEST);
+    let mut kernel: Kernel =
+        serde_json::from_slice(&cache::read(&manifest)?).with_context(|| {
+            format!("{} is damaged: remove {}", manifest.display(), entry.dir.display())
+        })?;
+    kernel.dir = entry.dir;
+    kernel.from_cache = entry.from_cache;
+    Ok(kernel)
+}
+
+/// A line of Kbuild's output that says an object for the kernel was compiled,
+/// as against one for a tool that runs on the host.
+fn is_object(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    matches!(words.next(), Some("CC" | "AS"))
+        && words.next().is_some_and(|path| path.ends_with(".o"))
+}
+
+/// `make` for a kernel, with everything fixed that would make two builds of the
+/// same source differ.
+pub fn make(
+    tree: &Path,
+    build: &Path,
+    arch: Arch,
+    jobs: usize,
+    targets: &[&str],
+) -> Result<std::process::Command> {
+    let sh = Shell::new()?;
+    let (arch, jobs) = (arch.name(), jobs.to_string());
+    Ok(cmd!(sh, "make -C {tree} O={build} ARCH={arch} -j{jobs} {targets...}")
+        .env("KBUILD_BUILD_TIMESTAMP", "1970-01-01")
+        .env("KBUILD_BUILD_USER", "nlrig")
+        .env("KBUILD_BUILD_HOST", "nlrig")
+        .env("LC_ALL", "C")
+        // What a PVH boot runs first (arch/x86/platform/pvh/enlighten.c, and
+        // memcmp of lib/string.c) runs before there is the memory that KASAN's
+        // checks look at: checked, it is a triple fault. Kbuild asks for these
+        // variables of each object.
+        .env("KASAN_SANITIZE_enlighten.o", "n")
+        .env("KASAN_SANITIZE_string.o", "n")
+        .env_remove("MAKEFLAGS")
+        .env_remove("KCONFIG_ALLCONFIG")
+        .into())
+}
+
+/// The compiler's and the linker's own words: another one makes another kernel.
+///
+/// # Errors
+/// One of them is not there, or says nothing.
+pub fn compiler() -> Result<String> {
+    let mut words = Vec::new();
+    for program in ["gcc", "ld"] {
+        let mut command = std::process::Command::new(program);
+        command.arg("--version").env("LC_ALL", "C");
+        let text = capture(command, Duration::from_secs(20))?;
+        match text.lines().next() {
+            Some(line) => words.push(line.to_string()),
+            None => bail!("{program} --version says nothing"),
+        }
+    }
+    Ok(words.join(", "))
+}
+
+/// Removes the kernel's own objects: modules are built against headers, scripts
+/// and symbol tables.
+fn remove_objects(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let kept = folder.ends_with("build")
+            && ["scripts", "tools"].iter().any(|name| path.ends_with(name));
+        if entry.file_type()?.is_dir() {
+            if !kept {
+                remove_objects(&path)?;
+            }
+        } else if path.extension().is_some_and(|kind| kind == "o" || kind == "a")
+            // The linker script of modules is made of this.
+            && path.file_name().is_some_and(|name| name != "module.lds")
+        {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_objects_of_the_kernel_are_counted() {
+        assert!(is_object("  CC      net/netlink/af_netlink.o"));
+        assert!(is_object("  AS      arch/x86/entry/entry_64.o"));
+        assert!(!is_object("  HOSTCC  scripts/kallsyms"));
+        assert!(!is_object("  AR      net/built-in.a"));
+        assert!(!is_object("  CC      kernel/bounds.s"));
+    }
+
+    #[test]
+    fn the_known_kernels_can_be_read_and_an_unknown_one_is_named() {
+        assert!(!known().unwrap().is_empty());
+        let err = find("9.9").unwrap_err();
+        assert!(err.to_string().contains("\"9.9\""), "{err}");
+        assert_eq!(err.kind(), ErrorKind::Usage);
+    }
+}

@@ -1,0 +1,388 @@
+//! Child processes, none of which outlives its owner.
+//!
+//! Every child is killed when its [`Child`] is dropped, with all of its process
+//! group, and by the kernel when the thread that started it dies in any other
+//! way (PR_SET_PDEATHSIG). So whoever starts a child keeps that thread alive as
+//! long as the child is wanted. What the child has started itself is killed by
+//! its [`keeper`], even after a `kill -9` of the rig.
+
+mod keeper;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Context, Error, Result, bail};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getpid, getppid};
+
+use crate::interrupt;
+
+/// The longest line of a build that is looked at, in bytes.
+const LINE_MAX_BYTES: usize = 64 * 1024;
+
+/// A running child in a process group of its own.
+#[derive(Debug)]
+pub struct Child {
+    inner: std::process::Child,
+    /// When it is closed, what is left of the group is killed.
+    _lifeline: io::PipeWriter,
+}
+
+impl Child {
+    /// Starts a child. The descriptors in `pass` keep their numbers in it; the
+    /// rig's others are all closed on exec.
+    ///
+    /// # Errors
+    /// The program cannot be started; the message names it.
+    pub fn spawn(mut command: Command, pass: Vec<OwnedFd>) -> Result<Child> {
+        let parent = getpid();
+        let (keepers_end, lifeline) = io::pipe()?;
+        let keepers_number = keepers_end.as_raw_fd();
+        // SAFETY: the closure makes a few system calls and allocates nothing.
+        unsafe {
+            command.pre_exec(move || {
+                prctl::set_pdeathsig(Signal::SIGKILL)?;
+                // The parent may have died before that took effect.
+                if getppid() != parent {
+                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
+                }
+                nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+                // SAFETY: this process was just forked and has one thread.
+                keeper::fork(keepers_number)?;
+                for fd in &pass {
+                    fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+                }
+                Ok(())
+            });
+        }
+        let program = command.get_program().to_owned();
+        let inner = command.spawn().map_err(|err| {
+            let program = Path::new(&program).display();
+            match err.kind() {
+                io::ErrorKind::NotFound => Error::new(format!(
+                    "there is no {program}; `cargo xtask rig --yes` installs what is missing"
+                )),
+                _ => Error::new(format!("cannot start {program}: {err}")),
+            }
+        })?;
+        Ok(Child { inner, _lifeline: lifeline })
+    }
+
+    /// Its number among processes, until it is waited for.
+    pub fn id(&self) -> u32 {
+        self.inner.id()
+    }
+
+    /// The standard output, if it was made a pipe and not taken before.
+    pub fn take_stdout(&mut self) -> Option<OwnedFd> {
+        self.inner.stdout.take().map(OwnedFd::from)
+    }
+
+    /// The standard error, if it was made a pipe and not taken before.
+    pub fn take_stderr(&mut self) -> Option<OwnedFd> {
+        self.inner.stderr.take().map(OwnedFd::from)
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// Only if the child is not ours.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.inner.try_wait()?)
+    }
+
+    /// Waits for the end, at most this long; none if it has not come.
+    ///
+    /// # Errors
+    /// [`Interrupted`](crate::interrupt::Interrupted), among others.
+    pub fn wait_for(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.try_wait()? {
+                return Ok(Some(status));
+            }
+            interrupt::check()?;
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills it with all of its group and waits until it is gone.
+    pub fn kill(&mut self) {
+        // The group is named after the child, which is not reaped yet or left
+        // nothing behind: its number cannot be another's.
+        if matches!(self.inner.try_wait(), Ok(None)) {
+            let _ = killpg(Pid::from_raw(self.inner.id() as i32), Signal::SIGKILL);
+            let _ = self.inner.wait();
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Runs a command to its end, its output and errors into a file, calling back
+/// with each line.
+///
+/// # Errors
+/// It cannot be started, does not end in time, or does not succeed; the message
+/// names the command, the log, and the first line in it that looks like an
+/// error. [`Interrupted`](crate::interrupt::Interrupted) if a signal came.
+pub fn run_logged(
+    mut command: Command,
+    what: &str,
+    log: &Path,
+    limit: Duration,
+    mut each_line: impl FnMut(&str),
+) -> Result<()> {
+    let (output, writer) = io::pipe()?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let mut file = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("cannot write {}", log.display()))?;
+    // What a compiler that is killed leaves goes with the folder of its log.
+    if let Some(folder) = log.parent() {
+        command.env("TMPDIR", folder);
+    }
+    let mut child = Child::spawn(command, Vec::new())?;
+    let deadline = Instant::now() + limit;
+    let mut first_error = None;
+    let mut output = File::from(OwnedFd::from(output));
+    let mut line = Vec::new();
+    loop {
+        interrupt::check()?;
+        if Instant::now() > deadline {
+            bail!("{what} did not end within {} s; see {}", limit.as_secs(), log.display());
+        }
+        if !readable_soon(&[output.as_fd()])? {
+            continue;
+        }
+        let mut chunk = [0; 16 * 1024];
+        let length = output.read(&mut chunk)?;
+        if length == 0 {
+            break;
+        }
+        file.write_all(&chunk[..length])
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        for &byte in &chunk[..length] {
+            if byte != b'\n' {
+                if line.len() < LINE_MAX_BYTES {
+                    line.push(byte);
+                }
+                continue;
+            }
+            let text = String::from_utf8_lossy(&line);
+            let text = text.trim_end();
+            if first_error.is_none() && looks_like_error(text) {
+                first_error = Some(text.to_string());
+            }
+            each_line(text);
+            line.clear();
+        }
+    }
+    let status = child.wait_for(deadline.saturating_duration_since(Instant::now()))?;
+    match status {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => {
+            let error = first_error.map(|line| format!(": {line}")).unwrap_or_default();
+            bail!("{what} failed ({status}){error}; the whole log is {}", log.display())
+        }
+        None => bail!("{what} closed its output and did not end; see {}", log.display()),
+    }
+}
+
+/// Runs a short command and gives back its standard output as text.
+///
+/// # Errors
+/// It cannot be started, does not end in time, or does not succeed; the message
+/// has the last line of its standard error.
+pub fn capture(mut command: Command, limit: Duration) -> Result<String> {
+    let program = Path::new(command.get_program()).display().to_string();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Child::spawn(command, Vec::new())?;
+    let mut pipes = [child.take_stdout(), child.take_stderr()].map(|fd| fd.map(File::from));
+    let mut texts = [Vec::new(), Vec::new()];
+    let deadline = Instant::now() + limit;
+    while pipes.iter().any(Option::is_some) {
+        interrupt::check()?;
+        if Instant::now() > deadline {
+            bail!("{program} did not answer within {} s", limit.as_secs());
+        }
+        let open: Vec<_> = pipes.iter().flatten().map(AsFd::as_fd).collect();
+        if !readable_soon(&open)? {
+            continue;
+        }
+        for (pipe, text) in pipes.iter_mut().zip(&mut texts) {
+            let Some(file) = pipe else { continue };
+            if readable_now(file.as_fd())? {
+                let mut chunk = [0; 8192];
+                match file.read(&mut chunk)? {
+                    0 => *pipe = None,
+                    length => text.extend_from_slice(&chunk[..length]),
+                }
+            }
+        }
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    let [stdout, stderr] = texts.map(|text| String::from_utf8_lossy(&text).into_owned());
+    match child.wait_for(left)? {
+        Some(status) if status.success() => Ok(stdout),
+        Some(status) => {
+            bail!("{program} failed ({status}): {}", stderr.lines().last().unwrap_or("no reason"))
+        }
+        None => bail!("{program} did not end within {} s", limit.as_secs()),
+    }
+}
+
+/// Whether a read of one of these would not wait, asked for a short while.
+fn readable_soon(fds: &[BorrowedFd<'_>]) -> Result<bool> {
+    let wait = PollTimeout::try_from(interrupt::POLL).unwrap_or(PollTimeout::ZERO);
+    readable_within(fds, wait)
+}
+
+fn readable_now(fd: BorrowedFd<'_>) -> Result<bool> {
+    readable_within(&[fd], PollTimeout::ZERO)
+}
+
+fn readable_within(fds: &[BorrowedFd<'_>], wait: PollTimeout) -> Result<bool> {
+    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    match poll(&mut fds, wait) {
+        Ok(ready) => Ok(ready > 0),
+        Err(nix::errno::Errno::EINTR) => Ok(false),
+        Err(err) => Err(err.into()),
+    }
+}
+
+/// Compilers, linkers, make, cargo, tar and xz say it in one of these ways.
+fn looks_like_error(line: &str) -> bool {
+    const SIGNS: [&str; 9] = [
+        "error:",
+        "error[",
+        "fatal:",
+        "*** ",
+        "undefined reference",
+        "No such file or directory",
+        "No space left on device",
+        "Unexpected end of input",
+        "does not look like a tar archive",
+    ];
+    SIGNS.iter().any(|sign| line.contains(sign))
+}
+
+/// Where a program is, as a shell would find it.
+pub fn find(program: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| {
+        nix::unistd::access(candidate, nix::unistd::AccessFlags::X_OK).is_ok()
+            && candidate.is_file()
+    })
+}
+
+/// A command line as a person would type it, for logs.
+pub fn show(program: impl AsRef<OsStr>, arguments: &[std::ffi::OsString]) -> String {
+    let mut text = program.as_ref().to_string_lossy().into_owned();
+    for argument in arguments {
+        let argument = argument.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,./:@+%".contains(c);
+        if !argument.is_empty() && argument.chars().all(plain) {
+            text.push_str(&format!(" {argument}"));
+        } else {
+            text.push_str(&format!(" '{}'", argument.replace('\'', "'\\''")));
+        }
+    }
+    text
+}
+
+/// A pair of connected sockets: one end for a child, one for the rig.
+///
+/// # Errors
+/// No more descriptors.
+pub fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    let flags = SockFlag::SOCK_CLOEXEC;
+    Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?)
+}
+
+/// The number by which a child knows a descriptor that it was passed.
+pub fn number(fd: &OwnedFd) -> i32 {
+    fd.as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_command_names_its_first_error_and_its_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo fine; echo x.c:1: error: bad; echo y.c:2: error: too; exit 3"]);
+        let err = run_logged(command, "the build", &log, Duration::from_secs(10), |_| {})
+            .unwrap_err()
+            .to_string();
+        assert!(err.contains("the build failed") && err.contains("x.c:1: error: bad"), "{err}");
+        assert!(!err.contains("y.c"), "{err}");
+        assert_eq!(std::fs::read_to_string(log).unwrap().lines().count(), 3);
+    }
+
+    /// flex waits for all of its children before it ends, whoever made them.
+    #[test]
+    fn a_program_has_no_child_that_it_has_not_started() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "read children < /proc/$$/task/$$/children; echo \"[$children]\""]);
+        assert_eq!(capture(command, Duration::from_secs(10)).unwrap(), "[]\n");
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_killed_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 77 & echo $!; wait"]);
+        let mut grandchild = None;
+        let start = Instant::now();
+        let err = run_logged(
+            command,
+            "the sleeper",
+            &dir.path().join("log"),
+            Duration::from_millis(300),
+            |line| grandchild = line.parse::<i32>().ok(),
+        )
+        .unwrap_err();
+        assert!(err.to_string().contains("did not end within"), "{err}");
+        assert!(start.elapsed() < Duration::from_secs(5));
+        let grandchild = Pid::from_raw(grandchild.unwrap());
+        let gone = || nix::sys::signal::kill(grandchild, None).is_err() || is_zombie(grandchild);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !gone() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(gone());
+    }
+
+    fn is_zombie(pid: Pid) -> bool {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z"))
+    }
+
+    #[test]
+    fn a_command_line_can_be_pasted_into_a_shell() {
+        let arguments = ["-append".into(), "a b'c".into(), "".into()];
+        assert_eq!(show("qemu", &arguments), r"qemu -append 'a b'\''c' ''");
+    }
+}

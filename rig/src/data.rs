@@ -1,0 +1,55 @@
+//! What the rig carries of its own: the module, the workloads, and the C program
+//! that a workload is measured against.
+
+use include_dir::{Dir, include_dir};
+use nlrig_build::module::ModuleSource;
+use nlrig_build::programs::{CrateSource, GuestCrate, init_source};
+use nlrig_build::sources::Tree;
+use nlrig_host::Result;
+
+static MODULE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/module");
+static WORKLOADS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/crates/guest");
+static NETLINK: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/crates/netlink");
+static YARDSTICK: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/yardstick");
+
+/// The rig's own kernel module.
+pub fn module() -> ModuleSource {
+    ModuleSource {
+        name: "nlrig".to_string(),
+        tree: Tree::Embedded(&MODULE),
+        parameters: String::new(),
+    }
+}
+
+/// The module's UAPI header, `nlrig.h`, for C programs.
+pub fn uapi() -> Option<Tree> {
+    MODULE.get_dir("uapi").map(Tree::Embedded)
+}
+
+/// The C program that the workload `threads` is measured against.
+pub fn yardstick() -> Tree {
+    Tree::Embedded(&YARDSTICK)
+}
+
+/// The programs that experiments run in guests.
+///
+/// # Errors
+/// A crate's own data is incomplete.
+pub fn workloads() -> Result<GuestCrate> {
+    Ok(GuestCrate {
+        package: "nlrig-guest",
+        crates: vec![
+            init_source()?,
+            CrateSource {
+                folder: "userspace/netlink",
+                manifest: include_str!("../data/crates/netlink.toml"),
+                source: &NETLINK,
+            },
+            CrateSource {
+                folder: "userspace",
+                manifest: include_str!("../data/crates/guest.toml"),
+                source: &WORKLOADS,
+            },
+        ],
+    })
+}

@@ -1,0 +1,140 @@
+//! The start of a machine: its shares, its ports, QEMU, and the wait for the
+//! guest's first word.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::outcome::Result;
+use nlrig_host::Context;
+use nlrig_init::protocol::{Event, PORT_EVENTS, PORT_STDERR, PORT_STDIN, PORT_STDOUT};
+
+use super::console::Console;
+use super::events::Lines;
+use super::monitor::Monitor;
+use super::streams::Streams;
+use super::{COMMAND_FILE, CONSOLE_FILE, EVENTS_FILE, Guest, Ready, seconds};
+use crate::budget::Held;
+use crate::qemu::{self, Machine};
+use crate::share::{Folder, Share};
+use nlrig_host::process::{self, Child};
+use nlrig_host::scratch::Scratch;
+use nlrig_host::ui::brief;
+
+/// How long a request may wait for QEMU to take it.
+const SEND_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a guest is started with.
+#[derive(Debug)]
+pub struct Boot<'a> {
+    /// The machine, but for shares and ports.
+    pub machine: Machine,
+    /// What it sees of the host.
+    pub folders: Vec<Folder>,
+    /// Where console, events and QEMU's command line are written.
+    pub dir: &'a Path,
+    /// The names of the kernel's functions: its `System.map`.
+    pub symbols: PathBuf,
+    /// How long it may take to be ready.
+    pub limit: Duration,
+    /// How long it may take to end.
+    pub end_limit: Duration,
+    /// What it may take of the host.
+    pub held: Held,
+}
+
+impl Guest {
+    /// Starts a machine and waits until it is ready.
+    ///
+    /// # Errors
+    /// A [`VmFailure`] if the guest did not come up.
+    pub fn boot(boot: Boot<'_>) -> Result<Guest> {
+        fs::create_dir_all(boot.dir)
+            .with_context(|| format!("cannot make {}", boot.dir.display()))?;
+        let scratch = Scratch::new()?;
+        let mut shares = Vec::new();
+        for folder in &boot.folders {
+            let log = boot.dir.join(format!("share-{}.log", folder.tag));
+            shares.push(Share::start(folder, scratch.path(), &log)?);
+        }
+
+        let mut machine = boot.machine;
+        machine.shares =
+            shares.iter().map(|share| (share.tag.clone(), share.socket.clone())).collect();
+        let mut ours = Vec::new();
+        let (console, their_console) = process::socket_pair()?;
+        let (monitor, their_monitor) = process::socket_pair()?;
+        machine.console = process::number(&their_console);
+        machine.monitor = process::number(&their_monitor);
+        let mut theirs = vec![their_console, their_monitor];
+        for name in [PORT_EVENTS, PORT_STDIN, PORT_STDOUT, PORT_STDERR] {
+            let (host, guest) = process::socket_pair()?;
+            machine.ports.push((name.to_string(), process::number(&guest)));
+            ours.push(UnixStream::from(host));
+            theirs.push(guest);
+        }
+        let [events, stdin, stdout, stderr] = <[UnixStream; 4]>::try_from(ours)
+            .map_err(|_| nlrig_host::Error::new("four ports make four sockets"))?;
+
+        let start = Instant::now();
+        let mut qemu = start_qemu(&machine, theirs, boot.dir)?;
+        let complaints = qemu.take_stderr().context("QEMU was started with a pipe")?;
+        let keyboard = UnixStream::from(console.try_clone()?);
+        keyboard.set_write_timeout(Some(SEND_LIMIT))?;
+        events.set_write_timeout(Some(SEND_LIMIT))?;
+        let mut guest = Guest {
+            console: Console::new(console, &boot.dir.join(CONSOLE_FILE))?,
+            complaints: Console::new(complaints, &boot.dir.join("qemu.log"))?,
+            qemu,
+            shares,
+            events: Lines::new(events.try_clone()?, &boot.dir.join(EVENTS_FILE))?,
+            control: events,
+            keyboard,
+            monitor: Monitor::new(monitor.into())?,
+            dir: boot.dir.to_path_buf(),
+            symbols: boot.symbols,
+            taint: 0,
+            pongs_due: 0,
+            was_ready: false,
+            end_limit: boot.end_limit,
+            streams: Streams::new(stdin, stdout, stderr)?,
+            ready: Ready { clocksource: String::new(), faults: Vec::new(), boot: Duration::ZERO },
+            _scratch: scratch,
+            _held: boot.held,
+        };
+        guest.wait_until_ready(start, boot.limit)?;
+        Ok(guest)
+    }
+
+    fn wait_until_ready(&mut self, start: Instant, limit: Duration) -> Result<()> {
+        match self.next_event(start + limit)? {
+            Some(Event::Ready { clocksource, faults, taint, .. }) => {
+                let clocksource = brief(clocksource);
+                self.ready = Ready { clocksource, faults, boot: start.elapsed() };
+                self.taint = taint;
+                self.was_ready = true;
+                Ok(())
+            }
+            Some(event) => Err(self.out_of_order(&event)),
+            None => Err(self.hung(&format!("the guest said nothing within {}", seconds(limit)))?),
+        }
+    }
+}
+
+fn start_qemu(machine: &Machine, ports: Vec<OwnedFd>, dir: &Path) -> nlrig_host::Result<Child> {
+    let program = qemu::program(machine.arch);
+    let arguments = qemu::arguments(machine);
+    nlrig_host::cache::write(
+        &dir.join(COMMAND_FILE),
+        format!(
+            "# Inherited descriptors stand for the ports.\n{}\n",
+            process::show(program, &arguments)
+        ),
+    )?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    Child::spawn(command, ports)
+}
