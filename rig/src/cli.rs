@@ -63,6 +63,11 @@ enum Command {
     },
 }
 
+/// The command line's definition: for completions, pages and tests.
+pub fn definition() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Reads the command line and does what it says; gives back the exit status.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ mod exec;
 mod host;
 mod hostile;
 mod ledger;
+mod package;
 mod trials;
 
 use std::process::ExitCode;
@@ -36,5 +37,6 @@ fn main() -> ExitCode {
     tests.extend(bench::tests());
     tests.extend(endurance::tests());
     tests.extend(ledger::tests());
+    tests.extend(package::tests());
     libtest_mimic::run(&arguments, tests).exit_code()
 }
