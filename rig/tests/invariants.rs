@@ -80,7 +80,8 @@ fn no_source_file_is_too_long() {
 /// The name of the public type that a line of Rust defines.
 fn public_type(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix("pub ")?;
-    let rest = ["struct ", "enum ", "trait ", "union "].iter().find_map(|kind| rest.strip_prefix(kind))?;
+    let rest =
+        ["struct ", "enum ", "trait ", "union "].iter().find_map(|kind| rest.strip_prefix(kind))?;
     let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     Some(&rest[..end.unwrap_or(rest.len())])
 }

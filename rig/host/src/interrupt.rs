@@ -26,7 +26,7 @@ pub fn install() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler only stores to an atomic.
         if let Err(err) = unsafe { sigaction(signal, &action) } {
-            log::warn!("cannot handle {signal}: {err}");
+            crate::ui::status(&format!("cannot handle {signal}: {err}"));
         }
     }
 }

@@ -11,6 +11,8 @@ use std::path::Path;
 use crate::{Context, Result};
 use tempfile::TempDir;
 
+use crate::ui;
+
 /// How all of them begin: short, because sockets go there, and the path of a
 /// UNIX socket has 108 bytes at most.
 const PREFIX: &str = ".nlrig-";
@@ -73,7 +75,7 @@ fn sweep_in(base: &Path) {
             .is_ok_and(|meta| meta.uid() == nix::unistd::geteuid().as_raw() && meta.is_dir());
         let marked = fs::symlink_metadata(path.join(MARK)).is_ok_and(|meta| meta.is_file());
         if ours && marked && folder.try_lock().is_ok() {
-            log::debug!("removing {}, which a killed run left", path.display());
+            ui::detail(&format!("removing {}, which a killed run left", path.display()));
             let _ = fs::remove_dir_all(&path);
         }
     }
