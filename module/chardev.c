@@ -4,6 +4,8 @@
  * wakes a program from a timer of the kernel.
  */
 
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
@@ -223,12 +225,20 @@ static struct miscdevice nlrig_chardev = {
 	.mode = 0600,
 };
 
-int nlrig_chardev_init(void)
+static bool nlrig_chardev_registered;
+
+/* On failure the device is absent. */
+void nlrig_chardev_init(void)
 {
-	return misc_register(&nlrig_chardev);
+	int err = misc_register(&nlrig_chardev);
+
+	if (err)
+		pr_err("cannot register /dev/nlrig: error %d\n", err);
+	nlrig_chardev_registered = !err;
 }
 
 void nlrig_chardev_exit(void)
 {
-	misc_deregister(&nlrig_chardev);
+	if (nlrig_chardev_registered)
+		misc_deregister(&nlrig_chardev);
 }

@@ -135,53 +135,37 @@ static void nlrig_input(struct sk_buff *skb)
 	nlrig_calls_leave(&nlrig_inputs);
 }
 
+/*
+ * Once an interface is registered, users can be in this module's code, and the
+ * kernel frees a module whose init fails without waiting for them. So the only
+ * step that can fail the init is the first one that registers anything. What
+ * comes after it and cannot be registered is logged and absent.
+ */
 static int __init nlrig_init(void)
 {
 	struct netlink_kernel_cfg cfg = {
 		.groups = NLRIG_GROUPS,
 		.input = nlrig_input,
 	};
-	int err;
 
 	nlrig_context_init();
-	err = nlrig_chardev_init();
-	if (err)
-		return err;
-	err = nlrig_procfile_init();
-	if (err)
-		goto undo_chardev;
-	err = nlrig_sysfile_init();
-	if (err)
-		goto undo_procfile;
-	err = nlrig_switch_init();
-	if (err)
-		goto undo_sysfile;
-
-	/* Last, because from here on there are users: nobody waits for them
-	 * when an init fails.
-	 */
+	/* A message can come in before this returns. */
 	nlrig_sock = netlink_kernel_create(&init_net, NETLINK_NLRIG, &cfg);
 	if (!nlrig_sock) {
-		pr_err("netlink protocol %d is taken or memory is short\n",
+		pr_err("cannot create the netlink socket: protocol %d is in use or memory is short\n",
 		       NETLINK_NLRIG);
-		err = -EADDRINUSE;
-		goto undo_switch;
+		return -EADDRINUSE;
 	}
+
+	nlrig_chardev_init();
+	nlrig_procfile_init();
+	nlrig_sysfile_init();
+	nlrig_switch_init();
 
 	/* The article's mistake: this is not an error to the kernel, which
 	 * warns and keeps the module.
 	 */
 	return nlrig_article_init_fails ? 1 : 0;
-
-undo_switch:
-	nlrig_switch_exit();
-undo_sysfile:
-	nlrig_sysfile_exit();
-undo_procfile:
-	nlrig_procfile_exit();
-undo_chardev:
-	nlrig_chardev_exit();
-	return err;
 }
 
 /* A socket of a protocol of this module holds the module, from socket() until

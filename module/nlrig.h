@@ -76,7 +76,7 @@ int nlrig_state(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 
 /* switch.c */
 extern const struct kernel_param_ops nlrig_switch_ops;
-int nlrig_switch_init(void);
+void nlrig_switch_init(void);
 void nlrig_switch_exit(void);
 struct sock *nlrig_switch_sock(u32 protocol);
 
@@ -92,15 +92,15 @@ int nlrig_paper_put(struct sk_buff *skb);
 void nlrig_paper_reset(void);
 
 /* chardev.c */
-int nlrig_chardev_init(void);
+void nlrig_chardev_init(void);
 void nlrig_chardev_exit(void);
 
 /* procfile.c */
-int nlrig_procfile_init(void);
+void nlrig_procfile_init(void);
 void nlrig_procfile_exit(void);
 
 /* sysfile.c */
-int nlrig_sysfile_init(void);
+void nlrig_sysfile_init(void);
 void nlrig_sysfile_exit(void);
 
 #endif /* _NLRIG_H */

@@ -4,6 +4,8 @@
  * page.
  */
 
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/fs.h>
 #include <linux/kernel.h>
 #include <linux/module.h>
@@ -124,21 +126,22 @@ static void big_fill(char *big)
 	}
 }
 
-int nlrig_procfile_init(void)
+/* On failure the files that could be created stay. "value" comes last, because
+ * it must not be removed while a user is in poll(): see value_open().
+ */
+void nlrig_procfile_init(void)
 {
 	nlrig_big = vmalloc(NLRIG_BIG_BYTES);
 	if (!nlrig_big)
-		return -ENOMEM;
+		goto failed;
 	big_fill(nlrig_big);
 
 	nlrig_dir = proc_mkdir("nlrig", NULL);
-	if (!nlrig_dir ||
-	    !proc_create("value", 0600, nlrig_dir, &value_ops) ||
-	    !proc_create("big", 0400, nlrig_dir, &big_ops)) {
-		nlrig_procfile_exit();
-		return -ENOMEM;
-	}
-	return 0;
+	if (nlrig_dir && proc_create("big", 0400, nlrig_dir, &big_ops) &&
+	    proc_create("value", 0600, nlrig_dir, &value_ops))
+		return;
+failed:
+	pr_err("cannot create the files of /proc/nlrig: memory is short\n");
 }
 
 /* Waits for calls that are under way and releases what is open. */

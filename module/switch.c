@@ -46,6 +46,7 @@ static int nlrig_switch_on(struct nlrig_switch *it, unsigned int protocol)
 	}
 	err = it->start ? it->start(sk) : 0;
 	if (err) {
+		pr_err("cannot start protocol %u: error %d\n", protocol, err);
 		netlink_kernel_release(sk);
 		return err;
 	}
@@ -127,25 +128,22 @@ struct sock *nlrig_switch_sock(u32 protocol)
 /**
  * nlrig_switch_init() - switch on what was asked for at load time
  *
- * Return: 0, or a negative errno with everything off again.
+ * A socket that cannot be created is logged, and its parameter reads 0. The init
+ * does not fail: the module's own socket has users by now.
  */
-int nlrig_switch_init(void)
+void nlrig_switch_init(void)
 {
-	int err = 0;
 	int i;
 
 	kernel_param_lock(THIS_MODULE);
 	if (nlrig_article_init_fails)
 		nlrig_article.protocol = 0;
-	for (i = 0; i < ARRAY_SIZE(nlrig_switches) && !err; i++)
+	for (i = 0; i < ARRAY_SIZE(nlrig_switches); i++)
 		if (nlrig_switches[i]->protocol)
-			err = nlrig_switch_on(nlrig_switches[i],
-					      nlrig_switches[i]->protocol);
+			nlrig_switch_on(nlrig_switches[i],
+					nlrig_switches[i]->protocol);
 	nlrig_phase = NLRIG_LIVE;
 	kernel_param_unlock(THIS_MODULE);
-	if (err)
-		nlrig_switch_exit();
-	return err;
 }
 
 /* Nobody can switch on anything afterwards. */

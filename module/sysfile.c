@@ -6,6 +6,8 @@
  * is done in sysfs itself: an open file does not have to hold the module.
  */
 
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/atomic.h>
 #include <linux/kernel.h>
 #include <linux/kobject.h>
@@ -113,31 +115,31 @@ static const struct attribute_group nlrig_group = {
 	.bin_attrs = nlrig_bin_attributes,
 };
 
-int nlrig_sysfile_init(void)
+/* On failure the files are absent; nlrig_kobject is NULL then. */
+void nlrig_sysfile_init(void)
 {
 	int err = -ENOMEM;
 
 	blob_attribute.private = vzalloc(NLRIG_BIG_BYTES);
 	if (!blob_attribute.private)
-		return err;
+		goto failed;
 	nlrig_kobject = kobject_create_and_add("nlrig", kernel_kobj);
 	if (!nlrig_kobject)
-		goto undo_blob;
+		goto failed;
 	err = sysfs_create_group(nlrig_kobject, &nlrig_group);
-	if (err)
-		goto undo_kobject;
-	return 0;
-
-undo_kobject:
+	if (!err)
+		return;
 	kobject_put(nlrig_kobject);
-undo_blob:
-	vfree(blob_attribute.private);
-	return err;
+	nlrig_kobject = NULL;
+failed:
+	pr_err("cannot create the files of /sys/kernel/nlrig: error %d\n", err);
 }
 
 void nlrig_sysfile_exit(void)
 {
-	sysfs_remove_group(nlrig_kobject, &nlrig_group);
-	kobject_put(nlrig_kobject);
+	if (nlrig_kobject) {
+		sysfs_remove_group(nlrig_kobject, &nlrig_group);
+		kobject_put(nlrig_kobject);
+	}
 	vfree(blob_attribute.private);
 }
