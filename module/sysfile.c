@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * /sys/kernel/nlrig: the same of sysfs.
+ * /sys/kernel/nlrig: the files of /proc/nlrig in sysfs, and a binary file.
  *
- * Nobody is inside of these functions once the files are removed, and waiting
- * is done in sysfs itself: an open file does not have to hold the module.
+ * An open file need not hold the module: sysfs waits for calls in progress when
+ * a file is removed, and a user in poll() sleeps in sysfs.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -22,7 +22,7 @@ static struct kobject *nlrig_kobject;
 static DEFINE_MUTEX(nlrig_value_lock);
 static u64 nlrig_value;
 
-static atomic_t nlrig_writes;
+static atomic_t nlrig_value_writes;
 
 static ssize_t value_show(struct kobject *kobject,
 			  struct kobj_attribute *attribute, char *buffer)
@@ -48,7 +48,7 @@ static ssize_t value_store(struct kobject *kobject,
 	mutex_lock(&nlrig_value_lock);
 	nlrig_value = value;
 	mutex_unlock(&nlrig_value_lock);
-	atomic_inc(&nlrig_writes);
+	atomic_inc(&nlrig_value_writes);
 	sysfs_notify(kobject, NULL, "event");
 	return size;
 }
@@ -56,10 +56,10 @@ static ssize_t value_store(struct kobject *kobject,
 static ssize_t event_show(struct kobject *kobject,
 			  struct kobj_attribute *attribute, char *buffer)
 {
-	return sysfs_emit(buffer, "%u\n", atomic_read(&nlrig_writes));
+	return sysfs_emit(buffer, "%u\n", atomic_read(&nlrig_value_writes));
 }
 
-/* A page would be one byte too many: sysfs warns and cuts it. */
+/* One byte less than a page: sysfs warns of a full page and truncates it. */
 static ssize_t page_show(struct kobject *kobject,
 			 struct kobj_attribute *attribute, char *buffer)
 {
@@ -81,7 +81,7 @@ static struct attribute *nlrig_attributes[] = {
 	NULL,
 };
 
-/* sysfs has checked that the range lies inside of the size. */
+/* sysfs has checked that the range lies inside the file. */
 static ssize_t blob_read(struct file *file, struct kobject *kobject,
 			 struct bin_attribute *attribute, char *buffer,
 			 loff_t position, size_t size)
@@ -115,7 +115,11 @@ static const struct attribute_group nlrig_group = {
 	.bin_attrs = nlrig_bin_attributes,
 };
 
-/* On failure the files are absent; nlrig_kobject is NULL then. */
+/**
+ * nlrig_sysfile_init() - create the files of /sys/kernel/nlrig
+ *
+ * On failure the files are absent, and nlrig_kobject is NULL.
+ */
 void nlrig_sysfile_init(void)
 {
 	int err = -ENOMEM;
@@ -135,6 +139,9 @@ failed:
 	pr_err("cannot create the files of /sys/kernel/nlrig: error %d\n", err);
 }
 
+/**
+ * nlrig_sysfile_exit() - remove the files of /sys/kernel/nlrig
+ */
 void nlrig_sysfile_exit(void)
 {
 	if (nlrig_kobject) {

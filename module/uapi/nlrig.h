@@ -72,7 +72,7 @@
  * article=PROTOCOL	the module of the article, ported to this kernel: to any
  *	datagram it answers "article_replies" times (10), each after a wait of
  *	"article_delay_ms" (3000), to the port that nlmsg_pid says, or to the one
- *	the kernel saw if "article_answers_seen" is set. With
+ *	the kernel saw if "article_reply_to_source" is set. With
  *	"article_writes_literal" it ends its text as the article prints it, by a
  *	write into a string literal. "article_init_fails" at load time makes the
  *	module's init return 1, as the article's does when it gets no socket:

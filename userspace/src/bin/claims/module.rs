@@ -43,7 +43,7 @@ pub fn is_live() -> bool {
 pub fn article(replies: u32, delay: Duration) -> Result<(), Trouble> {
     set("article_replies", replies)?;
     set("article_delay_ms", delay.as_millis())?;
-    set("article_answers_seen", 0)?;
+    set("article_reply_to_source", 0)?;
     set("article_writes_literal", 0)?;
     switch_on("article", NETLINK_NLRIG_ARTICLE)
 }

@@ -64,13 +64,13 @@ fn headers_arrive_as_written(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 fn answers_without_nlmsg_pid(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::article(REPLIES, Duration::ZERO)?;
-    module::set("article_answers_seen", 1)?;
+    module::set("article_reply_to_source", 1)?;
     let client = bound(ARTICLE, PORT)?;
     State::reset()?;
     client.send_to(&greeting(0), Address::KERNEL, 0)?;
     evidence.note("kernel_saw", State::read()?.get(NLRIG_A_ARTICLE_SEEN));
     evidence.note("answers", take_answers(&client));
-    module::set("article_answers_seen", 0)?;
+    module::set("article_reply_to_source", 0)?;
     Ok(())
 }
 
@@ -137,11 +137,11 @@ fn forged_port(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 fn forged_port_and_the_one_that_was_seen(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::article(REPLIES, Duration::ZERO)?;
-    module::set("article_answers_seen", 1)?;
+    module::set("article_reply_to_source", 1)?;
     let victim = bound(ARTICLE, VICTIM)?;
     State::reset()?;
     let answers = forge();
-    module::set("article_answers_seen", 0)?;
+    module::set("article_reply_to_source", 0)?;
     evidence.note("answers_to_the_sender", answers?);
     evidence.note("answers_to_the_other", take_answers(&victim));
     let state = State::read()?;

@@ -163,7 +163,7 @@ fn with_answers_to_the_port_seen(evidence: &mut Evidence) -> Result<(), Trouble>
     let mut deepest = 0;
     for (bound, named) in WAYS {
         module::article(10, Duration::from_millis(10))?;
-        module::set("article_answers_seen", 1)?;
+        module::set("article_reply_to_source", 1)?;
         State::reset()?;
         let told = client(bound, named)?.wait(CHILD_LIMIT)?;
         evidence.note(&format!("answers_{bound}_{named}"), answers(&told));
