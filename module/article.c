@@ -254,14 +254,17 @@ struct nlrig_toggle nlrig_article = {
  */
 int nlrig_article_put(struct sk_buff *skb, bool reset)
 {
-	if (nlrig_calls_put(skb, &article_calls, NLRIG_A_ARTICLE_INPUTS,
+	struct nlattr *nest = nla_nest_start(skb, NLRIG_A_STATE_ARTICLE);
+
+	if (!nest ||
+	    nlrig_calls_put(skb, &article_calls, NLRIG_A_ARTICLE_CALLS,
 			    reset) ||
 	    nla_put_u32(skb, NLRIG_A_ARTICLE_DEPTH, nesting_depth(reset)) ||
 	    nla_put_u32(skb, NLRIG_A_ARTICLE_LENGTH,
 			nlrig_value_read(&article_length, reset)) ||
-	    nla_put_u32(skb, NLRIG_A_ARTICLE_SEEN,
+	    nla_put_u32(skb, NLRIG_A_ARTICLE_SRC_PORTID,
 			nlrig_value_read(&article_src_portid, reset)) ||
-	    nla_put_u32(skb, NLRIG_A_ARTICLE_SAID,
+	    nla_put_u32(skb, NLRIG_A_ARTICLE_NLMSG_PID,
 			nlrig_value_read(&article_nlmsg_pid, reset)) ||
 	    nla_put_u32(skb, NLRIG_A_ARTICLE_SENT,
 			nlrig_counter_read(&article_sent, reset)) ||
@@ -270,5 +273,6 @@ int nlrig_article_put(struct sk_buff *skb, bool reset)
 	    nla_put_u32(skb, NLRIG_A_ARTICLE_ERRNO,
 			nlrig_value_read(&article_errno, reset)))
 		return -EMSGSIZE;
+	nla_nest_end(skb, nest);
 	return 0;
 }

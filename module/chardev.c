@@ -21,10 +21,6 @@
 
 #include "nlrig.h"
 
-#define NLRIG_IOC_EXCHANGE \
-	_IOWR('N', NLRIG_IOC_EXCHANGE_NR, struct nlrig_exchange)
-#define NLRIG_IOC_WAKE _IOW('N', NLRIG_IOC_WAKE_NR, __u32)
-
 /* 32-bit and 64-bit programs use the same kernel. */
 static_assert(sizeof(struct nlrig_exchange) == 16);
 

@@ -49,10 +49,10 @@ int nlrig_dump(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 		NL_SET_ERR_MSG(extack, "NLRIG_MSG_DUMP needs NLM_F_DUMP");
 		return -EINVAL;
 	}
-	if (!tb[NLRIG_A_COUNT]) {
-		NL_SET_ERR_MSG(extack, "NLRIG_A_COUNT is missing");
+	if (!tb[NLRIG_A_DUMP_COUNT]) {
+		NL_SET_ERR_MSG(extack, "NLRIG_A_DUMP_COUNT is missing");
 		return -EINVAL;
 	}
-	control.data = (void *)(unsigned long)nla_get_u32(tb[NLRIG_A_COUNT]);
+	control.data = (void *)(unsigned long)nla_get_u32(tb[NLRIG_A_DUMP_COUNT]);
 	return netlink_dump_start(skb->sk, skb, nlh, &control);
 }

@@ -5,19 +5,21 @@
 
 #include "nlrig.h"
 
-static_assert(sizeof(struct nlrig_echo) == NLRIG_ECHO_SIZE);
+/* 32-bit and 64-bit programs use the same kernel. */
+static_assert(sizeof(struct nlrig_echo) == 16);
 
 /**
  * nlrig_echo() - handle NLRIG_MSG_ECHO
  * @skb: datagram with the request
- * @nlh: header of the request, whose body has been checked
+ * @nlh: header of the request, whose body has the right size
  * @tb: unused
- * @extack: unused
+ * @extack: receives the reason of a refusal
  *
  * Runs in the system call of the requester.
  *
- * Return: 0 once the reply is queued, -ENOMEM, or the error of nlmsg_unicast(),
- * which is -EAGAIN if the receive buffer of the requester is full.
+ * Return: 0 once the reply is queued, -EINVAL, -ENOMEM, or the error of
+ * nlmsg_unicast(), which is -EAGAIN if the receive buffer of the requester is
+ * full.
  */
 int nlrig_echo(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 	       struct netlink_ext_ack *extack)
@@ -28,6 +30,10 @@ int nlrig_echo(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 	struct nlrig_echo *echo;
 	struct sk_buff *out;
 
+	if (request->portid || request->reserved) {
+		NL_SET_ERR_MSG(extack, "portid and reserved must be zero");
+		return -EINVAL;
+	}
 	out = nlmsg_new(sizeof(*echo), GFP_KERNEL);
 	if (!out)
 		return -ENOMEM;

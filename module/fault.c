@@ -15,7 +15,7 @@
 
 #include "nlrig.h"
 
-static_assert(sizeof(struct nlrig_fault) == NLRIG_FAULT_SIZE);
+static_assert(sizeof(struct nlrig_fault) == 8);
 
 static bool faults;
 module_param(faults, bool, 0600);
@@ -78,7 +78,7 @@ static int nlrig_triple_fault(struct netlink_ext_ack *extack)
 /**
  * nlrig_fault() - handle NLRIG_MSG_FAULT
  * @skb: datagram with the request
- * @nlh: header of the request, whose body has been checked
+ * @nlh: header of the request, whose body has the right size
  * @tb: unused
  * @extack: receives the reason of a refusal
  *
@@ -95,6 +95,10 @@ int nlrig_fault(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 	if (!READ_ONCE(faults) || !netlink_capable(skb, CAP_SYS_ADMIN)) {
 		NL_SET_ERR_MSG(extack, "NLRIG_MSG_FAULT needs the parameter faults and CAP_SYS_ADMIN");
 		return -EPERM;
+	}
+	if (request->reserved) {
+		NL_SET_ERR_MSG(extack, "reserved must be zero");
+		return -EINVAL;
 	}
 
 	switch (request->kind) {

@@ -29,30 +29,32 @@ static struct netlink_range_validation nlrig_size_range = {
 };
 
 static const struct nla_policy nlrig_send_policy[] = {
-	[NLRIG_A_COUNT] = NLA_POLICY_FULL_RANGE(NLA_U32, &nlrig_count_range),
-	[NLRIG_A_SIZE] = NLA_POLICY_FULL_RANGE(NLA_U32, &nlrig_size_range),
-	[NLRIG_A_DELAY_MS] = NLA_POLICY_MAX(NLA_U32, NLRIG_DELAY_MS_MAX),
-	[NLRIG_A_PORTID] = { .type = NLA_U32 },
-	[NLRIG_A_GROUP] = NLA_POLICY_RANGE(NLA_U32, 1, NLRIG_GROUPS),
-	[NLRIG_A_CONTEXT] = NLA_POLICY_MAX(NLA_U32, NLRIG_CONTEXT_HARDIRQ),
-	[NLRIG_A_PROTOCOL] = NLA_POLICY_MAX(NLA_U32, MAX_LINKS - 1),
-	[NLRIG_A_BLOCK] = { .type = NLA_FLAG },
+	[NLRIG_A_SEND_COUNT] = NLA_POLICY_FULL_RANGE(NLA_U32,
+						     &nlrig_count_range),
+	[NLRIG_A_SEND_SIZE] = NLA_POLICY_FULL_RANGE(NLA_U32, &nlrig_size_range),
+	[NLRIG_A_SEND_DELAY_MS] = NLA_POLICY_MAX(NLA_U32, NLRIG_DELAY_MS_MAX),
+	[NLRIG_A_SEND_PORTID] = { .type = NLA_U32 },
+	[NLRIG_A_SEND_GROUP] = NLA_POLICY_RANGE(NLA_U32, 1, NLRIG_GROUPS),
+	[NLRIG_A_SEND_CONTEXT] = NLA_POLICY_MAX(NLA_U32, NLRIG_CONTEXT_MAX),
+	[NLRIG_A_SEND_PROTOCOL] = NLA_POLICY_MAX(NLA_U32, MAX_LINKS - 1),
+	[NLRIG_A_SEND_BLOCK] = { .type = NLA_FLAG },
 };
 
 static const struct nla_policy nlrig_dump_policy[] = {
-	[NLRIG_A_COUNT] = NLA_POLICY_FULL_RANGE(NLA_U32, &nlrig_count_range),
+	[NLRIG_A_DUMP_COUNT] = NLA_POLICY_FULL_RANGE(NLA_U32,
+						     &nlrig_count_range),
 };
 
 static const struct nla_policy nlrig_state_policy[] = {
-	[NLRIG_A_RESET] = { .type = NLA_FLAG },
+	[NLRIG_A_STATE_RESET] = { .type = NLA_FLAG },
 };
 
 /* The highest attribute of any request. */
-#define NLRIG_A_MAX_REQUEST NLRIG_A_RESET
+#define NLRIG_A_REQUEST_MAX NLRIG_A_SEND_MAX
 
-static_assert(ARRAY_SIZE(nlrig_send_policy) <= NLRIG_A_MAX_REQUEST + 1);
-static_assert(ARRAY_SIZE(nlrig_dump_policy) <= NLRIG_A_MAX_REQUEST + 1);
-static_assert(ARRAY_SIZE(nlrig_state_policy) <= NLRIG_A_MAX_REQUEST + 1);
+static_assert(ARRAY_SIZE(nlrig_send_policy) <= NLRIG_A_REQUEST_MAX + 1);
+static_assert(ARRAY_SIZE(nlrig_dump_policy) <= NLRIG_A_REQUEST_MAX + 1);
+static_assert(ARRAY_SIZE(nlrig_state_policy) <= NLRIG_A_REQUEST_MAX + 1);
 
 /**
  * struct nlrig_op - a message type
@@ -100,7 +102,7 @@ static const struct nlrig_op nlrig_ops[] = {
 static int nlrig_receive(struct sk_buff *skb, struct nlmsghdr *nlh,
 			 struct netlink_ext_ack *extack)
 {
-	struct nlattr *tb[NLRIG_A_MAX_REQUEST + 1];
+	struct nlattr *tb[NLRIG_A_REQUEST_MAX + 1];
 	const struct nlrig_op *op;
 	int err;
 
@@ -112,8 +114,8 @@ static int nlrig_receive(struct sk_buff *skb, struct nlmsghdr *nlh,
 	}
 
 	if (op->body_size) {
-		if (nlmsg_len(nlh) < op->body_size) {
-			NL_SET_ERR_MSG(extack, "the body is too short");
+		if (nlmsg_len(nlh) != op->body_size) {
+			NL_SET_ERR_MSG(extack, "the body has the wrong size");
 			return -EINVAL;
 		}
 		return op->doit(skb, nlh, NULL, extack);

@@ -142,7 +142,7 @@ int nlrig_dump(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 extern struct nlrig_calls nlrig_input_calls;
 void nlrig_calls_enter(struct nlrig_calls *calls);
 void nlrig_calls_leave(struct nlrig_calls *calls);
-int nlrig_calls_put(struct sk_buff *skb, struct nlrig_calls *calls, int first,
+int nlrig_calls_put(struct sk_buff *skb, struct nlrig_calls *calls, int attr,
 		    bool reset);
 u32 nlrig_counter_read(atomic_t *counter, bool reset);
 u32 nlrig_value_read(u32 *value, bool reset);

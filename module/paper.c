@@ -169,15 +169,19 @@ int nlrig_paper_put(struct sk_buff *skb, bool reset)
 	struct sock *sk = smp_load_acquire(&nlrig_paper.sk);
 	u32 queued = sk ? skb_queue_len_lockless(&sk->sk_receive_queue) : 0;
 	u32 charged = sk ? sk_rmem_alloc_get(sk) : 0;
+	struct nlattr *nest;
 
-	if (nla_put_u32(skb, NLRIG_A_PAPER_INPUTS,
+	nest = nla_nest_start(skb, NLRIG_A_STATE_PAPER);
+	if (!nest ||
+	    nla_put_u32(skb, NLRIG_A_PAPER_RECEIVED,
 			nlrig_counter_read(&paper_received, reset)) ||
-	    nla_put_u32(skb, NLRIG_A_PAPER_LOST,
+	    nla_put_u32(skb, NLRIG_A_PAPER_DROPPED,
 			nlrig_counter_read(&paper_dropped, reset)) ||
 	    nla_put_u32(skb, NLRIG_A_PAPER_DONE,
 			nlrig_counter_read(&paper_done, reset)) ||
-	    nla_put_u32(skb, NLRIG_A_PAPER_WAITING, queued) ||
+	    nla_put_u32(skb, NLRIG_A_PAPER_QUEUED, queued) ||
 	    nla_put_u32(skb, NLRIG_A_PAPER_CHARGED, charged))
 		return -EMSGSIZE;
+	nla_nest_end(skb, nest);
 	return 0;
 }

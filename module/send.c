@@ -203,15 +203,15 @@ static int nlrig_send_check(const struct nlrig_send_request *request,
 int nlrig_send(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 	       struct netlink_ext_ack *extack)
 {
-	u32 protocol = nlrig_attr_u32(tb[NLRIG_A_PROTOCOL], NETLINK_NLRIG);
+	u32 protocol = nlrig_attr_u32(tb[NLRIG_A_SEND_PROTOCOL], NETLINK_NLRIG);
 	struct nlrig_sender *sender = &nlrig_sender;
 	struct nlrig_send_request request = {
-		.size = nlrig_attr_u32(tb[NLRIG_A_SIZE], 0),
-		.delay_ms = nlrig_attr_u32(tb[NLRIG_A_DELAY_MS], 0),
-		.context = nlrig_attr_u32(tb[NLRIG_A_CONTEXT],
+		.size = nlrig_attr_u32(tb[NLRIG_A_SEND_SIZE], 0),
+		.delay_ms = nlrig_attr_u32(tb[NLRIG_A_SEND_DELAY_MS], 0),
+		.context = nlrig_attr_u32(tb[NLRIG_A_SEND_CONTEXT],
 					  NLRIG_CONTEXT_PROCESS),
-		.group = nlrig_attr_u32(tb[NLRIG_A_GROUP], 0),
-		.block = nla_get_flag(tb[NLRIG_A_BLOCK]),
+		.group = nlrig_attr_u32(tb[NLRIG_A_SEND_GROUP], 0),
+		.block = nla_get_flag(tb[NLRIG_A_SEND_BLOCK]),
 	};
 	int err;
 
@@ -219,12 +219,12 @@ int nlrig_send(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 		NL_SET_ERR_MSG(extack, "NLRIG_MSG_SEND needs CAP_NET_ADMIN");
 		return -EPERM;
 	}
-	if (!tb[NLRIG_A_COUNT]) {
-		NL_SET_ERR_MSG(extack, "NLRIG_A_COUNT is missing");
+	if (!tb[NLRIG_A_SEND_COUNT]) {
+		NL_SET_ERR_MSG(extack, "NLRIG_A_SEND_COUNT is missing");
 		return -EINVAL;
 	}
-	request.count = nla_get_u32(tb[NLRIG_A_COUNT]);
-	request.portid = nlrig_attr_u32(tb[NLRIG_A_PORTID],
+	request.count = nla_get_u32(tb[NLRIG_A_SEND_COUNT]);
+	request.portid = nlrig_attr_u32(tb[NLRIG_A_SEND_PORTID],
 					request.group ? 0 :
 					NETLINK_CB(skb).portid);
 	/* skb->sk is the kernel socket: see nlrig_echo(). */
@@ -262,6 +262,7 @@ int nlrig_send_put(struct sk_buff *skb, bool reset)
 {
 	struct nlrig_sender *sender = &nlrig_sender;
 	const struct nlrig_send_result *result = &sender->result;
+	struct nlattr *nest;
 	int err = 0;
 	u32 done;
 
@@ -270,16 +271,22 @@ int nlrig_send_put(struct sk_buff *skb, bool reset)
 	/* Read first: the result of a request that is done is final. */
 	done = reset || !test_bit_acquire(NLRIG_SEND_BUSY, &sender->busy);
 
-	if (nla_put_u32(skb, NLRIG_A_SENT, READ_ONCE(result->sent)) ||
-	    nla_put_u32(skb, NLRIG_A_FAILED, READ_ONCE(result->failed)) ||
-	    nla_put_u32(skb, NLRIG_A_FIRST_FAILED,
+	nest = nla_nest_start(skb, NLRIG_A_STATE_SEND);
+	if (!nest ||
+	    nla_put_u32(skb, NLRIG_A_RESULT_SENT, READ_ONCE(result->sent)) ||
+	    nla_put_u32(skb, NLRIG_A_RESULT_FAILED,
+			READ_ONCE(result->failed)) ||
+	    nla_put_u32(skb, NLRIG_A_RESULT_FIRST_FAILED,
 			READ_ONCE(result->first_failed)) ||
-	    nla_put_u32(skb, NLRIG_A_ERRNO, READ_ONCE(result->errno)) ||
-	    nla_put_u32(skb, NLRIG_A_OVER, done) ||
-	    nla_put_u32(skb, NLRIG_A_ELAPSED_US,
+	    nla_put_u32(skb, NLRIG_A_RESULT_ERRNO, READ_ONCE(result->errno)) ||
+	    nla_put_u32(skb, NLRIG_A_RESULT_DONE, done) ||
+	    nla_put_u32(skb, NLRIG_A_RESULT_ELAPSED_US,
 			READ_ONCE(result->elapsed_us)) ||
-	    nla_put_u32(skb, NLRIG_A_IN, READ_ONCE(result->contexts)))
+	    nla_put_u32(skb, NLRIG_A_RESULT_CONTEXTS,
+			READ_ONCE(result->contexts)))
 		err = -EMSGSIZE;
+	else
+		nla_nest_end(skb, nest);
 
 	if (reset) {
 		sender->result = nlrig_send_result_none;

@@ -72,24 +72,28 @@ u32 nlrig_value_read(u32 *value, bool reset)
  * nlrig_calls_put() - add the counters of a function to a reply
  * @skb: reply under construction
  * @calls: counters of the function
- * @first: attribute of the total; the next two are active and peak
+ * @attr: attribute that becomes the nest of the counters
  * @reset: whether to clear the total, and set the peak to the active calls
  *
  * Return: 0, or -EMSGSIZE if @skb is full.
  */
-int nlrig_calls_put(struct sk_buff *skb, struct nlrig_calls *calls, int first,
+int nlrig_calls_put(struct sk_buff *skb, struct nlrig_calls *calls, int attr,
 		    bool reset)
 {
 	u32 total = nlrig_counter_read(&calls->total, reset);
 	u32 peak = nlrig_counter_read(&calls->peak, reset);
 	u32 active = atomic_read(&calls->active);
+	struct nlattr *nest;
 
 	if (reset)
 		nlrig_calls_raise_peak(calls, active);
-	if (nla_put_u32(skb, first, total) ||
-	    nla_put_u32(skb, first + 1, active) ||
-	    nla_put_u32(skb, first + 2, peak))
+	nest = nla_nest_start(skb, attr);
+	if (!nest ||
+	    nla_put_u32(skb, NLRIG_A_CALLS_TOTAL, total) ||
+	    nla_put_u32(skb, NLRIG_A_CALLS_ACTIVE, active) ||
+	    nla_put_u32(skb, NLRIG_A_CALLS_PEAK, peak))
 		return -EMSGSIZE;
+	nla_nest_end(skb, nest);
 	return 0;
 }
 
@@ -101,7 +105,8 @@ static int nlrig_state_put(struct sk_buff *skb, bool reset)
 	err = nlrig_send_put(skb, reset);
 	if (err)
 		return err;
-	err = nlrig_calls_put(skb, &nlrig_input_calls, NLRIG_A_INPUTS, reset);
+	err = nlrig_calls_put(skb, &nlrig_input_calls, NLRIG_A_STATE_INPUT,
+			      reset);
 	if (err)
 		return err;
 	err = nlrig_article_put(skb, reset);
@@ -124,14 +129,14 @@ static int nlrig_state_put(struct sk_buff *skb, bool reset)
 int nlrig_state(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 		struct netlink_ext_ack *extack)
 {
-	bool reset = nla_get_flag(tb[NLRIG_A_RESET]);
+	bool reset = nla_get_flag(tb[NLRIG_A_STATE_RESET]);
 	u32 portid = NETLINK_CB(skb).portid;
 	struct nlmsghdr *reply;
 	struct sk_buff *out;
 	int err = -EMSGSIZE;
 
 	if (reset && !netlink_capable(skb, CAP_NET_ADMIN)) {
-		NL_SET_ERR_MSG(extack, "NLRIG_A_RESET needs CAP_NET_ADMIN");
+		NL_SET_ERR_MSG(extack, "NLRIG_A_STATE_RESET needs CAP_NET_ADMIN");
 		return -EPERM;
 	}
 
