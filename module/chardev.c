@@ -19,6 +19,7 @@
 #include <linux/vmalloc.h>
 #include <linux/wait.h>
 
+#include "compat.h"
 #include "nlrig.h"
 
 /* 32-bit and 64-bit programs use the same kernel. */
@@ -50,7 +51,8 @@ struct nlrig_chardev_file {
 
 static void nlrig_chardev_expired(struct timer_list *timer)
 {
-	struct nlrig_chardev_file *state = from_timer(state, timer, timer);
+	struct nlrig_chardev_file *state =
+		container_of(timer, struct nlrig_chardev_file, timer);
 
 	spin_lock(&state->lock);
 	state->expiries++;
@@ -91,7 +93,7 @@ static int nlrig_chardev_release(struct inode *inode, struct file *file)
 {
 	struct nlrig_chardev_file *state = file->private_data;
 
-	timer_shutdown_sync(&state->timer);
+	nlrig_timer_delete_sync(&state->timer);
 	vfree(state->page);
 	kfree(state);
 	return 0;

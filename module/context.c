@@ -14,6 +14,7 @@
 #include <linux/sched/task.h>
 #include <linux/timer.h>
 
+#include "compat.h"
 #include "nlrig.h"
 
 /* Pause between two batches of the hrtimer if the request has no delay. */
@@ -130,8 +131,11 @@ static void nlrig_schedule_batch(struct nlrig_sender *sender)
 
 static void nlrig_timer_expired(struct timer_list *timer)
 {
-	struct nlrig_sender *sender = from_timer(sender, timer, timer);
+	struct nlrig_sender *sender =
+		container_of(timer, struct nlrig_sender, timer);
 
+	if (READ_ONCE(sender->stopping))
+		return;
 	if (sender->request.context == NLRIG_CONTEXT_TASKLET)
 		tasklet_schedule(&sender->tasklet);
 	else if (nlrig_send_batch(sender))
@@ -140,7 +144,8 @@ static void nlrig_timer_expired(struct timer_list *timer)
 
 static void nlrig_tasklet_run(struct tasklet_struct *tasklet)
 {
-	struct nlrig_sender *sender = from_tasklet(sender, tasklet, tasklet);
+	struct nlrig_sender *sender =
+		container_of(tasklet, struct nlrig_sender, tasklet);
 
 	if (nlrig_send_batch(sender))
 		nlrig_schedule_batch(sender);
@@ -199,8 +204,8 @@ void nlrig_context_init(struct nlrig_sender *sender)
 {
 	timer_setup(&sender->timer, nlrig_timer_expired, 0);
 	tasklet_setup(&sender->tasklet, nlrig_tasklet_run);
-	hrtimer_init(&sender->hrtimer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
-	sender->hrtimer.function = nlrig_hrtimer_expired;
+	nlrig_hrtimer_setup(&sender->hrtimer, nlrig_hrtimer_expired,
+			    CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
 }
 
 /**
@@ -212,9 +217,11 @@ void nlrig_context_exit(struct nlrig_sender *sender)
 	WRITE_ONCE(sender->stopping, true);
 	nlrig_thread_reap(sender);
 	hrtimer_cancel(&sender->hrtimer);
-	/* The timer and the tasklet schedule each other. The timer cannot be
-	 * armed again after this, and the tasklet is killed last.
+	/* The timer and the tasklet schedule each other. A timer that starts
+	 * after the first deletion sees @stopping and does not schedule the
+	 * tasklet; a tasklet that began before may arm the timer once more.
 	 */
-	timer_shutdown_sync(&sender->timer);
+	nlrig_timer_delete_sync(&sender->timer);
 	tasklet_kill(&sender->tasklet);
+	nlrig_timer_delete_sync(&sender->timer);
 }

@@ -15,6 +15,7 @@
 #include <linux/sysfs.h>
 #include <linux/vmalloc.h>
 
+#include "compat.h"
 #include "nlrig.h"
 
 static struct kobject *nlrig_kobject;
@@ -83,16 +84,16 @@ static struct attribute *nlrig_attributes[] = {
 
 /* sysfs has checked that the range lies inside the file. */
 static ssize_t blob_read(struct file *file, struct kobject *kobject,
-			 struct bin_attribute *attribute, char *buffer,
-			 loff_t position, size_t size)
+			 nlrig_bin_attr_const struct bin_attribute *attribute,
+			 char *buffer, loff_t position, size_t size)
 {
 	memcpy(buffer, attribute->private + position, size);
 	return size;
 }
 
 static ssize_t blob_write(struct file *file, struct kobject *kobject,
-			  struct bin_attribute *attribute, char *buffer,
-			  loff_t position, size_t size)
+			  nlrig_bin_attr_const struct bin_attribute *attribute,
+			  char *buffer, loff_t position, size_t size)
 {
 	memcpy(attribute->private + position, buffer, size);
 	return size;
@@ -105,7 +106,8 @@ static struct bin_attribute blob_attribute = {
 	.write = blob_write,
 };
 
-static struct bin_attribute *nlrig_bin_attributes[] = {
+static nlrig_bin_attr_const struct bin_attribute *
+nlrig_bin_attr_const nlrig_bin_attributes[] = {
 	&blob_attribute,
 	NULL,
 };
