@@ -22,6 +22,7 @@ use nlrig_guest::look::{Look, Outcome};
 use nlrig_guest::{maps, pids};
 use serde::{Deserialize, Serialize};
 
+pub use self::layout::{Direction, Search};
 use self::space::Space;
 use crate::abi::Abi;
 
@@ -32,7 +33,7 @@ const PAGE_BYTES: u64 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Limit {
-    /// No hole is left for another stack.
+    /// No gap that `mmap` searches is left for another stack.
     AddressSpace,
     /// kernel.threads-max.
     ThreadsMax,
@@ -50,8 +51,12 @@ pub enum Limit {
     RlimitData,
     /// The guest's memory.
     Memory,
+    /// fs.file-max.
+    FileMax,
     /// The port was taken.
     Port,
+    /// A thread was refused although every limit that the model knows leaves room.
+    Unknown,
     /// Nothing did.
     None,
 }
@@ -69,7 +74,9 @@ impl Limit {
             Limit::RlimitAs => "rlimit-as",
             Limit::RlimitData => "rlimit-data",
             Limit::Memory => "memory",
+            Limit::FileMax => "file-max",
             Limit::Port => "port",
+            Limit::Unknown => "unknown",
             Limit::None => "none",
         }
     }
@@ -86,6 +93,19 @@ pub struct Prediction {
     pub threads_at_least: Option<u64>,
     /// What will stop them.
     pub binding_limit: Limit,
+    /// Where the stacks go, search by search, if the address space will stop them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<Placed>,
+}
+
+/// The stacks that one search for a free place finds room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// The range and the direction of the search.
+    #[serde(flatten)]
+    pub search: Search,
+    /// The number of stacks.
+    pub stacks: u64,
 }
 
 impl Prediction {
@@ -107,7 +127,12 @@ impl fmt::Display for Prediction {
             Some(least) => write!(f, "{least} to {}, bound by ", self.threads)?,
             None => write!(f, "{}, bound by ", self.threads)?,
         }
-        f.write_str(self.binding_limit.name())
+        f.write_str(self.binding_limit.name())?;
+        for (index, Placed { search, stacks }) in self.searches.iter().enumerate() {
+            let before = if index == 0 { ": " } else { ", then " };
+            write!(f, "{before}{stacks} {search}")?;
+        }
+        Ok(())
     }
 }
 
@@ -134,8 +159,7 @@ fn each_bytes(look: &Look, stack_bytes: u64) -> u64 {
 
 /// How many workers each limit that holds here leaves room for, in the order in
 /// which [`bound`] looks at them: where two are equal the first is named.
-fn rooms(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Vec<Room>, maps::BadLine> {
-    let space = Space::of(look, abi)?;
+fn rooms(look: &Look, space: &Space, abi: Abi, stack_bytes: u64) -> Vec<Room> {
     let each_bytes = each_bytes(look, stack_bytes);
     let mut ids = pids::Room::new(look.last_pid, look.sysctls.pid_max);
     look.pids.iter().for_each(|&id| ids.take(id));
@@ -162,21 +186,23 @@ fn rooms(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Vec<Room>, maps::Bad
         let left = bytes.saturating_sub(look.data_bytes);
         rooms.push(Room::exact(Limit::RlimitData, left / stack_bytes.max(1)));
     }
-    rooms.push(Room::exact(Limit::AddressSpace, space.stacks(each_bytes)));
+    let stacks = space.stacks(each_bytes).iter().map(|placed| placed.stacks).sum();
+    rooms.push(Room::exact(Limit::AddressSpace, stacks));
     rooms.extend(memory::rooms(look, abi, stack_bytes, each_bytes));
     if let Some(nofile) = look.limits.nofile {
         rooms.push(Room::exact(Limit::Nofile, nofile.saturating_sub(look.open_files)));
     }
-    Ok(rooms)
+    rooms
 }
 
 /// How many threads with this stack a process will create that looked like
 /// this before its first, and what will stop it: the limit with the least room.
 ///
 /// # Errors
-/// The look's memory map is none.
+/// The look's memory map cannot be parsed.
 pub fn predict(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Prediction, maps::BadLine> {
-    let rooms = rooms(look, abi, stack_bytes)?;
+    let space = Space::of(look, abi)?;
+    let rooms = rooms(look, &space, abi, stack_bytes);
     let surely = rooms.iter().map(|room| room.least).min().unwrap_or(0);
     let at_most = rooms.iter().min_by_key(|room| room.most);
     let (threads, binding_limit) = at_most.map_or((0, Limit::None), |room| (room.most, room.limit));
@@ -184,6 +210,10 @@ pub fn predict(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Prediction, ma
         threads,
         threads_at_least: (surely < threads).then_some(surely),
         binding_limit,
+        searches: match binding_limit {
+            Limit::AddressSpace => space.stacks(each_bytes(look, stack_bytes)),
+            _ => Vec::new(),
+        },
     })
 }
 
@@ -196,7 +226,8 @@ pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limi
         ("pthread_create", "EAGAIN" | "ENOMEM") => {}
         // The kernel offered a place below vm.mmap_min_addr, and took it back.
         ("pthread_create", "EPERM") => return Limit::AddressSpace,
-        (_, "ENOMEM" | "ENOBUFS" | "ENFILE") => return Limit::Memory,
+        ("socket", "ENFILE") => return Limit::FileMax,
+        (_, "ENOMEM" | "ENOBUFS") => return Limit::Memory,
         _ => return Limit::None,
     }
     // All of these look alike to the caller: pthread_create says EAGAIN.
@@ -204,7 +235,10 @@ pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limi
     let address_space = look.limits.address_space_bytes;
     let data = look.limits.data_bytes;
     let space = Space::of(look, abi).ok();
-    let hole_bytes = space.map_or(0, |space| space.largest_hole_bytes(outcome));
+    let gap_bytes = space.map_or(0, |space| space.largest_gap_bytes(outcome));
+    let may_be_memory = memory::rooms(look, abi, stack_bytes, each_bytes)
+        .iter()
+        .any(|room| room.least <= outcome.threads);
     if outcome.tasks >= look.sysctls.threads_max {
         Limit::ThreadsMax
     } else if outcome.pid_room == 0 {
@@ -219,13 +253,16 @@ pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limi
         Limit::RlimitAs
     } else if data.is_some_and(|bytes| outcome.data_bytes.saturating_add(stack_bytes) > bytes) {
         Limit::RlimitData
-    } else if hole_bytes < each_bytes {
+    } else if gap_bytes < each_bytes {
         Limit::AddressSpace
-    } else {
+    } else if may_be_memory {
         Limit::Memory
+    } else {
+        Limit::Unknown
     }
 }
 
+mod layout;
 mod memory;
 mod space;
 

@@ -17,6 +17,7 @@ fn look() -> Look {
         page_bytes: 4096,
         uid: 0,
         maps: I386.to_string(),
+        personality: 0,
         tasks: 40,
         user_tasks: 40,
         last_pid: 60,
@@ -37,6 +38,8 @@ fn look() -> Look {
             pid_max: 1 << 20,
             max_map_count: 1 << 20,
             mmap_min_addr: 4096,
+            legacy_va_layout: 0,
+            randomize_va_space: 2,
             overcommit_memory: 0,
         },
         limits: Limits {
@@ -129,11 +132,15 @@ fn what_stopped_them_is_told_by_evidence() {
     assert_eq!(told(&look(), &outcome("socket", "EMFILE")), Limit::Nofile);
     assert_eq!(told(&look(), &outcome("bind", "EADDRINUSE")), Limit::Port);
     assert_eq!(told(&look(), &outcome("socket", "ENOMEM")), Limit::Memory);
-    assert_eq!(told(&look(), &create()), Limit::Memory, "a hole is left");
+    assert_eq!(told(&look(), &create()), Limit::Unknown, "a gap is left");
     let full = Outcome { holes: vec![(0x1000, 0x10_0000)], ..create() };
     assert_eq!(told(&look(), &full), Limit::AddressSpace);
     let room_above = Outcome { mapped_end: 0xbf00_0000, ..full };
-    assert_eq!(told(&look(), &room_above), Limit::Memory);
+    assert_eq!(told(&look(), &room_above), Limit::Unknown);
+    let mut little = look();
+    little.memory.available_bytes = 1 << 16;
+    assert_eq!(told(&little, &create()), Limit::Memory);
+    assert_eq!(told(&look(), &outcome("socket", "ENFILE")), Limit::FileMax);
     let mut low = look();
     low.sysctls.threads_max = 50;
     assert_eq!(told(&low, &create()), Limit::ThreadsMax);

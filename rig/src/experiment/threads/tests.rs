@@ -79,8 +79,12 @@ fn outcome(threads: u64) -> Outcome {
 #[test]
 fn a_count_that_is_off_by_one_fails_and_says_so() {
     assert_eq!(measured(&outcome(60), Limit::PidMax.name())["threads_per_s"], 30.0);
-    let predicted =
-        |threads| Prediction { threads, threads_at_least: None, binding_limit: Limit::PidMax };
+    let predicted = |threads| Prediction {
+        threads,
+        threads_at_least: None,
+        binding_limit: Limit::PidMax,
+        searches: Vec::new(),
+    };
     fn judge(outcome: &Outcome, predicted: Option<&Prediction>) -> Option<String> {
         disagreement(outcome, Limit::PidMax, predicted)
     }

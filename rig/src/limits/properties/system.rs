@@ -2,6 +2,7 @@
 //! the kernel's and glibc's own steps.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use nlrig_guest::look::Look;
 
@@ -49,8 +50,14 @@ pub struct System {
     pub stack: u64,
     /// By address.
     pub vmas: Vec<Vma>,
+    /// `mm->mmap_base`.
     mmap_base: u64,
+    /// The addresses by which it was moved at random. Nothing is mapped there yet.
+    moved_over: Range<u64>,
+    /// Where the search from the bottom starts that follows one from the top.
     bottom_up_from: u64,
+    /// Whether `mm->get_unmapped_area` searches from the top.
+    top_down: bool,
     task_size: u64,
     pub ids: Ids,
     pub look: Look,
@@ -89,7 +96,7 @@ impl System {
     }
 
     /// `unmapped_area_topdown`: the highest place below mmap_base.
-    fn top_down(&self, len: u64) -> Option<u64> {
+    fn highest_place(&self, len: u64) -> Option<u64> {
         let min_addr = self.look.sysctls.mmap_min_addr;
         let low = if self.abi == Abi::I386 { min_addr.max(PAGE) } else { PAGE };
         let mut high = self.mmap_base;
@@ -109,9 +116,8 @@ impl System {
         }
     }
 
-    /// `unmapped_area`: the lowest place above TASK_UNMAPPED_BASE.
-    fn bottom_up(&self, len: u64) -> Option<u64> {
-        let mut low = self.bottom_up_from;
+    /// `unmapped_area`: the lowest place from an address on.
+    fn lowest_place(&self, mut low: u64, len: u64) -> Option<u64> {
         loop {
             let mut addr = low;
             for vma in self.vmas.iter().filter(|vma| vma.end > low) {
@@ -135,7 +141,12 @@ impl System {
         if self.vmas.len() as u64 > self.look.sysctls.max_map_count {
             return Err(Limit::MaxMapCount);
         }
-        let addr = self.top_down(len).or_else(|| self.bottom_up(len)).ok_or(Limit::AddressSpace)?;
+        let addr = if self.top_down {
+            self.highest_place(len).or_else(|| self.lowest_place(self.bottom_up_from, len))
+        } else {
+            self.lowest_place(self.mmap_base, len)
+        };
+        let addr = addr.ok_or(Limit::AddressSpace)?;
         if addr < self.look.sysctls.mmap_min_addr && self.look.uid != 0 {
             return Err(Limit::AddressSpace);
         }
@@ -221,7 +232,8 @@ impl System {
     /// Another area, if there is room for it. The map says so.
     pub fn add(&mut self, new: Vma) {
         let taken = |vma: &Vma| new.start < vma.end && vma.floor() < new.end;
-        if new.end <= self.task_size && !self.vmas.iter().any(taken) {
+        let moved_over = new.start < self.moved_over.end && self.moved_over.start < new.end;
+        if new.end <= self.task_size && !moved_over && !self.vmas.iter().any(taken) {
             self.vmas.push(new);
             self.vmas.sort_by_key(|vma| vma.start);
         }
@@ -230,7 +242,6 @@ impl System {
                 Kind::GrowsDown => ("rw-p", 0, "[stack]"),
                 Kind::Writable => ("rw-p", 0, ""),
                 Kind::NoAccess => ("---p", 0, ""),
-                Kind::Other if vma.end == self.mmap_base => ("r-xp", 0, "[vdso]"),
                 Kind::Other => ("r-xp", 4, "/program"),
             };
             format!("{:x}-{:x} {access} 00000000 00:00 {inode} {name}\n", vma.start, vma.end)
@@ -244,27 +255,40 @@ impl System {
     }
 }
 
-/// An address space as exec leaves it (arch/x86/mm/mmap.c, `mmap_base`), with a
-/// few more areas anywhere.
-pub fn space(
-    look: Look,
-    abi: Abi,
-    stack: u64,
-    random: [u64; 4],
-    more: &[(u64, u64, u8)],
-) -> System {
+/// An address space as exec leaves it (arch/x86/mm/mmap.c,
+/// `arch_pick_mmap_layout`), with a few more areas anywhere.
+pub fn exec(look: Look, abi: Abi, stack: u64, random: [u64; 4], more: &[(u64, u64, u8)]) -> System {
     let (task_size, stack_random, mmap_random) = match abi {
         Abi::I386 => (0xc000_0000, 0x7ff, 0xff),
         Abi::Ia32 => (0xffff_e000, 0x7ff, 0xff),
         Abi::X86_64 => (0x7fff_ffff_f000_u64, 0x3f_ffff, 0xfff_ffff),
     };
+    // PF_RANDOMIZE and mmap_is_legacy().
+    let randomize = look.sysctls.randomize_va_space > 0 && look.personality & 0x004_0000 == 0;
+    let legacy = look.sysctls.legacy_va_layout != 0 || look.personality & 0x020_0000 != 0;
+    let (stack_random, mmap_random) = if randomize { (stack_random, mmap_random) } else { (0, 0) };
     let moved = (random[0] & mmap_random) * PAGE;
-    let below = (stack + stack_random * PAGE + GAP).clamp(128 << 20, task_size / 6 * 5);
-    let mmap_base = (task_size - below - moved).next_multiple_of(PAGE);
-    let bottom_up_from =
-        (task_size / 3).next_multiple_of(PAGE) + if abi == Abi::I386 { 0 } else { moved };
-    let (vmas, ids) = (Vec::new(), Ids::new(&look.pids, look.last_pid));
-    let mut system = System { abi, stack, vmas, mmap_base, bottom_up_from, task_size, ids, look };
+    let limit = look.limits.stack_bytes.unwrap_or(u64::MAX);
+    let below = limit.saturating_add(stack_random * PAGE + GAP).clamp(128 << 20, task_size / 6 * 5);
+    let unmapped_base = (task_size / 3).next_multiple_of(PAGE);
+    let highest = (task_size - below).next_multiple_of(PAGE);
+    let (mmap_base, moved_over) = if legacy {
+        (unmapped_base + moved, unmapped_base..unmapped_base + moved)
+    } else {
+        (highest - moved, highest - moved..highest)
+    };
+    let mut system = System {
+        abi,
+        stack,
+        vmas: Vec::new(),
+        mmap_base,
+        moved_over,
+        bottom_up_from: unmapped_base + if abi == Abi::I386 { 0 } else { moved },
+        top_down: !legacy,
+        task_size,
+        ids: Ids::new(&look.pids, look.last_pid),
+        look,
+    };
     let mut add = |start, pages: u64, kind| {
         system.add(Vma { start, end: start + pages * PAGE, kind });
     };
@@ -272,10 +296,12 @@ pub fn space(
     let heap = 0x52_c000 + (random[1] & 0x1fff) * PAGE;
     add(0x40_0000, 0x12c, Kind::Other);
     add(heap, 0x200, Kind::Writable);
-    // What exec maps first ends at mmap_base; below it is the signal stack.
-    add(mmap_base - 6 * PAGE, 6, Kind::Other);
-    add(mmap_base - 8 * PAGE, 2, Kind::Writable);
-    add(mmap_base - 9 * PAGE, 1, Kind::NoAccess);
+    // What exec maps first is beside mmap_base; next to it is the signal stack.
+    let (first, guard) = if legacy { (0, 6) } else { (-6_i64 as u64, -9_i64 as u64) };
+    let place = |pages: u64| mmap_base.wrapping_add(pages.wrapping_mul(PAGE));
+    add(place(first), 6, Kind::Other);
+    add(place(guard), 1, Kind::NoAccess);
+    add(place(guard.wrapping_add(1)), 2, Kind::Writable);
     // Above the main stack is a hole, every other time of whole stacks.
     let above = (random[2] & stack_random) * PAGE;
     let rest = if random[3] & 1 == 0 { above % (stack + PAGE) } else { 0 };
