@@ -195,6 +195,13 @@ proptest! {
     #![proptest_config(config(384))]
 
     #[test]
+    fn the_ranges_searched_are_read_from_the_memory_map(system in system()) {
+        let areas = maps::parse(&system.look.maps).unwrap();
+        let searches = layout::searches(&system.look, system.abi, &areas);
+        prop_assert_eq!(searches, system.searches());
+    }
+
+    #[test]
     fn stacks_are_placed_until_no_hole_is_left(system in system()) {
         let system = unlimited(system);
         let (threads, refused) = system.run();

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use nlrig_guest::look::Look;
 
-use super::super::{Limit, predict};
+use super::super::{Direction, Limit, Search, predict};
 use crate::abi::Abi;
 
 pub const PAGE: u64 = 4096;
@@ -95,10 +95,15 @@ impl System {
         (next.kind == Kind::GrowsDown && next.floor() < end).then_some(next)
     }
 
+    /// `info.low_limit` of a search from the top.
+    fn lowest_offered(&self) -> u64 {
+        let min_addr = self.look.sysctls.mmap_min_addr;
+        if self.abi == Abi::I386 { min_addr.max(PAGE) } else { PAGE }
+    }
+
     /// `unmapped_area_topdown`: the highest place below mmap_base.
     fn highest_place(&self, len: u64) -> Option<u64> {
-        let min_addr = self.look.sysctls.mmap_min_addr;
-        let low = if self.abi == Abi::I386 { min_addr.max(PAGE) } else { PAGE };
+        let low = self.lowest_offered();
         let mut high = self.mmap_base;
         loop {
             let mut end = high;
@@ -247,6 +252,18 @@ impl System {
             format!("{:x}-{:x} {access} 00000000 00:00 {inode} {name}\n", vma.start, vma.end)
         };
         self.look.maps = self.vmas.iter().map(line).collect();
+    }
+
+    /// The ranges that the kernel searches for a place, in order.
+    pub fn searches(&self) -> Vec<Search> {
+        let bottom_up =
+            |start| Search { direction: Direction::BottomUp, start, end: self.task_size };
+        if !self.top_down {
+            return vec![bottom_up(self.mmap_base)];
+        }
+        let (start, end) = (self.lowest_offered(), self.mmap_base);
+        let top_down = Search { direction: Direction::TopDown, start, end };
+        vec![top_down, bottom_up(self.bottom_up_from)]
     }
 
     pub fn predicted(&self) -> (u64, Limit) {
