@@ -55,9 +55,7 @@ pub enum Limit {
     FileMax,
     /// The port was taken.
     Port,
-    /// A thread was refused although every limit that the model knows leaves room.
-    Unknown,
-    /// Nothing did.
+    /// No limit that the model knows: all of them leave room.
     None,
 }
 
@@ -76,7 +74,6 @@ impl Limit {
             Limit::Memory => "memory",
             Limit::FileMax => "file-max",
             Limit::Port => "port",
-            Limit::Unknown => "unknown",
             Limit::None => "none",
         }
     }
@@ -128,11 +125,16 @@ impl fmt::Display for Prediction {
             None => write!(f, "{}, bound by ", self.threads)?,
         }
         f.write_str(self.binding_limit.name())?;
-        for (index, Placed { search, stacks }) in self.searches.iter().enumerate() {
-            let before = if index == 0 { ": " } else { ", then " };
-            write!(f, "{before}{stacks} {search}")?;
+        for (index, placed) in self.searches.iter().enumerate() {
+            write!(f, "{}{placed}", if index == 0 { ": " } else { ", then " })?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.stacks, self.search)
     }
 }
 
@@ -258,7 +260,7 @@ pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limi
     } else if may_be_memory {
         Limit::Memory
     } else {
-        Limit::Unknown
+        Limit::None
     }
 }
 

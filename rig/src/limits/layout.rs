@@ -2,8 +2,9 @@
 //! place, in which order and direction.
 //!
 //! The kernel chooses the layout at exec (arch/x86/mm/mmap.c,
-//! `arch_pick_mmap_layout`). `mmap_is_legacy` looks at the personality and at
-//! vm.legacy_va_layout; since Linux 4.13 it does not look at RLIMIT_STACK.
+//! `arch_pick_mmap_layout`). Its `mmap_is_legacy` looks at the personality and at
+//! vm.legacy_va_layout. Unlike that of other architectures (mm/util.c) it does not
+//! look at RLIMIT_STACK: an unlimited stack only moves mmap_base down.
 //!
 //! - Top-down: from mmap_base down and, if that fails, from TASK_UNMAPPED_BASE
 //!   up (mm/mmap.c, `generic_get_unmapped_area_topdown`; on a 64-bit kernel
