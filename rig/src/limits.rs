@@ -1,19 +1,20 @@
 //! What limits the number of threads: a model from first principles.
 //!
-//! Everything here is arithmetic on one [`Look`] that the guest took before its
-//! first thread. [`predict`] says how many threads will fit and what will stop
-//! them; [`bound`] says afterwards, from what was seen then, what did.
+//! The model is arithmetic on one [`Look`], which the guest takes before its first
+//! thread. [`predict`] returns the number of threads that fit and the limit that
+//! stops them. [`bound`] returns the limit that did, from the guest's [`Outcome`].
 //!
 //! Sources are files of Linux 6.1 and glibc 2.36. One worker costs:
 //! - one mapping of stack and guard, `mmap(stack + page)`
 //!   (nptl/allocatestack.c; the guard is outside of the size since glibc 2.27);
-//! - two areas: its guard and its stack (the guard joins the one before it, and
-//!   `mprotect` then cuts out the stack: mm/mprotect.c, `split_vma`); but the
-//!   stack that ends where the heap begins becomes one area with it;
+//! - two areas, its guard and its stack. The mapping joins the guard above it, and
+//!   `mprotect` then cuts out the stack (mm/mprotect.c, `split_vma`). A stack that
+//!   ends where the heap begins becomes one area with the heap;
 //! - one task and one task id (kernel/fork.c, `copy_process`);
 //! - one file descriptor, for its socket.
 //!
-//! All of this is counted to the last one. Memory is not: see `memory`.
+//! Each of these limits is predicted exactly. Memory is predicted as a range: see
+//! `memory`.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -60,7 +61,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// Its name, as in reports.
+    /// The limit's name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Limit::AddressSpace => "address-space",
@@ -79,18 +80,18 @@ impl Limit {
     }
 }
 
-/// How many threads will fit.
+/// The number of threads that fit, and the limit that stops them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Workers alive at once; at most so many if there is a lower bound.
+    /// Workers alive at once; the upper bound if `threads_at_least` is given.
     pub threads: u64,
-    /// At least so many: memory binds, or may bind before the limit that is
-    /// named.
+    /// The lower bound. It is given if memory binds, or may bind before the limit
+    /// that is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads_at_least: Option<u64>,
-    /// What will stop them.
+    /// The limit that stops them.
     pub binding_limit: Limit,
-    /// Where the stacks go, search by search, if the address space will stop them.
+    /// The stacks that each search of `mmap` places, if the address space binds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub searches: Vec<Placed>,
 }
@@ -106,8 +107,8 @@ pub struct Placed {
 }
 
 impl Prediction {
-    /// Whether so many workers, stopped by this, may be what was predicted: a
-    /// program that was killed is not counted to the last one.
+    /// Whether the prediction allows a count and the limit that bound. The count is
+    /// a range, as the last threads of a program that was killed are not seen.
     pub fn agrees(&self, threads: RangeInclusive<u64>, limit: Limit) -> bool {
         match self.threads_at_least {
             Some(least) if limit == Limit::Memory => {
@@ -138,13 +139,13 @@ impl fmt::Display for Placed {
     }
 }
 
-/// For how many workers a limit leaves room.
+/// The number of workers that a limit leaves room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Room {
     limit: Limit,
-    /// For so many surely.
+    /// The lower bound.
     least: u64,
-    /// For more surely not.
+    /// The upper bound.
     most: u64,
 }
 
@@ -154,13 +155,13 @@ impl Room {
     }
 }
 
-/// What one worker takes of the address space: its stack and the guard.
+/// The bytes of address space that one worker takes: its stack and its guard.
 fn each_bytes(look: &Look, stack_bytes: u64) -> u64 {
     stack_bytes.saturating_add(look.page_bytes).max(1)
 }
 
-/// How many workers each limit that holds here leaves room for, in the order in
-/// which [`bound`] looks at them: where two are equal the first is named.
+/// The room that each limit leaves, in the order in which [`bound`] checks them. Of
+/// two limits with the same room the first one is named.
 fn rooms(look: &Look, space: &Space, abi: Abi, stack_bytes: u64) -> Vec<Room> {
     let each_bytes = each_bytes(look, stack_bytes);
     let mut ids = pids::Room::new(look.last_pid, look.sysctls.pid_max);
@@ -182,8 +183,8 @@ fn rooms(look: &Look, space: &Space, abi: Abi, stack_bytes: u64) -> Vec<Room> {
         let left = bytes.saturating_sub(space.mapped_bytes());
         rooms.push(Room::exact(Limit::RlimitAs, left / each_bytes));
     }
-    // Only what can be written counts, so the guard does not (mm/mmap.c,
-    // `may_expand_vm`, which `mprotect` asks).
+    // Only writable pages count, so the guard does not (mm/mmap.c,
+    // `may_expand_vm`, called by `mprotect`).
     if let Some(bytes) = look.limits.data_bytes {
         let left = bytes.saturating_sub(look.data_bytes);
         rooms.push(Room::exact(Limit::RlimitData, left / stack_bytes.max(1)));
@@ -197,8 +198,8 @@ fn rooms(look: &Look, space: &Space, abi: Abi, stack_bytes: u64) -> Vec<Room> {
     rooms
 }
 
-/// How many threads with this stack a process will create that looked like
-/// this before its first, and what will stop it: the limit with the least room.
+/// Predicts the number of threads that a process creates, from its look before the
+/// first one. The limit with the least room binds.
 ///
 /// # Errors
 /// The look's memory map cannot be parsed.
@@ -219,20 +220,20 @@ pub fn predict(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Prediction, ma
     })
 }
 
-/// What stopped the threads, from what was seen afterwards.
+/// The limit that stopped the threads, from the guest's evidence after the last one.
 pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limit {
     let each_bytes = each_bytes(look, stack_bytes);
     match (outcome.failed.call.as_str(), outcome.failed.name.as_str()) {
         ("socket", "EMFILE") => return Limit::Nofile,
         ("bind", "EADDRINUSE") => return Limit::Port,
         ("pthread_create", "EAGAIN" | "ENOMEM") => {}
-        // The kernel offered a place below vm.mmap_min_addr, and took it back.
+        // The kernel found a place below vm.mmap_min_addr and then refused it.
         ("pthread_create", "EPERM") => return Limit::AddressSpace,
         ("socket", "ENFILE") => return Limit::FileMax,
         (_, "ENOMEM" | "ENOBUFS") => return Limit::Memory,
         _ => return Limit::None,
     }
-    // All of these look alike to the caller: pthread_create says EAGAIN.
+    // All other limits look alike to the caller: pthread_create returns EAGAIN.
     let nproc = look.limits.nproc.filter(|_| look.uid != 0);
     let address_space = look.limits.address_space_bytes;
     let data = look.limits.data_bytes;

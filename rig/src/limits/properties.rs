@@ -18,7 +18,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 
 use super::*;
-use system::{Ids, Kind, PAGE, System, Vma, exec};
+use system::{Ids, PAGE, System, Vma, VmaKind, exec};
 
 /// A stack of this many pages, between powers of two: from 2 MiB to 4 GiB, or
 /// on 64 bits from 64 GiB to 32 TiB.
@@ -263,7 +263,7 @@ proptest! {
         system.look.uid = 0;
         let before = room(&system, Limit::AddressSpace);
         let start = PAGE * (at % (1 << 35));
-        system.add(Vma { start, end: start + pages * PAGE, kind: Kind::Other });
+        system.add(Vma { start, end: start + pages * PAGE, kind: VmaKind::Other });
         let after = room(&system, Limit::AddressSpace);
         prop_assert!(after <= before);
         system.stack += more * PAGE;

@@ -1,9 +1,8 @@
-//! The address space: where stacks go, how many there is room for, and how many
-//! areas they cost.
+//! The address space: the places of stacks, their number, and the areas they cost.
 //!
-//! Each search of the layout fills the gaps in its range, one after the other,
-//! stack against stack: from the highest gap down and from the top of each, or from
-//! the lowest up and from the bottom of each. The next search sees what is left.
+//! Each search of the layout fills the gaps in its range one after the other, stack
+//! against stack. A search from the top starts at the end of the highest gap, one
+//! from the bottom at the start of the lowest. The next search gets what is left.
 
 use nlrig_guest::look::{Look, Outcome};
 use nlrig_guest::maps::{self, Area, Kind};
@@ -42,7 +41,7 @@ struct Batch {
     refused: bool,
 }
 
-/// What a stack becomes one area with.
+/// The neighbours that a stack becomes one area with.
 #[derive(Clone, Copy, Default)]
 struct Joins {
     /// Writable memory above it: the heap.
@@ -52,8 +51,8 @@ struct Joins {
 }
 
 impl Joins {
-    /// What a worker costs in areas, and how far from the maximum their number
-    /// must be before it.
+    /// The areas that a worker costs, and the least distance of their number from the
+    /// maximum before the worker is created.
     ///
     /// The mapping of a stack joins the guard before it; `mprotect` then splits
     /// it twice, and each split needs `map_count < max` (mm/mmap.c,
@@ -95,7 +94,7 @@ impl Space {
         self.areas.iter().map(|area| area.end - area.start).sum()
     }
 
-    /// How many stacks, each with its guard, each search places.
+    /// The number of stacks, each with its guard, that each search places.
     pub fn stacks(&self, each_bytes: u64) -> Vec<Placed> {
         let placed = |(search, batches): (Search, Vec<Batch>)| Placed {
             search,
@@ -104,12 +103,12 @@ impl Space {
         self.fill(each_bytes).into_iter().map(placed).collect()
     }
 
-    /// How many workers can be created until vm.max_map_count refuses one.
+    /// The number of workers until vm.max_map_count refuses one.
     pub fn by_map_count(&self, each_bytes: u64, max: u64) -> u64 {
         let (mut areas, mut workers) = (self.areas(), 0);
         let filled = self.fill(each_bytes);
         let runs = filled.iter().flat_map(|(_, batches)| batches).flat_map(Batch::runs);
-        // Behind the last gap as if there was one more without end.
+        // Behind the last gap the formula assumes one more without end.
         for (run, joins) in runs.chain([(u64::MAX, Joins::default())]) {
             let (cost, distance) = joins.terms();
             let fitting = match max.checked_sub(distance).and_then(|most| most.checked_sub(areas)) {
@@ -141,8 +140,8 @@ impl Space {
         outcome.holes.iter().chain(&above).map(usable).max().unwrap_or(0)
     }
 
-    /// What each search places in each gap, in the order in which the gaps are
-    /// filled, until a place is refused.
+    /// The batches of each search, in the order in which the gaps are filled, until a
+    /// place is refused.
     fn fill(&self, each_bytes: u64) -> Vec<(Search, Vec<Batch>)> {
         let mut gaps = self.gaps();
         let mut filled = Vec::new();
@@ -193,8 +192,7 @@ impl Space {
 }
 
 impl Gap {
-    /// What a search places in this gap, if it places anything, and the gaps that
-    /// it leaves.
+    /// The batch that a search places in this gap, if any, and the gaps that are left.
     fn fill(
         self,
         search: Search,
@@ -223,8 +221,9 @@ impl Gap {
             Direction::BottomUp => (below, above),
         };
         let batch = Batch { stacks: granted, first, last, refused: granted < stacks };
-        // The lowest stack begins with its guard and the highest ends writable:
-        // what is placed beside them later joins neither for good.
+        // Stacks that are placed beside this batch later cost as much as in the open:
+        // `mprotect` cuts them off the guard above, and their own guard does not join
+        // a writable neighbour.
         let left = [
             Gap { end: start, writable_above: false, ..self },
             Gap { start: end, no_access_below: false, ..self },
@@ -234,7 +233,7 @@ impl Gap {
 }
 
 impl Batch {
-    /// Its stacks by what they join, in the order in which they come.
+    /// Runs of stacks that join the same neighbours, in the order of creation.
     fn runs(&self) -> impl Iterator<Item = (u64, Joins)> + use<> {
         let last = if self.refused { Joins::default() } else { self.last };
         let both =

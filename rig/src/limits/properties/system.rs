@@ -17,7 +17,7 @@ const RESERVED_PIDS: u64 = 300;
 
 /// What decides whether neighbours become one area (`vma_merge`).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum VmaKind {
     /// Of a file or of the kernel: never joins another.
     Other,
     /// The main thread's stack.
@@ -32,13 +32,13 @@ pub enum Kind {
 pub struct Vma {
     pub start: u64,
     pub end: u64,
-    pub kind: Kind,
+    pub kind: VmaKind,
 }
 
 impl Vma {
     /// Where what is below it has to end: `vm_start_gap`.
     fn floor(&self) -> u64 {
-        if self.kind == Kind::GrowsDown { self.start - GAP } else { self.start }
+        if self.kind == VmaKind::GrowsDown { self.start - GAP } else { self.start }
     }
 }
 
@@ -92,7 +92,7 @@ impl System {
     /// and its gap reaches below this end.
     fn gap_in_the_way(&self, above: u64, end: u64) -> Option<Vma> {
         let next = *self.vmas.get(self.vmas.partition_point(|vma| vma.start < above))?;
-        (next.kind == Kind::GrowsDown && next.floor() < end).then_some(next)
+        (next.kind == VmaKind::GrowsDown && next.floor() < end).then_some(next)
     }
 
     /// `info.low_limit` of a search from the top.
@@ -159,7 +159,7 @@ impl System {
         if pages + len / PAGE > self.look.limits.address_space_bytes.unwrap_or(u64::MAX) / PAGE {
             return Err(Limit::RlimitAs);
         }
-        let mut new = Vma { start: addr, end: addr + len, kind: Kind::NoAccess };
+        let mut new = Vma { start: addr, end: addr + len, kind: VmaKind::NoAccess };
         let at = self.vmas.partition_point(|vma| vma.start < addr);
         let mut joins = at..at;
         if let Some(below) = at.checked_sub(1).map(|below| self.vmas[below])
@@ -181,13 +181,14 @@ impl System {
         let at = self.vmas.partition_point(|vma| vma.end <= start);
         let old = self.vmas[at];
         if let Some(above) = self.vmas.get_mut(at + 1)
-            && (above.kind, above.start, old.end) == (Kind::Writable, end, end)
+            && (above.kind, above.start, old.end) == (VmaKind::Writable, end, end)
         {
             above.start = start;
             self.vmas[at].end = start;
             return Ok(());
         }
-        let mut pieces = vec![Vma { end: start, ..old }, Vma { start, end, kind: Kind::Writable }];
+        let mut pieces =
+            vec![Vma { end: start, ..old }, Vma { start, end, kind: VmaKind::Writable }];
         if end < old.end {
             pieces.push(Vma { start: end, ..old });
         }
@@ -244,10 +245,10 @@ impl System {
         }
         let line = |vma: &Vma| {
             let (access, inode, name) = match vma.kind {
-                Kind::GrowsDown => ("rw-p", 0, "[stack]"),
-                Kind::Writable => ("rw-p", 0, ""),
-                Kind::NoAccess => ("---p", 0, ""),
-                Kind::Other => ("r-xp", 4, "/program"),
+                VmaKind::GrowsDown => ("rw-p", 0, "[stack]"),
+                VmaKind::Writable => ("rw-p", 0, ""),
+                VmaKind::NoAccess => ("---p", 0, ""),
+                VmaKind::Other => ("r-xp", 4, "/program"),
             };
             format!("{:x}-{:x} {access} 00000000 00:00 {inode} {name}\n", vma.start, vma.end)
         };
@@ -311,18 +312,18 @@ pub fn exec(look: Look, abi: Abi, stack: u64, random: [u64; 4], more: &[(u64, u6
     };
     // The program, and after a random step its heap.
     let heap = 0x52_c000 + (random[1] & 0x1fff) * PAGE;
-    add(0x40_0000, 0x12c, Kind::Other);
-    add(heap, 0x200, Kind::Writable);
+    add(0x40_0000, 0x12c, VmaKind::Other);
+    add(heap, 0x200, VmaKind::Writable);
     // What exec maps first is beside mmap_base; next to it is the signal stack.
     let (first, guard) = if legacy { (0, 6) } else { (-6_i64 as u64, -9_i64 as u64) };
     let place = |pages: u64| mmap_base.wrapping_add(pages.wrapping_mul(PAGE));
-    add(place(first), 6, Kind::Other);
-    add(place(guard), 1, Kind::NoAccess);
-    add(place(guard.wrapping_add(1)), 2, Kind::Writable);
+    add(place(first), 6, VmaKind::Other);
+    add(place(guard), 1, VmaKind::NoAccess);
+    add(place(guard.wrapping_add(1)), 2, VmaKind::Writable);
     // Above the main stack is a hole, every other time of whole stacks.
     let above = (random[2] & stack_random) * PAGE;
     let rest = if random[3] & 1 == 0 { above % (stack + PAGE) } else { 0 };
-    add(task_size - (above - rest) - 0x21 * PAGE, 0x21, Kind::GrowsDown);
+    add(task_size - (above - rest) - 0x21 * PAGE, 0x21, VmaKind::GrowsDown);
     for &(at, pages, how) in more {
         // Three of four leave a hole of whole stacks behind, or a page less.
         let hole = (1 + at % 3) * (stack + PAGE) - at % 2 * PAGE;
@@ -334,7 +335,7 @@ pub fn exec(look: Look, abi: Abi, stack: u64, random: [u64; 4], more: &[(u64, u6
             _ => Some(at % task_size / PAGE * PAGE),
         };
         let start = above.unwrap_or(0).max(16 * PAGE);
-        let kind = [Kind::Other, Kind::NoAccess, Kind::Writable][usize::from(how / 4 % 3)];
+        let kind = [VmaKind::Other, VmaKind::NoAccess, VmaKind::Writable][usize::from(how / 4 % 3)];
         system.add(Vma { start, end: start + pages * PAGE, kind });
     }
     system
