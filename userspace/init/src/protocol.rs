@@ -94,6 +94,8 @@ pub struct Job {
     pub rlimits: Vec<Rlimit>,
     /// Whether the kernel places its mappings at random, as it does by default.
     pub aslr: Aslr,
+    /// The order in which the kernel searches for a place for its mappings.
+    pub mmap_layout: MmapLayout,
 }
 
 /// Address space layout randomisation of a program.
@@ -105,6 +107,17 @@ pub enum Aslr {
     On,
     /// Off for this program: personality(2), ADDR_NO_RANDOMIZE.
     Off,
+}
+
+/// The layout of a program's address space.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum MmapLayout {
+    /// The kernel's choice: top-down, unless vm.legacy_va_layout is set.
+    #[default]
+    Default,
+    /// Bottom-up for this program: personality(2), ADDR_COMPAT_LAYOUT.
+    Legacy,
 }
 
 /// One resource limit, as setrlimit(2) knows it.
@@ -215,7 +228,7 @@ mod tests {
         });
         assert_eq!(
             serde_json::to_string(&job).unwrap(),
-            r#"{"request":"run","argv":["true"],"stdin":false,"cwd":null,"user":null,"sysctls":[],"rlimits":[{"name":"stack","value":null}],"aslr":"on"}"#
+            r#"{"request":"run","argv":["true"],"stdin":false,"cwd":null,"user":null,"sysctls":[],"rlimits":[{"name":"stack","value":null}],"aslr":"on","mmap_layout":"default"}"#
         );
         let end: Event = serde_json::from_str(r#"{"event":"end"}"#).unwrap();
         assert_eq!(end, Event::End);
