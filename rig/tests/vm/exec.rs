@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use libtest_mimic::{Failed, Trial};
+use serde_json::{Value, json};
 
 use crate::common::{is_alive, soon};
 
@@ -31,6 +32,11 @@ pub fn tests() -> Vec<Trial> {
         test("x86_64/bytes", bytes),
         test("x86_64/streams-apart", streams_apart),
         test("x86_64/limits-and-user", limits_and_user),
+        test("x86_64/environment", environment),
+        test("i386/kernel-argument", kernel_argument),
+        test("x86_64/no-input", no_input),
+        test("x86_64/record-of-a-success", record_of_a_success),
+        test("x86_64/record-of-an-oops", record_of_an_oops),
         test("x86_64/clock", || clock("x86_64")),
         test("i386/clock", || clock("i386")),
         test("x86_64/current-directory-is-read-only", read_only),
@@ -153,6 +159,67 @@ fn limits_and_user() -> Outcome {
     let script = "ulimit -n; id -u; cat /proc/sys/kernel/pid_max";
     let limits = ["--rlimit", "nofile=77", "--user", "1000", "--sysctl", "pid_max=4000"];
     prints(&[&limits[..], &["--", "sh", "-c", script]].concat(), "77\n1000\n4000\n")
+}
+
+fn environment() -> Outcome {
+    let script = "echo $GIVEN,$TAKEN,$HOSTS";
+    let output = nlrig()
+        .args(["-q", "--env", "GIVEN=a b=c", "--env", "TAKEN", "--", "sh", "-c", script])
+        .env("TAKEN", "taken")
+        .env("HOSTS", "not to be inherited")
+        .output()?;
+    check("what is given and no more", output.stdout == b"a b=c,taken,\n", &output)
+}
+
+fn kernel_argument() -> Outcome {
+    let words = ["--kernel-arg", "nokaslr", "--kernel-arg", "slub_debug=FZ"];
+    let output = run(&[&["--abi", "i386"], &words[..], &["--", "cat", "/proc/cmdline"]].concat())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // QEMU appends its virtio devices.
+    check("both are there", text.contains(" nokaslr slub_debug=FZ "), &output)
+}
+
+/// In a loop that reads, a command without `-n` would eat what is still to be
+/// read.
+fn no_input() -> Outcome {
+    let text =
+        "printf '%s\\n' one two | while read -r word; do \"$0\" exec -q -n -- echo \"$word\"; done";
+    let output = Command::new("sh").args(["-c", text, env!("CARGO_BIN_EXE_nlrig")]).output()?;
+    check("it runs twice", output.stdout == b"one\ntwo\n", &output)?;
+    let mut child = nlrig().args(["-n", "--", "cat"]).stdin(Stdio::piped()).spawn()?;
+    let status = child.wait()?;
+    if status.success() { Ok(()) } else { Err(format!("cat without input: {status}").into()) }
+}
+
+/// Runs a command with a record; gives back both.
+fn recorded(arguments: &[&str]) -> Result<(Output, Value), Failed> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("record.json");
+    let output = nlrig().arg("--json").arg(&file).args(arguments).output()?;
+    Ok((output, serde_json::from_slice(&fs::read(&file)?)?))
+}
+
+fn record_of_a_success() -> Outcome {
+    let (output, record) = recorded(&["--", "echo", "words"])?;
+    check("the output is the command's alone", output.stdout == b"words\n", &output)?;
+    assert_eq!(record["command"], json!(["echo", "words"]));
+    assert_eq!((&record["verdict"], &record["abi"]), (&json!("pass"), &json!("x86_64")));
+    assert_eq!((&record["exit_code"], &record["exit_status"]), (&json!(0), &json!(0)));
+    assert_eq!((&record["fault_domain"], &record["reason"]), (&json!(null), &json!(null)));
+    Ok(())
+}
+
+fn record_of_an_oops() -> Outcome {
+    let (output, record) = recorded(&["--", "/run/nlrig/guest/workloads/fault", "null"])?;
+    check("a fault of the kernel", output.status.code() == Some(99), &output)?;
+    says(&output, "the guest kernel oopsed: BUG: kernel NULL pointer dereference")?;
+    says(&output, "call trace:\n    nlrig_null_dereference+")?;
+    let text = |key: &str| record[key].as_str().unwrap_or_default().to_string();
+    check("the verdict", text("verdict") == "oops" && record["exit_status"] == 99, &output)?;
+    check("the fault domain", text("fault_domain") == "guest", &output)?;
+    check("the deciding line", text("line").starts_with("BUG: kernel NULL pointer"), &output)?;
+    let innermost = record["trace"][0].as_str().unwrap_or_default();
+    check("the call trace", innermost.starts_with("nlrig_null_dereference+"), &output)
 }
 
 /// The guest's date is the host's, within two seconds: the kernel reads it from
