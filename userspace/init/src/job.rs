@@ -113,6 +113,7 @@ impl Running {
             .env("PATH", SEARCH_PATH)
             .env("HOME", "/")
             .env("TERM", "dumb")
+            .envs(job.env.iter().map(|(name, value)| (name, value)))
             .current_dir(job.cwd.as_deref().unwrap_or("/"))
             .stdin(stdin)
             .stdout(child_stdout)

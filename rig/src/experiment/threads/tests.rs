@@ -186,6 +186,7 @@ fn reported(measured: Value, predicted: Value, verdict: Verdict) -> TrialReport 
         verdict,
         reason: None,
         attempts: 1,
+        flaky: false,
         first_loss: None,
         fault_domain: None,
         vm: String::new(),
