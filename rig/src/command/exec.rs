@@ -21,7 +21,7 @@ use crate::report::Verdict;
 use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
 use crate::{error, say, usage};
-use outcome::Outcome;
+use outcome::CommandOutcome;
 use record::Record;
 
 /// How long a command may take unless `--timeout` gives another time.
@@ -75,7 +75,7 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
 }
 
 /// Builds a guest, boots it, and runs the command in it.
-fn in_guest(options: &ExecOptions, abi: Abi, record: &mut Record) -> Result<Outcome> {
+fn in_guest(options: &ExecOptions, abi: Abi, record: &mut Record) -> Result<CommandOutcome> {
     let cwd = std::env::current_dir().context("the current directory is gone")?;
     let (access, mode) =
         if options.writable { (Access::ReadWrite, "rw") } else { (Access::ReadOnly, "ro") };
@@ -94,7 +94,7 @@ fn in_guest(options: &ExecOptions, abi: Abi, record: &mut Record) -> Result<Outc
     record.built(&built, accel.name());
     let limit = options.guest.timeout.unwrap_or(LIMIT);
     let limits = Limits::fixed(limit, accel.slowdown());
-    let mut outcome = Outcome::default();
+    let mut outcome = CommandOutcome::default();
     let ended = lab
         .room(&built, &needs)
         .and_then(|room| lab.boot(&built, needs, room, dir.path()))
@@ -118,7 +118,7 @@ fn run(
     mut guest: Guest,
     options: &ExecOptions,
     limits: Limits,
-    outcome: &mut Outcome,
+    outcome: &mut CommandOutcome,
 ) -> Result<()> {
     let allowed: Vec<_> = options.allow.iter().copied().map(FaultKind::verdict).collect();
     guest.allow(&allowed);
@@ -149,7 +149,7 @@ fn job(options: &ExecOptions) -> Job {
 
 /// Tells the user what went wrong, with the end of the console if that may say
 /// more.
-fn explain(outcome: &Outcome, dir: &Path) {
+fn explain(outcome: &CommandOutcome, dir: &Path) {
     let Some(message) = outcome.message() else { return };
     if let Some(loss) = &outcome.failure {
         let is_over = outcome.exit.is_some() || loss.verdict == Verdict::Timeout;

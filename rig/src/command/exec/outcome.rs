@@ -9,7 +9,7 @@ use crate::report::{FaultDomain, Verdict};
 
 /// What came of one command.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct CommandOutcome {
     /// How the command ended, if it did.
     pub exit: Option<Exit>,
     /// What went wrong in the guest or around it.
@@ -29,7 +29,7 @@ enum Row {
     Command(u8),
 }
 
-impl Outcome {
+impl CommandOutcome {
     /// The exit status of `exec`, or of `exec --bisect`.
     pub fn status(&self, bisect: bool) -> u8 {
         match (self.row(), bisect) {
@@ -147,16 +147,16 @@ mod tests {
     use super::*;
     use crate::outcome::KernelReport;
 
-    fn exited(exit: Exit) -> Outcome {
-        Outcome { exit: Some(exit), failure: None }
+    fn exited(exit: Exit) -> CommandOutcome {
+        CommandOutcome { exit: Some(exit), failure: None }
     }
 
-    fn failed(verdict: Verdict, domain: FaultDomain) -> Outcome {
+    fn failed(verdict: Verdict, domain: FaultDomain) -> CommandOutcome {
         let failure = Some(VmFailure::caused_by(verdict, "why", domain));
-        Outcome { exit: None, failure }
+        CommandOutcome { exit: None, failure }
     }
 
-    fn not_started(code: i32) -> Outcome {
+    fn not_started(code: i32) -> CommandOutcome {
         exited(Exit::NotStarted { reason: "why".into(), code })
     }
 
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_fault_of_the_kernel_outranks_the_commands_status() {
         let failure = Some(VmFailure::new(Verdict::Warning, "why"));
-        let outcome = Outcome { exit: Some(Exit::Code(0)), failure };
+        let outcome = CommandOutcome { exit: Some(Exit::Code(0)), failure };
         assert_eq!((outcome.status(false), outcome.status(true)), (99, 1));
         assert_eq!(
             outcome.message().unwrap(),
@@ -213,7 +213,7 @@ mod tests {
         };
         let mut loss = VmFailure::new(Verdict::Oops, "all of it; and more");
         loss.kernel_report = Some(report);
-        let outcome = Outcome { exit: None, failure: Some(loss) };
+        let outcome = CommandOutcome { exit: None, failure: Some(loss) };
         assert_eq!(
             outcome.message().unwrap(),
             "the guest kernel oopsed: BUG: kernel NULL pointer dereference\n  \

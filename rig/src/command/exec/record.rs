@@ -7,7 +7,7 @@ use anyhow::Result;
 use nlrig_guest::protocol::Exit;
 use serde::Serialize;
 
-use super::outcome::Outcome;
+use super::outcome::CommandOutcome;
 use crate::abi::Abi;
 use crate::artifact::Built;
 use crate::options::ExecOptions;
@@ -74,7 +74,7 @@ impl Record {
     }
 
     /// What came of the command.
-    pub fn ended(&mut self, outcome: &Outcome) {
+    pub fn ended(&mut self, outcome: &CommandOutcome) {
         self.verdict = outcome.verdict();
         self.reason = outcome.reason();
         self.fault_domain = outcome.fault_domain();
