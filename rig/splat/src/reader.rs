@@ -1,0 +1,293 @@
+//! The reader of a whole console.
+
+use crate::kinds::{KINDS, Kind, OTHER_REPORT, OUT_OF_MEMORY, Severity};
+use crate::line::{self, Line, Origin};
+use crate::pattern::matches;
+use crate::trace::Tracer;
+
+/// The reader takes no more than so many bytes as one line; the rest of a longer
+/// line is read as lines of its own.
+pub const LINE_MAX_BYTES: usize = 1024;
+
+/// [`Splat::describe`] names so many frames.
+const DESCRIBED_FRAMES: usize = 8;
+/// A call trace has to follow the first line of an unknown report within so many
+/// lines.
+const CANDIDATE_LINES: u8 = 12;
+/// WARN()'s own message is so many lines above its `WARNING:` at most.
+const MESSAGE_LINES: u8 = 6;
+
+/// A fault that the kernel reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splat {
+    /// What kind of fault.
+    pub kind: &'static Kind,
+    /// The line that reports it, without its prefixes.
+    pub line: String,
+    /// The message of WARN(), which the kernel prints above the line.
+    pub message: Option<String>,
+    /// The functions in which it happened, innermost first; at most
+    /// [`crate::TRACE_MAX_FRAMES`].
+    pub trace: Vec<String>,
+    /// The first less severe fault before it.
+    pub cause: Option<Box<Splat>>,
+}
+
+impl Splat {
+    /// How severe the fault is.
+    pub fn severity(&self) -> Severity {
+        self.kind.severity
+    }
+
+    /// The line, its message, where it happened, and the fault before it, in one
+    /// line.
+    pub fn describe(&self) -> String {
+        let mut text = self.line.clone();
+        if let Some(message) = &self.message {
+            text.push_str(&format!(": {message}"));
+        }
+        if !self.trace.is_empty() {
+            let frames = &self.trace[..self.trace.len().min(DESCRIBED_FRAMES)];
+            text.push_str(&format!(" (in {})", frames.join(" < ")));
+        }
+        if self.kind.timing {
+            text.push_str("; a busy host can cause this, above all under TCG");
+        }
+        if let Some(cause) = &self.cause {
+            text.push_str(&format!(", after {}", cause.describe()));
+        }
+        text
+    }
+}
+
+/// Finds the most severe fault in a whole log.
+pub fn classify(log: &[u8]) -> Option<Splat> {
+    let mut reader = Reader::new();
+    reader.bytes(log);
+    reader.end();
+    reader.into_worst()
+}
+
+/// The first line of a report of unknown kind, until its call trace follows.
+#[derive(Debug)]
+struct Candidate {
+    kind: &'static Kind,
+    line: String,
+    caller: Option<String>,
+    lines_left: u8,
+}
+
+/// Reads a console as it comes. Memory is bounded, time linear in the bytes.
+#[derive(Debug, Default)]
+pub struct Reader {
+    partial: Vec<u8>,
+    /// The partial line is the rest of a longer one.
+    continued: bool,
+    /// A record with a prefix of the kernel's was seen.
+    has_prefixes: bool,
+    worst: Option<Splat>,
+    tracer: Tracer,
+    candidate: Option<Candidate>,
+    /// Lines since `------------[ cut here ]------------`, and the first of them.
+    cut: Option<(u8, Option<String>)>,
+    out_of_memory: Option<String>,
+}
+
+impl Reader {
+    /// A reader that has seen nothing.
+    pub fn new() -> Reader {
+        Reader::default()
+    }
+
+    /// Takes more of the console, cut anywhere.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let (mut text, ends) = match piece.split_last() {
+                Some((b'\n', text)) => (text, true),
+                _ => (piece, false),
+            };
+            while self.partial.len() + text.len() > LINE_MAX_BYTES {
+                let (head, rest) = text.split_at(LINE_MAX_BYTES - self.partial.len());
+                self.partial.extend_from_slice(head);
+                self.take_partial(true);
+                text = rest;
+            }
+            self.partial.extend_from_slice(text);
+            if ends {
+                self.take_partial(false);
+            }
+        }
+    }
+
+    /// Takes what there is of a last line that has no newline.
+    pub fn end(&mut self) {
+        if !self.partial.is_empty() {
+            self.take_partial(false);
+        }
+    }
+
+    /// The most severe fault so far; of two that are equally severe the first,
+    /// which is the cause.
+    pub fn worst(&self) -> Option<&Splat> {
+        self.worst.as_ref()
+    }
+
+    /// The same, without the reader.
+    pub fn into_worst(self) -> Option<Splat> {
+        self.worst
+    }
+
+    /// The line in which the kernel reports that it killed a process for want of
+    /// memory: the first since [`Reader::forget_out_of_memory`].
+    pub fn out_of_memory(&self) -> Option<&str> {
+        self.out_of_memory.as_deref()
+    }
+
+    /// Forgets that line.
+    pub fn forget_out_of_memory(&mut self) {
+        self.out_of_memory = None;
+    }
+
+    fn take_partial(&mut self, cut: bool) {
+        let bytes = std::mem::take(&mut self.partial);
+        let glued = std::mem::replace(&mut self.continued, cut);
+        // A program that draws progress returns to the start of its line.
+        for part in bytes.split(|&byte| byte == b'\r') {
+            let text = readable(part);
+            if !text.trim().is_empty() {
+                self.line(&text, glued);
+            }
+        }
+        self.partial = bytes;
+        self.partial.clear();
+    }
+
+    fn line(&mut self, text: &str, glued: bool) {
+        let line = line::parse(text);
+        self.has_prefixes |= line.origin == Origin::Kernel;
+        if line.origin == Origin::Program || glued && line.origin == Origin::Bare {
+            return;
+        }
+        if self.out_of_memory.is_none() && OUT_OF_MEMORY.iter().any(|head| line.text.starts_with(head)) {
+            self.out_of_memory = Some(line.text.to_string());
+        }
+        match KINDS.iter().find(|kind| is_of(kind, line.text)) {
+            Some(kind) => self.found(kind, line.text, line.caller),
+            None => self.other_line(&line),
+        }
+    }
+
+    /// A line that decides nothing by itself.
+    fn other_line(&mut self, line: &Line<'_>) {
+        if let Some(splat) = &mut self.worst {
+            self.tracer.follow(line.text, line.caller, &mut splat.trace);
+        }
+        self.note_message(line.text);
+        let is_others = |candidate: &Candidate| {
+            line.caller.is_some() && line.caller != candidate.caller.as_deref()
+        };
+        match &mut self.candidate {
+            None => self.consider(line),
+            Some(candidate) if is_others(candidate) => {}
+            Some(candidate) => {
+                if is_dump(line.text) {
+                    let Candidate { kind, line: text, caller, .. } = self.candidate.take().unwrap();
+                    self.found(kind, &text, caller.as_deref());
+                } else if candidate.lines_left == 0 || line.text.starts_with("sysrq: ") {
+                    self.candidate = None;
+                } else {
+                    candidate.lines_left -= 1;
+                }
+            }
+        }
+    }
+
+    /// Remembers what may be the first line of a report of unknown kind.
+    fn consider(&mut self, line: &Line<'_>) {
+        let (kind, text) = if OTHER_REPORT.patterns.iter().any(|head| line.text.starts_with(head)) {
+            // A program's words beside stamped records are not the kernel's.
+            if self.has_prefixes && line.origin == Origin::Bare {
+                return;
+            }
+            (&OTHER_REPORT, line.text)
+        } else if line.origin == Origin::Bare
+            && let Some(at) = line.text.find(PANIC)
+        {
+            // Glued to a program's words, in a log without time stamps.
+            (&KINDS[0], &line.text[at..])
+        } else {
+            return;
+        };
+        let (text, caller) = (text.to_string(), line.caller.map(str::to_string));
+        self.candidate = Some(Candidate { kind, line: text, caller, lines_left: CANDIDATE_LINES });
+    }
+
+    /// Keeps the message that WARN() prints between `cut here` and `WARNING:`.
+    fn note_message(&mut self, text: &str) {
+        if text.starts_with("------------[ cut here ]") {
+            self.cut = Some((0, None));
+        } else if let Some((lines, message)) = &mut self.cut {
+            *lines += 1;
+            if *lines > MESSAGE_LINES {
+                self.cut = None;
+            } else if message.is_none() {
+                *message = Some(text.to_string());
+            }
+        }
+    }
+
+    fn found(&mut self, kind: &'static Kind, line: &str, caller: Option<&str>) {
+        self.candidate = None;
+        let message = self.cut.take().and_then(|(_, message)| message);
+        let message = message.filter(|_| kind.name == "warn");
+        match &self.worst {
+            Some(worst) if worst.kind.severity >= kind.severity => {
+                // The next report; or, without a frame yet, the same one.
+                if !worst.trace.is_empty() {
+                    self.tracer.close();
+                }
+                return;
+            }
+            _ => {}
+        }
+        let cause = self.worst.take().map(Box::new);
+        let line = line.trim_end().to_string();
+        self.worst = Some(Splat { kind, line, message, trace: Vec::new(), cause });
+        self.tracer = Tracer::new(caller, kind.timing);
+    }
+}
+
+const PANIC: &str = "Kernel panic - not syncing: ";
+
+fn is_of(kind: &Kind, text: &str) -> bool {
+    kind.patterns.iter().any(|pattern| matches(pattern, text))
+}
+
+/// The head of a call trace (lib/dump_stack.c).
+fn is_dump(text: &str) -> bool {
+    text.starts_with("Call Trace:")
+        || text.starts_with("Call trace:")
+        || matches("CPU: %d PID: %d Comm: ", text)
+        || matches("CPU: %d UID: %d PID: %d Comm: ", text)
+}
+
+/// The text of a line: control sequences of a terminal are left out, other
+/// control characters and what is not UTF-8 become a replacement character.
+fn readable(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut readable = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        if c == '\u{1b}' && characters.peek() == Some(&'[') {
+            characters.next();
+            // Parameters, up to the letter that ends them.
+            while characters.next_if(|c| (' '..='?').contains(c)).is_some() {}
+            characters.next_if(|c| ('@'..='~').contains(c));
+        } else if c.is_control() && c != '\t' {
+            readable.push(char::REPLACEMENT_CHARACTER);
+        } else {
+            readable.push(c);
+        }
+    }
+    readable
+}
