@@ -29,6 +29,7 @@ mod kinds;
 mod line;
 mod pattern;
 mod reader;
+mod table;
 mod taint;
 mod trace;
 

@@ -50,11 +50,14 @@ pub fn parse(line: &str) -> Line<'_> {
 fn strip(line: &str) -> Line<'_> {
     let mut parsed = Line { text: line.trim_start(), caller: None, origin: Origin::Bare };
     for _ in 0..PREFIXES_MAX {
-        let stripped = level(parsed.text)
-            .or_else(|| bracket(parsed.text, &mut parsed.caller))
-            .or_else(|| facility(parsed.text))
-            .or_else(|| syslog(parsed.text))
-            .or_else(|| kernel_tag(parsed.text, parsed.origin));
+        let stripped = match parsed.text.bytes().next() {
+            Some(b'[') => bracket(parsed.text, &mut parsed.caller),
+            Some(b'<') => level(parsed.text),
+            Some(b'0'..=b'9') => level(parsed.text).or_else(|| syslog(parsed.text)),
+            Some(b'a'..=b'z') => facility(parsed.text),
+            _ => syslog(parsed.text),
+        };
+        let stripped = stripped.or_else(|| kernel_tag(parsed.text, parsed.origin));
         let (origin, rest) = match stripped {
             Some(stripped) => stripped,
             // A TAP producer quotes the log as a diagnostic.
@@ -228,8 +231,9 @@ fn behind_last_stamp(text: &str) -> Option<&str> {
             break;
         }
         let content = &text[open + 1..];
-        let close = content.bytes().take(BRACKET_MAX_BYTES).position(|byte| byte == b']');
+        let close = content.bytes().take(BRACKET_MAX_BYTES).position(|byte| b"[]".contains(&byte));
         if let Some(close) = close
+            && content.as_bytes()[close] == b']'
             && is_stamp_or_torn(&content[..close])
         {
             // Of a stamp and the caller id behind it the parser takes both.
@@ -317,7 +321,9 @@ mod tests {
 
     #[test]
     fn other_brackets_are_text() {
-        for line in ["[ BUG: x ]", "[ 1804]    89", "[<c1234567>] f", "a [nginx 1.2] b", "1;2", "", "["] {
+        for line in
+            ["[ BUG: x ]", "[ 1804]    89", "[<c1234567>] f", "a [nginx 1.2] b", "1;2", "", "["]
+        {
             let parsed = parse(line);
             assert_eq!((parsed.text, parsed.origin), (line, Origin::Bare));
         }

@@ -1,59 +1,83 @@
 //! Patterns that are written as the kernel's format strings.
 
-/// Whether a text begins with what the format string `pattern` prints.
+/// A format string, taken apart.
 ///
 /// `%d` stands for decimal digits, `%x` for hexadecimal ones, and `%s` for any
-/// text up to the next literal of the pattern. There is no backtracking: the
-/// time is linear in the text.
-pub fn matches(pattern: &str, text: &str) -> bool {
-    let (mut pattern, mut text) = (pattern.as_bytes(), text.as_bytes());
-    loop {
-        match pattern {
-            [] => return true,
-            [b'%', b'd', rest @ ..] => match skip(text, u8::is_ascii_digit) {
-                Some(behind) => (pattern, text) = (rest, behind),
-                None => return false,
-            },
-            [b'%', b'x', rest @ ..] => match skip(text, u8::is_ascii_hexdigit) {
-                Some(behind) => (pattern, text) = (rest, behind),
-                None => return false,
-            },
-            [b'%', b's', rest @ ..] => {
-                let end = rest.iter().position(|&byte| byte == b'%').unwrap_or(rest.len());
-                match find(text, &rest[..end]) {
-                    Some(at) => (pattern, text) = (&rest[end..], &text[at + end..]),
-                    None => return false,
+/// text up to the next literal. A pattern matches the start of a text.
+#[derive(Clone, Debug)]
+pub struct Pattern(Vec<Part>);
+
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Literal(&'static str),
+    Digits(fn(&u8) -> bool),
+    /// `%s` and the literal behind it.
+    UpTo(&'static str),
+}
+
+impl Pattern {
+    /// Takes a format string apart.
+    pub fn new(format: &'static str) -> Pattern {
+        let mut pieces = format.split('%');
+        let mut parts = Vec::new();
+        if let Some(literal) = pieces.next().filter(|literal| !literal.is_empty()) {
+            parts.push(Part::Literal(literal));
+        }
+        for piece in pieces {
+            let (conversion, literal) = piece.split_at(piece.len().min(1));
+            match conversion {
+                "s" => {
+                    parts.push(Part::UpTo(literal));
+                    continue;
                 }
+                "d" => parts.push(Part::Digits(u8::is_ascii_digit)),
+                "x" => parts.push(Part::Digits(u8::is_ascii_hexdigit)),
+                _ => {}
             }
-            [byte, rest @ ..] => match text {
-                [first, behind @ ..] if first == byte => (pattern, text) = (rest, behind),
-                _ => return false,
-            },
+            if !literal.is_empty() {
+                parts.push(Part::Literal(literal));
+            }
+        }
+        Pattern(parts)
+    }
+
+    /// Whether a text begins with what the format string prints. There is no
+    /// backtracking: the time is linear in the text.
+    pub fn matches(&self, text: &str) -> bool {
+        let mut rest = text;
+        for part in &self.0 {
+            let behind = match part {
+                Part::Literal(literal) => rest.strip_prefix(literal),
+                Part::Digits(kind) => {
+                    let count = rest.bytes().take_while(kind).count();
+                    (count > 0).then(|| &rest[count..])
+                }
+                Part::UpTo(literal) => rest.find(literal).map(|at| &rest[at + literal.len()..]),
+            };
+            match behind {
+                Some(behind) => rest = behind,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The byte that every text it matches begins with, if there is one.
+    pub fn first_byte(&self) -> Option<u8> {
+        match self.0.first() {
+            Some(Part::Literal(literal)) => literal.bytes().next(),
+            _ => None,
         }
     }
-}
-
-/// The text behind one or more bytes of a kind.
-fn skip(text: &[u8], kind: fn(&u8) -> bool) -> Option<&[u8]> {
-    let count = text.iter().take_while(|byte| kind(byte)).count();
-    (count > 0).then(|| &text[count..])
-}
-
-fn find(text: &[u8], literal: &[u8]) -> Option<usize> {
-    let first = *literal.first()?;
-    let mut from = 0;
-    while let Some(at) = text[from..].iter().position(|&byte| byte == first) {
-        if text[from + at..].starts_with(literal) {
-            return Some(from + at);
-        }
-        from += at + 1;
-    }
-    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn matches(format: &'static str, text: &str) -> bool {
+        Pattern::new(format).matches(text)
+    }
 
     #[test]
     fn a_pattern_is_anchored_at_the_start_and_open_at_the_end() {
@@ -70,7 +94,14 @@ mod tests {
         assert!(!matches(warn, "WARNING: CPU: x PID: 61 at net/core/dev.c:1"));
         assert!(!matches(warn, "WARNING: CPU: 1"));
         assert!(matches("%s: %x [#%d]", "divide error: 0000 [#1] SMP"));
-        assert!(matches("%s: page allocation failure: order:%d", "a: b: page allocation failure: order:4"));
-        assert!(!matches("%s: page allocation failure: order:%d", "a: page allocation failure"));
+        let failure = "%s: page allocation failure: order:%d";
+        assert!(matches(failure, "a: b: page allocation failure: order:4"));
+        assert!(!matches(failure, "a: page allocation failure"));
+    }
+
+    #[test]
+    fn the_first_byte_is_known_where_a_literal_begins() {
+        assert_eq!(Pattern::new("BUG: %s").first_byte(), Some(b'B'));
+        assert_eq!(Pattern::new("%s: x").first_byte(), None);
     }
 }

@@ -1,13 +1,18 @@
 //! The reader of a whole console.
 
+use std::sync::LazyLock;
+
 use crate::kinds::{KINDS, Kind, OTHER_REPORT, OUT_OF_MEMORY, Severity};
 use crate::line::{self, Line, Origin};
-use crate::pattern::matches;
+use crate::pattern::Pattern;
 use crate::trace::Tracer;
 
 /// The reader takes no more than so many bytes as one line; the rest of a longer
 /// line is read as lines of its own.
 pub const LINE_MAX_BYTES: usize = 1024;
+
+/// No line of a report is shorter.
+const LINE_MIN_BYTES: usize = 8;
 
 /// [`Splat::describe`] names so many frames.
 const DESCRIBED_FRAMES: usize = 8;
@@ -113,7 +118,9 @@ impl Reader {
                 text = rest;
             }
             self.partial.extend_from_slice(text);
-            if ends {
+            if ends && self.partial.is_empty() {
+                self.continued = false;
+            } else if ends {
                 self.take_partial(false);
             }
         }
@@ -153,9 +160,8 @@ impl Reader {
         let glued = std::mem::replace(&mut self.continued, cut);
         // A program that draws progress returns to the start of its line.
         for part in bytes.split(|&byte| byte == b'\r') {
-            let text = readable(part);
-            if !text.trim().is_empty() {
-                self.line(&text, glued);
+            if part.len() >= LINE_MIN_BYTES {
+                self.line(&readable(part), glued);
             }
         }
         self.partial = bytes;
@@ -168,10 +174,12 @@ impl Reader {
         if line.origin == Origin::Program || glued && line.origin == Origin::Bare {
             return;
         }
-        if self.out_of_memory.is_none() && OUT_OF_MEMORY.iter().any(|head| line.text.starts_with(head)) {
+        if self.out_of_memory.is_none()
+            && OUT_OF_MEMORY.iter().any(|head| line.text.starts_with(head))
+        {
             self.out_of_memory = Some(line.text.to_string());
         }
-        match KINDS.iter().find(|kind| is_of(kind, line.text)) {
+        match kind_of(line.text) {
             Some(kind) => self.found(kind, line.text, line.caller),
             None => self.other_line(&line),
         }
@@ -183,22 +191,16 @@ impl Reader {
             self.tracer.follow(line.text, line.caller, &mut splat.trace);
         }
         self.note_message(line.text);
-        let is_others = |candidate: &Candidate| {
-            line.caller.is_some() && line.caller != candidate.caller.as_deref()
+        let Some(mut candidate) = self.candidate.take() else {
+            self.consider(line);
+            return;
         };
-        match &mut self.candidate {
-            None => self.consider(line),
-            Some(candidate) if is_others(candidate) => {}
-            Some(candidate) => {
-                if is_dump(line.text) {
-                    let Candidate { kind, line: text, caller, .. } = self.candidate.take().unwrap();
-                    self.found(kind, &text, caller.as_deref());
-                } else if candidate.lines_left == 0 || line.text.starts_with("sysrq: ") {
-                    self.candidate = None;
-                } else {
-                    candidate.lines_left -= 1;
-                }
-            }
+        let is_others = line.caller.is_some() && line.caller != candidate.caller.as_deref();
+        if !is_others && is_dump(line.text) {
+            self.found(candidate.kind, &candidate.line, candidate.caller.as_deref());
+        } else if candidate.lines_left > 0 && !line.text.starts_with("sysrq: ") {
+            candidate.lines_left -= 1;
+            self.candidate = Some(candidate);
         }
     }
 
@@ -259,16 +261,28 @@ impl Reader {
 
 const PANIC: &str = "Kernel panic - not syncing: ";
 
-fn is_of(kind: &Kind, text: &str) -> bool {
-    kind.patterns.iter().any(|pattern| matches(pattern, text))
+/// Patterns in the order of [`KINDS`], by the first byte of a line they match.
+static BY_FIRST_BYTE: LazyLock<Vec<Vec<(&Kind, Pattern)>>> = LazyLock::new(|| {
+    let of_kind =
+        |kind: &'static Kind| kind.patterns.iter().map(move |&format| (kind, Pattern::new(format)));
+    let all: Vec<_> = KINDS.iter().flat_map(of_kind).collect();
+    let begins = |pattern: &Pattern, byte| pattern.first_byte().is_none_or(|first| first == byte);
+    let of_byte = |byte| all.iter().filter(move |(_, pattern)| begins(pattern, byte)).cloned();
+    (0..=u8::MAX).map(|byte| of_byte(byte).collect()).collect()
+});
+
+fn kind_of(text: &str) -> Option<&'static Kind> {
+    let candidates = &BY_FIRST_BYTE[usize::from(*text.as_bytes().first()?)];
+    candidates.iter().find(|(_, pattern)| pattern.matches(text)).map(|(kind, _)| *kind)
 }
 
 /// The head of a call trace (lib/dump_stack.c).
 fn is_dump(text: &str) -> bool {
-    text.starts_with("Call Trace:")
-        || text.starts_with("Call trace:")
-        || matches("CPU: %d PID: %d Comm: ", text)
-        || matches("CPU: %d UID: %d PID: %d Comm: ", text)
+    static HEADS: LazyLock<[Pattern; 4]> = LazyLock::new(|| {
+        ["Call Trace:", "Call trace:", "CPU: %d PID: %d Comm: ", "CPU: %d UID: %d PID: %d Comm: "]
+            .map(Pattern::new)
+    });
+    HEADS.iter().any(|head| head.matches(text))
 }
 
 /// The text of a line: control sequences of a terminal are left out, other

@@ -104,7 +104,9 @@ impl Tracer {
 
     /// Adds the frame of a later line, if it has one.
     pub fn follow(&mut self, text: &str, caller: Option<&str>, trace: &mut Vec<String>) {
-        if self.closed || self.caller.is_some() && caller.is_some_and(|id| Some(id) != self.caller.as_deref()) {
+        if self.closed
+            || self.caller.is_some() && caller.is_some_and(|id| Some(id) != self.caller.as_deref())
+        {
             return;
         }
         if text.starts_with("---[ end") {
@@ -255,7 +257,8 @@ mod tests {
 
     #[test]
     fn the_interrupt_that_found_a_stall_is_left_out() {
-        let lines = ["tick+0x1/0x2", "asm_sysvec_apic_timer_interrupt+0x1/0x2", "RIP: 0010:spin+0x1/0x2"];
+        let lines =
+            ["tick+0x1/0x2", "asm_sysvec_apic_timer_interrupt+0x1/0x2", "RIP: 0010:spin+0x1/0x2"];
         assert_eq!(trace_of(true, &lines), ["spin+0x1/0x2"]);
         assert_eq!(trace_of(false, &lines).len(), 3);
     }
