@@ -187,6 +187,10 @@ impl Reader {
 
     /// A line that decides nothing by itself.
     fn other_line(&mut self, line: &Line<'_>) {
+        // The traces that somebody asked for are not those of a fault.
+        if line.text.starts_with("sysrq: ") {
+            self.tracer.close();
+        }
         if let Some(splat) = &mut self.worst {
             self.tracer.follow(line.text, line.caller, &mut splat.trace);
         }

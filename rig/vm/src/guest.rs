@@ -13,7 +13,6 @@ pub mod events;
 mod job;
 pub mod log;
 pub mod monitor;
-pub mod splat;
 pub mod streams;
 pub mod watch;
 
@@ -75,7 +74,9 @@ pub struct Guest {
     dir: PathBuf,
     /// The names of its kernel's functions.
     symbols: PathBuf,
-    /// Its kernel's taint mask, when it last told.
+    /// The kernel's taint mask when the guest became ready.
+    taint_at_ready: u64,
+    /// The kernel's taint mask after the last job.
     taint: u64,
     /// Questions that it has not answered yet.
     pongs_due: u32,

@@ -58,6 +58,16 @@ impl Verdict {
     }
 }
 
+impl From<nlrig_splat::Severity> for Verdict {
+    fn from(severity: nlrig_splat::Severity) -> Verdict {
+        match severity {
+            nlrig_splat::Severity::Warning => Verdict::Warning,
+            nlrig_splat::Severity::Oops => Verdict::Oops,
+            nlrig_splat::Severity::Panic => Verdict::Panic,
+        }
+    }
+}
+
 /// Who caused a failure, as far as there is evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

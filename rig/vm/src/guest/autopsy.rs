@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::outcome::Result;
 use nlrig_init::protocol::{Event, Request, Task};
+use nlrig_splat::{Severity, Splat};
 
-use super::splat::Splat;
 use super::{Guest, VmFailure, Woken, seconds};
 use crate::outcome::Verdict;
 use crate::qemu;
@@ -154,12 +154,15 @@ impl Guest {
 fn with_cause(loss: VmFailure, cause: Option<&Splat>) -> VmFailure {
     match cause {
         None => loss,
-        Some(splat) if splat.verdict == Verdict::Warning && loss.verdict == Verdict::GuestHang => {
+        Some(splat)
+            if splat.severity() == Severity::Warning && loss.verdict == Verdict::GuestHang =>
+        {
             VmFailure::new(loss.verdict, format!("{}; {}", loss.reason, splat.describe()))
         }
-        Some(splat) => {
-            VmFailure::new(splat.verdict, format!("{}; {}", splat.describe(), loss.reason))
-        }
+        Some(splat) => VmFailure::new(
+            splat.severity().into(),
+            format!("{}; {}", splat.describe(), loss.reason),
+        ),
     }
 }
 

@@ -96,6 +96,7 @@ impl Guest {
             monitor: Monitor::new(monitor.into())?,
             dir: boot.dir.to_path_buf(),
             symbols: boot.symbols,
+            taint_at_ready: 0,
             taint: 0,
             pongs_due: 0,
             was_ready: false,
@@ -114,6 +115,7 @@ impl Guest {
             Some(Event::Ready { clocksource, faults, taint, .. }) => {
                 let clocksource = brief(clocksource);
                 self.ready = Ready { clocksource, faults, boot: start.elapsed() };
+                self.taint_at_ready = taint;
                 self.taint = taint;
                 self.was_ready = true;
                 Ok(())

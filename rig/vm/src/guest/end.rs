@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::outcome::Result;
 use nlrig_init::protocol::{Event, Request};
+use nlrig_splat::Severity;
 
 use super::job::CONSOLE_LAG;
 use super::{Guest, VmFailure, loss};
@@ -41,7 +42,7 @@ impl Guest {
         self.qemu.kill();
         self.console.drain();
         if let Some(splat) = self.console.splat() {
-            return Err(loss(splat.verdict, splat.describe()));
+            return Err(loss(splat.severity().into(), splat.describe()));
         }
         match status {
             Some(status) if status.success() => Ok(()),
@@ -93,7 +94,9 @@ impl Guest {
         self.qemu.kill();
         self.console.drain();
         self.complaints.drain();
-        if let Some(splat) = self.console.splat().filter(|splat| splat.verdict == Verdict::Panic) {
+        if let Some(splat) =
+            self.console.splat().filter(|splat| splat.severity() == Severity::Panic)
+        {
             return loss(Verdict::Panic, splat.describe());
         }
         if let Some(reason) = share.or_else(|| self.share_failure()) {

@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant};
 
 use nlrig_init::protocol::{Event, Exit, Job, Misbehaviour, Request};
+use nlrig_splat::{Severity, Taint};
 
 use super::console::Console;
 use super::watch::{Due, Limits, Watch};
-use super::{Guest, VmFailure, Woken, loss, seconds, splat};
+use super::{Guest, VmFailure, Woken, loss, seconds};
 use crate::outcome::{Error, Result, Verdict};
 use nlrig_host::interrupt;
 
@@ -60,7 +61,7 @@ impl Guest {
             if self.pongs_due < pongs_due || self.streams.is_full() {
                 watch.answered(now);
             }
-            if self.console.splat().is_some_and(|splat| splat.verdict == Verdict::Oops) {
+            if self.console.splat().is_some_and(|splat| splat.severity() == Severity::Oops) {
                 watch.doom(now);
             }
             match event {
@@ -83,10 +84,11 @@ impl Guest {
     /// taint mask.
     pub fn trouble(&self) -> Option<VmFailure> {
         if let Some(splat) = self.console.splat() {
-            return Some(VmFailure::new(splat.verdict, splat.describe()));
+            return Some(VmFailure::new(splat.severity().into(), splat.describe()));
         }
-        let (verdict, names) = splat::taint(self.taint)?;
-        Some(VmFailure::new(verdict, format!("the kernel is tainted: {names}")))
+        let taint = Taint::of(self.taint, self.taint_at_ready)?;
+        let verdict = taint.severity.map_or(Verdict::Taint, Verdict::from);
+        Some(VmFailure::new(verdict, format!("the kernel is tainted: {}", taint.names)))
     }
 
     /// The kernel's own words, if it killed a process of this job for want of
@@ -129,8 +131,8 @@ impl Guest {
         self.listen_for(Duration::from_millis(5))?;
         let deadline = Instant::now() + CONSOLE_LAG;
         let killed = *exit == Exit::Signal(libc::SIGKILL);
-        let tainted =
-            splat::taint(self.taint).is_some_and(|(verdict, _)| verdict != Verdict::Taint);
+        let tainted = Taint::of(self.taint, self.taint_at_ready)
+            .is_some_and(|taint| taint.severity.is_some());
         let lacks = |console: &Console| {
             console.splat().is_none() && (tainted || killed && console.out_of_memory().is_none())
         };
