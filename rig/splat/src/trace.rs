@@ -44,6 +44,8 @@ const REPORTING: &[&str] = &[
     "object_err",
     "print_trailer",
     "slab_bug",
+    // What a timer interrupt of i386 comes in by.
+    "handle_exception+",
 ];
 
 /// Entries of the interrupts that only report: an NMI, and for a stall the timer.
@@ -89,6 +91,8 @@ pub struct Tracer {
     closed: bool,
     /// A timer interrupt found the fault and stands above it.
     by_timer: bool,
+    /// A line of the instruction pointer came: what is above it is known.
+    has_registers: bool,
 }
 
 impl Tracer {
@@ -123,12 +127,14 @@ impl Tracer {
             && let Some(frame) = frame(text)
         {
             self.push(frame, trace);
+            self.has_registers |= without_register(text) != text;
         }
     }
 
     fn push(&mut self, frame: &str, trace: &mut Vec<String>) {
         let begins = |names: &[&str]| names.iter().any(|name| frame.starts_with(name));
-        if begins(NMI_ENTRIES) || self.by_timer && begins(TIMER_ENTRIES) {
+        let is_entry = begins(NMI_ENTRIES) || self.by_timer && begins(TIMER_ENTRIES);
+        if is_entry && !self.has_registers {
             trace.clear();
         } else if trace.len() < TRACE_MAX_FRAMES
             && !(trace.is_empty() && begins(REPORTING))
@@ -261,6 +267,9 @@ mod tests {
             ["tick+0x1/0x2", "asm_sysvec_apic_timer_interrupt+0x1/0x2", "RIP: 0010:spin+0x1/0x2"];
         assert_eq!(trace_of(true, &lines), ["spin+0x1/0x2"]);
         assert_eq!(trace_of(false, &lines).len(), 3);
+        // A softirq that is stuck was itself entered from a timer interrupt.
+        let lines = ["EIP: stuck+0x1/0x2", "sysvec_apic_timer_interrupt+0x1/0x2", "x+0x1/0x2"];
+        assert_eq!(trace_of(true, &lines).len(), 3);
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn real_consoles_have_their_verdict_and_their_place() {
         ("real-i386-panic", "panic", "nlrig_fault.cold+0xc/0xcf3 [nlrig]"),
         ("real-i386-stuck-softirq", "warning", "nlrig_stuck_softirq+0x2/0x10 [nlrig]"),
         ("real-i386-warn", "warning", "nlrig_fault+0xbc/0x11e [nlrig]"),
-        ("real-x86_64-null-dereference", "oops", "nlrig_null_dereference+0xb/0x20 [nlrig]"),
+        ("real-x86_64-null-dereference", "oops", "nlrig_null_dereference+0x7/0x10 [nlrig]"),
         ("real-x86_64-stuck-softirq", "warning", "nlrig_stuck_softirq"),
         ("real-x86_64-d-state", "warning", "__schedule"),
         ("real-x86_64-forged-end", "panic", ""),
