@@ -16,6 +16,10 @@ const LINE_MIN_BYTES: usize = 8;
 
 /// [`Splat::describe`] names so many frames.
 const DESCRIBED_FRAMES: usize = 8;
+/// The reader remembers so many faults.
+const REPORTS_MAX: usize = 32;
+/// How many lines can be disowned before they come.
+const DISOWNED_MAX: usize = 256;
 /// A call trace has to follow the first line of an unknown report within so many
 /// lines.
 const CANDIDATE_LINES: u8 = 12;
@@ -70,7 +74,7 @@ pub fn classify(log: &[u8]) -> Option<Splat> {
     let mut reader = Reader::new();
     reader.bytes(log);
     reader.end();
-    reader.into_worst()
+    reader.worst()
 }
 
 /// The first line of a report of unknown kind, until its call trace follows.
@@ -90,8 +94,13 @@ pub struct Reader {
     continued: bool,
     /// A record with a prefix of the kernel's was seen.
     has_prefixes: bool,
-    worst: Option<Splat>,
+    /// The faults so far, without their causes.
+    reports: Vec<Splat>,
+    /// The report whose call trace is read, as an index.
+    traced: Option<usize>,
     tracer: Tracer,
+    /// Lines that the kernel did not write and that have not come yet.
+    disowned: Vec<String>,
     candidate: Option<Candidate>,
     /// Lines since `------------[ cut here ]------------`, and the first of them.
     cut: Option<(u8, Option<String>)>,
@@ -135,13 +144,30 @@ impl Reader {
 
     /// The most severe fault so far; of two that are equally severe the first,
     /// which is the cause.
-    pub fn worst(&self) -> Option<&Splat> {
-        self.worst.as_ref()
+    pub fn worst(&self) -> Option<Splat> {
+        let mut worst: Option<Splat> = None;
+        for report in &self.reports {
+            if worst.as_ref().is_none_or(|worst| report.severity() > worst.severity()) {
+                let cause = worst.take().map(Box::new);
+                worst = Some(Splat { cause, ..report.clone() });
+            }
+        }
+        worst
     }
 
-    /// The same, without the reader.
-    pub fn into_worst(self) -> Option<Splat> {
-        self.worst
+    /// Takes back one report with this first line: a program wrote the line to
+    /// /dev/kmsg, as the facility of its record shows. The line may come later.
+    pub fn disown(&mut self, line: &str) {
+        let line = line.trim();
+        if let Some(at) = self.reports.iter().position(|report| report.line == line) {
+            self.reports.remove(at);
+            // The frames that come are a program's words too.
+            self.traced = None;
+        } else if self.candidate.as_ref().is_some_and(|candidate| candidate.line == line) {
+            self.candidate = None;
+        } else if self.disowned.len() < DISOWNED_MAX {
+            self.disowned.push(line.to_string());
+        }
     }
 
     /// The line in which the kernel reports that it killed a process for want of
@@ -191,8 +217,8 @@ impl Reader {
         if line.text.starts_with("sysrq: ") {
             self.tracer.close();
         }
-        if let Some(splat) = &mut self.worst {
-            self.tracer.follow(line.text, line.caller, &mut splat.trace);
+        if let Some(report) = self.traced.and_then(|at| self.reports.get_mut(at)) {
+            self.tracer.follow(line.text, line.caller, &mut report.trace);
         }
         self.note_message(line.text);
         let Some(mut candidate) = self.candidate.take() else {
@@ -246,20 +272,29 @@ impl Reader {
         self.candidate = None;
         let message = self.cut.take().and_then(|(_, message)| message);
         let message = message.filter(|_| kind.name == "warn");
-        match &self.worst {
-            Some(worst) if worst.kind.severity >= kind.severity => {
-                // The next report; or, without a frame yet, the same one.
-                if !worst.trace.is_empty() {
-                    self.tracer.close();
-                }
+        let line = line.trim_end().to_string();
+        if let Some(at) = self.disowned.iter().position(|disowned| *disowned == line) {
+            self.disowned.swap_remove(at);
+            return;
+        }
+        let is_worst = self.reports.iter().all(|report| report.severity() < kind.severity);
+        if self.reports.len() == REPORTS_MAX {
+            if !is_worst {
+                self.tracer.close();
                 return;
             }
-            _ => {}
+            self.reports.pop();
         }
-        let cause = self.worst.take().map(Box::new);
-        let line = line.trim_end().to_string();
-        self.worst = Some(Splat { kind, line, message, trace: Vec::new(), cause });
-        self.tracer = Tracer::new(caller, kind.timing);
+        // Without a frame yet the line before belongs to the same report.
+        let goes_on = self
+            .traced
+            .and_then(|at| self.reports.get(at))
+            .is_some_and(|report| report.trace.is_empty() && report.severity() >= kind.severity);
+        self.reports.push(Splat { kind, line, message, trace: Vec::new(), cause: None });
+        if !goes_on {
+            self.traced = Some(self.reports.len() - 1);
+            self.tracer = Tracer::new(caller, kind.timing);
+        }
     }
 }
 
@@ -308,4 +343,63 @@ fn readable(line: &[u8]) -> String {
         }
     }
     readable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader_of(log: &str) -> Reader {
+        let mut reader = Reader::new();
+        reader.bytes(log.as_bytes());
+        reader
+    }
+
+    const FORGED: &str = "BUG: KASAN: use-after-free in f+0x1/0x2";
+
+    #[test]
+    fn a_line_that_a_program_wrote_is_taken_back() {
+        let mut reader = reader_of(&format!("[    1.0] {FORGED}\n"));
+        assert!(reader.worst().is_some());
+        reader.disown(FORGED);
+        assert_eq!(reader.worst(), None);
+    }
+
+    #[test]
+    fn a_disowned_line_may_come_later_and_counts_once() {
+        let mut reader = Reader::new();
+        reader.disown(FORGED);
+        reader.bytes(format!("[    1.0] {FORGED}\n").as_bytes());
+        assert_eq!(reader.worst(), None);
+        reader.bytes(format!("[    2.0] {FORGED}\n").as_bytes());
+        assert!(reader.worst().is_some());
+    }
+
+    #[test]
+    fn a_real_fault_beside_a_disowned_one_stays() {
+        let warning = "WARNING: suspicious RCU usage";
+        let mut reader = reader_of(&format!("[    1.0] {FORGED}\n[    1.1] {warning}\n"));
+        reader.disown(FORGED);
+        assert_eq!(reader.worst().unwrap().line, warning);
+    }
+
+    #[test]
+    fn the_worst_is_kept_however_many_there_are() {
+        let mut log = format!("[    1.0] {FORGED}\n").repeat(2 * REPORTS_MAX);
+        log.push_str("[    2.0] Kernel panic - not syncing: x\n");
+        let worst = reader_of(&log).worst().unwrap();
+        assert_eq!(
+            (worst.severity(), worst.cause.unwrap().line.as_str()),
+            (Severity::Panic, FORGED)
+        );
+    }
+
+    #[test]
+    fn a_process_killed_for_its_memory_is_no_fault() {
+        let line = "Out of memory: Killed process 61 (demo) total-vm:15GB";
+        let mut reader = reader_of(&format!("[    1.0] {line}\n"));
+        assert_eq!((reader.out_of_memory(), reader.worst()), (Some(line), None));
+        reader.forget_out_of_memory();
+        assert_eq!(reader.out_of_memory(), None);
+    }
 }

@@ -84,7 +84,7 @@ proptest! {
             reader.bytes(piece);
         }
         reader.end();
-        prop_assert_eq!(reader.into_worst(), classify(&log));
+        prop_assert_eq!(reader.worst(), classify(&log));
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn worst(mut log: impl Read) -> Result<Option<Splat>> {
         }
     }
     reader.end();
-    Ok(reader.into_worst())
+    Ok(reader.worst())
 }
 
 /// The keys of `--json`: a contract.
