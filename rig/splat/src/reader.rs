@@ -165,7 +165,7 @@ impl Reader {
             self.traced = None;
         } else if self.candidate.as_ref().is_some_and(|candidate| candidate.line == line) {
             self.candidate = None;
-        } else if self.disowned.len() < DISOWNED_MAX {
+        } else if self.disowned.len() < DISOWNED_MAX && may_report(line) {
             self.disowned.push(line.to_string());
         }
     }
@@ -236,7 +236,7 @@ impl Reader {
 
     /// Remembers what may be the first line of a report of unknown kind.
     fn consider(&mut self, line: &Line<'_>) {
-        let (kind, text) = if OTHER_REPORT.patterns.iter().any(|head| line.text.starts_with(head)) {
+        let (kind, text) = if is_other_report(line.text) {
             // A program's words beside stamped records are not the kernel's.
             if self.has_prefixes && line.origin == Origin::Bare {
                 return;
@@ -250,6 +250,9 @@ impl Reader {
         } else {
             return;
         };
+        if self.take_disowned(text) {
+            return;
+        }
         let (text, caller) = (text.to_string(), line.caller.map(str::to_string));
         self.candidate = Some(Candidate { kind, line: text, caller, lines_left: CANDIDATE_LINES });
     }
@@ -268,13 +271,18 @@ impl Reader {
         }
     }
 
+    /// Whether a line was disowned before it came; once for each time.
+    fn take_disowned(&mut self, line: &str) -> bool {
+        let at = self.disowned.iter().position(|disowned| disowned == line.trim_end());
+        at.map(|at| self.disowned.swap_remove(at)).is_some()
+    }
+
     fn found(&mut self, kind: &'static Kind, line: &str, caller: Option<&str>) {
         self.candidate = None;
         let message = self.cut.take().and_then(|(_, message)| message);
         let message = message.filter(|_| kind.name == "warn");
         let line = line.trim_end().to_string();
-        if let Some(at) = self.disowned.iter().position(|disowned| *disowned == line) {
-            self.disowned.swap_remove(at);
+        if self.take_disowned(&line) {
             return;
         }
         let is_worst = self.reports.iter().all(|report| report.severity() < kind.severity);
@@ -313,6 +321,14 @@ static BY_FIRST_BYTE: LazyLock<Vec<Vec<(&Kind, Pattern)>>> = LazyLock::new(|| {
 fn kind_of(text: &str) -> Option<&'static Kind> {
     let candidates = &BY_FIRST_BYTE[usize::from(*text.as_bytes().first()?)];
     candidates.iter().find(|(_, pattern)| pattern.matches(text)).map(|(kind, _)| *kind)
+}
+
+fn is_other_report(text: &str) -> bool {
+    OTHER_REPORT.patterns.iter().any(|head| text.starts_with(head))
+}
+
+fn may_report(text: &str) -> bool {
+    kind_of(text).is_some() || is_other_report(text)
 }
 
 /// The head of a call trace (lib/dump_stack.c).

@@ -60,7 +60,7 @@ impl Guest {
     /// masked.
     pub(super) fn hung(&mut self, what: &str) -> Result<crate::outcome::Error> {
         let mut reason = what.to_string();
-        let splat = self.console.splat().cloned();
+        let splat = self.console.splat();
         match self.processors() {
             Ok(places) => reason.push_str(&format!("; {places}")),
             Err(err) if err.is_interruption() => return Err(err),
@@ -75,7 +75,7 @@ impl Guest {
             if self.monitor.inject_nmi().is_ok() {
                 self.listen_for(PANIC_LIMIT)?;
             }
-            if let Some(panic) = self.console.splat().filter(|seen| Some(*seen) != splat.as_ref()) {
+            if let Some(panic) = self.console.splat().filter(|seen| Some(seen) != splat.as_ref()) {
                 let stack: Vec<_> =
                     panic.trace.iter().take(FRAMES_NAMED).map(String::as_str).collect();
                 if !stack.is_empty() {
@@ -88,7 +88,7 @@ impl Guest {
 
     /// A loss with its cause, if the console has one.
     pub(super) fn with_splat(&self, loss: VmFailure) -> VmFailure {
-        with_cause(loss, self.console.splat())
+        with_cause(loss, self.console.splat().as_ref())
     }
 
     /// Where each processor is, in a few words.

@@ -107,8 +107,14 @@ impl Console {
 
     /// The worst that the kernel said of itself; of two alike, the first, which
     /// is the cause.
-    pub fn splat(&self) -> Option<&Splat> {
+    pub fn splat(&self) -> Option<Splat> {
         self.reader.worst()
+    }
+
+    /// Takes back what these lines report: programs wrote them to the kernel's
+    /// log.
+    pub fn disown(&mut self, lines: &[String]) {
+        lines.iter().for_each(|line| self.reader.disown(line));
     }
 
     /// The line in which a kernel said that it killed a process for its memory.

@@ -68,7 +68,14 @@ impl Guest {
                 None => continue,
                 Some(Event::Started) => self.streams.open(),
                 Some(Event::Data { value }) => data(value)?,
-                Some(Event::Exited { status, stdout_bytes, stderr_bytes, taint }) => {
+                Some(Event::Exited {
+                    status,
+                    stdout_bytes,
+                    stderr_bytes,
+                    taint,
+                    program_reports,
+                }) => {
+                    self.console.disown(&program_reports);
                     self.taint = taint;
                     self.drain_streams(stdout_bytes, stderr_bytes)?;
                     self.let_console_catch_up(&status)?;
