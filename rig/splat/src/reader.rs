@@ -160,14 +160,27 @@ impl Reader {
     pub fn disown(&mut self, line: &str) {
         let line = line.trim();
         if let Some(at) = self.reports.iter().position(|report| report.line == line) {
-            self.reports.remove(at);
-            // The frames that come are a program's words too.
-            self.traced = None;
+            self.remove(at);
         } else if self.candidate.as_ref().is_some_and(|candidate| candidate.line == line) {
             self.candidate = None;
         } else if self.disowned.len() < DISOWNED_MAX && may_report(line) {
             self.disowned.push(line.to_string());
         }
+    }
+
+    /// Forgets a report. What seemed to be the rest of it is the next report.
+    fn remove(&mut self, at: usize) {
+        let removed = self.reports.remove(at);
+        let next = self.reports.get_mut(at);
+        let has_next = next.is_some();
+        if let Some(next) = next.filter(|next| next.trace.is_empty()) {
+            next.trace = removed.trace;
+        }
+        self.traced = match self.traced {
+            Some(traced) if traced > at => Some(traced - 1),
+            Some(traced) if traced == at && !has_next => None,
+            traced => traced,
+        };
     }
 
     /// The line in which the kernel reports that it killed a process for want of
@@ -394,9 +407,12 @@ mod tests {
     #[test]
     fn a_real_fault_beside_a_disowned_one_stays() {
         let warning = "WARNING: suspicious RCU usage";
-        let mut reader = reader_of(&format!("[    1.0] {FORGED}\n[    1.1] {warning}\n"));
+        let frames = "[    1.2]  f+0x1/0x2\n";
+        let mut reader = reader_of(&format!("[    1.0] {FORGED}\n[    1.1] {warning}\n{frames}"));
         reader.disown(FORGED);
-        assert_eq!(reader.worst().unwrap().line, warning);
+        reader.bytes(b"[    1.3]  g+0x1/0x2\n");
+        let worst = reader.worst().unwrap();
+        assert_eq!((worst.line.as_str(), worst.trace.len()), (warning, 2));
     }
 
     #[test]
