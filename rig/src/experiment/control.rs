@@ -141,13 +141,29 @@ impl Experiment for Control {
             calm.len(),
             machines.len(),
         );
-        vec![Section {
+        let controls = Section {
             title: "Controls: every way to fail, and its verdict".to_string(),
             columns: columns.map(str::to_string).to_vec(),
             rows: broken.iter().map(|trial| row(trial)).collect(),
             words,
             ..Section::default()
-        }]
+        };
+        vec![controls, kinds()]
+    }
+}
+
+/// The table of fault reports that the console's reader knows.
+fn kinds() -> Section {
+    let row = |kind: &nlrig_splat::Kind| {
+        [kind.name, kind.severity.name(), kind.what, kind.source].map(str::to_string).to_vec()
+    };
+    Section {
+        title: "What a kernel reports on its console".to_string(),
+        columns: ["kind", "verdict", "fault", "printed by"].map(str::to_string).to_vec(),
+        rows: nlrig_splat::KINDS.iter().map(row).collect(),
+        words: "Any other BUG: or WARNING: of the kernel is a warning if a call trace follows it."
+            .to_string(),
+        ..Section::default()
     }
 }
 
