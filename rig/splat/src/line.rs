@@ -13,7 +13,7 @@ pub enum Origin {
 
 /// A line without its prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line<'a> {
+pub struct ConsoleLine<'a> {
     /// What was printed.
     pub text: &'a str,
     /// The task or processor that printed it, with CONFIG_PRINTK_CALLER.
@@ -36,19 +36,19 @@ pub fn text_of(line: &str) -> &str {
 }
 
 /// Takes a line's prefixes away.
-pub fn parse(line: &str) -> Line<'_> {
+pub fn parse(line: &str) -> ConsoleLine<'_> {
     let whole = strip(line);
     if whole.origin != Origin::Bare {
         return whole;
     }
     match behind_last_stamp(whole.text) {
-        Some(rest) => Line { origin: Origin::Kernel, ..strip(rest) },
+        Some(rest) => ConsoleLine { origin: Origin::Kernel, ..strip(rest) },
         None => whole,
     }
 }
 
-fn strip(line: &str) -> Line<'_> {
-    let mut parsed = Line { text: line.trim_start(), caller: None, origin: Origin::Bare };
+fn strip(line: &str) -> ConsoleLine<'_> {
+    let mut parsed = ConsoleLine { text: line.trim_start(), caller: None, origin: Origin::Bare };
     for _ in 0..PREFIXES_MAX {
         let stripped = match parsed.text.bytes().next() {
             Some(b'[') => bracket(parsed.text, &mut parsed.caller),

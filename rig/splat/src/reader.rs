@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use crate::kinds::{KINDS, Kind, OTHER_REPORT, OUT_OF_MEMORY, Severity};
-use crate::line::{self, Line, Origin};
+use crate::kinds::{FaultKind, KINDS, OTHER_REPORT, OUT_OF_MEMORY, Severity};
+use crate::line::{self, ConsoleLine, Origin};
 use crate::pattern::Pattern;
 use crate::trace::Tracer;
 
@@ -30,7 +30,7 @@ const MESSAGE_LINES: u8 = 6;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Splat {
     /// What kind of fault.
-    pub kind: &'static Kind,
+    pub kind: &'static FaultKind,
     /// The line that reports it, without its prefixes.
     pub line: String,
     /// The message of WARN(), which the kernel prints above the line.
@@ -80,7 +80,7 @@ pub fn classify(log: &[u8]) -> Option<Splat> {
 /// The first line of a report of unknown kind, until its call trace follows.
 #[derive(Debug)]
 struct Candidate {
-    kind: &'static Kind,
+    kind: &'static FaultKind,
     line: String,
     caller: Option<String>,
     lines_left: u8,
@@ -225,7 +225,7 @@ impl Reader {
     }
 
     /// A line that decides nothing by itself.
-    fn other_line(&mut self, line: &Line<'_>) {
+    fn other_line(&mut self, line: &ConsoleLine<'_>) {
         // The traces that somebody asked for are not those of a fault.
         if line.text.starts_with("sysrq: ") {
             self.tracer.close();
@@ -248,7 +248,7 @@ impl Reader {
     }
 
     /// Remembers what may be the first line of a report of unknown kind.
-    fn consider(&mut self, line: &Line<'_>) {
+    fn consider(&mut self, line: &ConsoleLine<'_>) {
         let (kind, text) = if is_other_report(line.text) {
             // A program's words beside stamped records are not the kernel's.
             if self.has_prefixes && line.origin == Origin::Bare {
@@ -290,7 +290,7 @@ impl Reader {
         at.map(|at| self.disowned.swap_remove(at)).is_some()
     }
 
-    fn found(&mut self, kind: &'static Kind, line: &str, caller: Option<&str>) {
+    fn found(&mut self, kind: &'static FaultKind, line: &str, caller: Option<&str>) {
         self.candidate = None;
         let message = self.cut.take().and_then(|(_, message)| message);
         let message = message.filter(|_| kind.name == "warn");
@@ -322,16 +322,17 @@ impl Reader {
 const PANIC: &str = "Kernel panic - not syncing: ";
 
 /// Patterns in the order of [`KINDS`], by the first byte of a line they match.
-static BY_FIRST_BYTE: LazyLock<Vec<Vec<(&Kind, Pattern)>>> = LazyLock::new(|| {
-    let of_kind =
-        |kind: &'static Kind| kind.patterns.iter().map(move |&format| (kind, Pattern::new(format)));
+static BY_FIRST_BYTE: LazyLock<Vec<Vec<(&FaultKind, Pattern)>>> = LazyLock::new(|| {
+    let of_kind = |kind: &'static FaultKind| {
+        kind.patterns.iter().map(move |&format| (kind, Pattern::new(format)))
+    };
     let all: Vec<_> = KINDS.iter().flat_map(of_kind).collect();
     let begins = |pattern: &Pattern, byte| pattern.first_byte().is_none_or(|first| first == byte);
     let of_byte = |byte| all.iter().filter(move |(_, pattern)| begins(pattern, byte)).cloned();
     (0..=u8::MAX).map(|byte| of_byte(byte).collect()).collect()
 });
 
-fn kind_of(text: &str) -> Option<&'static Kind> {
+fn kind_of(text: &str) -> Option<&'static FaultKind> {
     let candidates = &BY_FIRST_BYTE[usize::from(*text.as_bytes().first()?)];
     candidates.iter().find(|(_, pattern)| pattern.matches(text)).map(|(kind, _)| *kind)
 }

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::{Ask, Experiment, Facts, Judgement, Observed, Trial, object, workload};
 use crate::abi::Abi;
 use crate::guest::Limits;
-use crate::report::{Section, TrialReport, Verdict, seconds};
+use crate::report::{Entry, Section, TrialReport, Verdict, seconds};
 use crate::usage;
 use faults::{ALL, By};
 
@@ -152,17 +152,22 @@ impl Experiment for Control {
     }
 }
 
-/// The table of fault reports that the console's reader knows.
+/// The kinds of fault report that are found on a console, for the page.
 fn kinds() -> Section {
-    let row = |kind: &nlrig_splat::Kind| {
-        [kind.name, kind.severity.name(), kind.what, kind.source].map(str::to_string).to_vec()
+    let entry = |kind: &nlrig_splat::FaultKind| Entry {
+        title: format!("{} ({})", kind.name, kind.severity),
+        fields: vec![
+            ("fault", kind.what.to_string()),
+            ("printed by", kind.source.to_string()),
+            ("begins with", kind.patterns.join(" | ")),
+        ],
     };
     Section {
         title: "What a kernel reports on its console".to_string(),
-        columns: ["kind", "verdict", "fault", "printed by"].map(str::to_string).to_vec(),
-        rows: nlrig_splat::KINDS.iter().map(row).collect(),
-        words: "Any other BUG: or WARNING: of the kernel is a warning if a call trace follows it."
+        words: "Each kind with the format strings that its first line is printed by. Any other \
+                BUG: or WARNING: of the kernel is a warning if a call trace follows it."
             .to_string(),
+        entries: nlrig_splat::KINDS.iter().map(entry).collect(),
         ..Section::default()
     }
 }

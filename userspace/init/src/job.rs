@@ -23,7 +23,7 @@ use nlrig_init::protocol::{
 };
 
 use crate::channel::{Channel, open_port};
-use crate::kmsg::Log;
+use crate::kmsg::KernelLog;
 use crate::misbehave;
 use crate::pipes::{CHUNK_BYTES, Pump, Reports};
 
@@ -52,7 +52,7 @@ pub fn run(
     channel: &mut Channel,
     misbehaviour: Option<Misbehaviour>,
 ) -> io::Result<()> {
-    let log = Log::from_now_on();
+    let log = KernelLog::from_now_on();
     let mut exited = match Running::start(job) {
         Ok(running) => {
             channel.send(&Event::Started)?;

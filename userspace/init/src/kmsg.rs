@@ -52,13 +52,13 @@ const WORDS: &[&str] = &[
 ];
 
 /// The kernel's log from one moment on.
-pub struct Log(Option<File>);
+pub struct KernelLog(Option<File>);
 
-impl Log {
+impl KernelLog {
     /// Begins behind the newest record. Without a log there are no records.
-    pub fn from_now_on() -> Log {
+    pub fn from_now_on() -> KernelLog {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
-        Log(file.and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file)).ok())
+        KernelLog(file.and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file)).ok())
     }
 
     /// The lines since then that programs wrote and that may be taken for a
