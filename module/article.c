@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The module of the article, ported to this kernel.
+ * The article's module, ported to this kernel.
  *
- * It is as wrong here as it is there: it waits in the input callback where
- * nothing wakes it, it answers to the port that the message names, which may be
- * its own, and it ends a constant text by a write. What differs: the arguments of
- * netlink's functions, the bounds of its copies, and that a short datagram is
- * released and no memory but what was written goes to the user.
+ * It keeps the faults of the original: it waits in the input callback although
+ * nothing wakes it, it replies to nlmsg_pid, which may be its own port, and it
+ * terminates a constant string by a write. The port changes the arguments of
+ * netlink's functions and bounds the copies; it releases a datagram that is too
+ * short, and it sends no uninitialised memory to the user.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": article: " fmt
@@ -14,6 +14,7 @@
 #include <linux/completion.h>
 #include <linux/moduleparam.h>
 #include <linux/sched.h>
+#include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <net/sock.h>
 
@@ -21,44 +22,53 @@
 
 #define MAX_MSGSIZE 1024
 
-module_param_cb(article, &nlrig_switch_ops, &nlrig_article, 0600);
-MODULE_PARM_DESC(article, "be the article's module on this netlink protocol, 23 to 31 (default: 0, off)");
+module_param_cb(article, &nlrig_toggle_ops, &nlrig_article, 0600);
+MODULE_PARM_DESC(article, "netlink protocol of the article's module, 23 to 31 (default: 0, disabled)");
 
 static unsigned int article_replies = 10;
 module_param(article_replies, uint, 0600);
-MODULE_PARM_DESC(article_replies, "answers to a datagram (default: 10)");
+MODULE_PARM_DESC(article_replies, "replies per datagram (default: 10)");
 
 static unsigned int article_delay_ms = 3000;
 module_param(article_delay_ms, uint, 0600);
-MODULE_PARM_DESC(article_delay_ms, "milliseconds before each answer (default: 3000)");
+MODULE_PARM_DESC(article_delay_ms, "milliseconds before each reply (default: 3000)");
 
-static bool article_answers_seen;
-module_param(article_answers_seen, bool, 0600);
-MODULE_PARM_DESC(article_answers_seen, "answer to the port the kernel saw (default: no)");
+static bool article_reply_to_source;
+module_param(article_reply_to_source, bool, 0600);
+MODULE_PARM_DESC(article_reply_to_source, "reply to the source port, not to nlmsg_pid (default: no)");
 
 static bool article_writes_literal;
 module_param(article_writes_literal, bool, 0600);
 MODULE_PARM_DESC(article_writes_literal, "write into a string literal (default: no)");
 
+/* nlrig_init() returns 1, and the article's socket is not created. */
 bool nlrig_article_init_fails;
 module_param_named(article_init_fails, nlrig_article_init_fails, bool, 0400);
-MODULE_PARM_DESC(article_init_fails, "make no article's socket and return 1 from init (default: no)");
+MODULE_PARM_DESC(article_init_fails, "return 1 from init, without the article's socket (default: no)");
 
-/* A task that is in the input callback, and how often. */
+/**
+ * struct nlrig_nesting - calls of the input callback that one task is in
+ * @node: entry in article_nestings
+ * @task: the task; holds a reference, because the task may die in the callback
+ *	  and its address be used again
+ * @depth: number of calls
+ */
 struct nlrig_nesting {
 	struct list_head node;
 	struct task_struct *task;
 	u32 depth;
 };
 
+/* Protects article_nestings and article_depth. */
 static DEFINE_SPINLOCK(article_lock);
 static LIST_HEAD(article_nestings);
+/* Highest depth that a task has reached. */
 static u32 article_depth;
 
-static struct nlrig_calls article_inputs;
+static struct nlrig_calls article_calls;
 static u32 article_length;
-static u32 article_seen;
-static u32 article_said;
+static u32 article_src_portid;
+static u32 article_nlmsg_pid;
 static atomic_t article_sent;
 static atomic_t article_refused;
 static u32 article_errno;
@@ -73,8 +83,16 @@ static struct nlrig_nesting *nesting_find(void)
 	return NULL;
 }
 
-/* On the heap, and in functions of their own: what is under test is how much
- * stack the article's code takes. An interrupt has no depth.
+static void nesting_free(struct nlrig_nesting *nesting)
+{
+	list_del(&nesting->node);
+	put_task_struct(nesting->task);
+	kfree(nesting);
+}
+
+/* The record is on the heap, and these two functions are not inlined, because
+ * the stack that the article's code uses is under test. Interrupts are not
+ * counted.
  */
 static noinline void nesting_enter(void)
 {
@@ -88,7 +106,7 @@ static noinline void nesting_enter(void)
 	if (!nesting) {
 		nesting = kzalloc(sizeof(*nesting), GFP_ATOMIC);
 		if (nesting) {
-			nesting->task = current;
+			nesting->task = get_task_struct(current);
 			list_add(&nesting->node, &article_nestings);
 		}
 	}
@@ -106,11 +124,27 @@ static noinline void nesting_leave(void)
 		return;
 	spin_lock_irqsave(&article_lock, flags);
 	nesting = nesting_find();
-	if (nesting && !--nesting->depth) {
-		list_del(&nesting->node);
-		kfree(nesting);
+	if (nesting && !--nesting->depth)
+		nesting_free(nesting);
+	spin_unlock_irqrestore(&article_lock, flags);
+}
+
+/* A reset leaves the depth of the calls that are active. */
+static u32 nesting_depth(bool reset)
+{
+	struct nlrig_nesting *nesting;
+	unsigned long flags;
+	u32 depth;
+
+	spin_lock_irqsave(&article_lock, flags);
+	depth = article_depth;
+	if (reset) {
+		article_depth = 0;
+		list_for_each_entry(nesting, &article_nestings, node)
+			article_depth = max(article_depth, nesting->depth);
 	}
 	spin_unlock_irqrestore(&article_lock, flags);
+	return depth;
 }
 
 static int stringlength(const char *s)
@@ -139,9 +173,9 @@ static noinline void sendnlmsg(struct sock *nl_sk, char *message, u32 pid)
 	nlh = nlmsg_put(skb_1, 0, 0, 0, MAX_MSGSIZE, 0);
 	NETLINK_CB(skb_1).portid = 0;
 	NETLINK_CB(skb_1).dst_group = 0;
-	/* Volatile, or the compiler leaves out a write of what is there. */
+	/* The compiler would remove a plain write of the value that is there. */
 	if (READ_ONCE(article_writes_literal))
-		*(volatile char *)&message[slen] = '\0';
+		WRITE_ONCE(message[slen], '\0');
 	memset(NLMSG_DATA(nlh), 0, MAX_MSGSIZE);
 	memcpy(NLMSG_DATA(nlh), message, slen + 1);
 	pr_info("send message '%s' to pid %u\n", (char *)NLMSG_DATA(nlh), pid);
@@ -165,22 +199,22 @@ static void nl_data_ready(struct sk_buff *__skb)
 	u32 pid;
 	int i;
 
-	nlrig_calls_enter(&article_inputs);
+	nlrig_calls_enter(&article_calls);
 	nesting_enter();
 	skb = skb_get(__skb);
 	WRITE_ONCE(article_length, skb->len);
-	WRITE_ONCE(article_seen, NETLINK_CB(skb).portid);
-	WRITE_ONCE(article_said, 0);
+	WRITE_ONCE(article_src_portid, NETLINK_CB(skb).portid);
+	WRITE_ONCE(article_nlmsg_pid, 0);
 	if (skb->len >= NLMSG_SPACE(0)) {
 		nlh = nlmsg_hdr(skb);
 		length = min_t(int, skb->len - NLMSG_HDRLEN, sizeof(str) - 1);
 		memcpy(str, NLMSG_DATA(nlh), length);
 		str[length] = '\0';
-		/* Escaped: anybody may have written this. */
+		/* Escaped, because any user may have written this. */
 		pr_info("message received: %*pE\n", stringlength(str), str);
 		pid = nlh->nlmsg_pid;
-		WRITE_ONCE(article_said, pid);
-		if (READ_ONCE(article_answers_seen))
+		WRITE_ONCE(article_nlmsg_pid, pid);
+		if (READ_ONCE(article_reply_to_source))
 			pid = NETLINK_CB(skb).portid;
 		i = READ_ONCE(article_replies);
 		while (i--) {
@@ -192,49 +226,53 @@ static void nl_data_ready(struct sk_buff *__skb)
 	}
 	kfree_skb(skb);
 	nesting_leave();
-	nlrig_calls_leave(&article_inputs);
+	nlrig_calls_leave(&article_calls);
 }
 
-/* Of tasks that died in the callback. */
+/* Frees the records of tasks that died in the callback. */
 static void article_stop(void)
 {
 	struct nlrig_nesting *nesting, *next;
 
 	list_for_each_entry_safe(nesting, next, &article_nestings, node)
-		kfree(nesting);
+		nesting_free(nesting);
 }
 
-struct nlrig_switch nlrig_article = {
+/* The article's protocol. */
+struct nlrig_toggle nlrig_article = {
 	.groups = 1,
 	.input = nl_data_ready,
 	.stop = article_stop,
 };
 
-int nlrig_article_put(struct sk_buff *skb)
+/**
+ * nlrig_article_put() - add the counters of the article's module to a reply
+ * @skb: reply under construction
+ * @reset: whether to clear them
+ *
+ * Return: 0, or -EMSGSIZE if @skb is full.
+ */
+int nlrig_article_put(struct sk_buff *skb, bool reset)
 {
-	if (nlrig_calls_put(skb, &article_inputs, NLRIG_A_ARTICLE_INPUTS) ||
-	    nla_put_u32(skb, NLRIG_A_ARTICLE_DEPTH, READ_ONCE(article_depth)) ||
-	    nla_put_u32(skb, NLRIG_A_ARTICLE_LENGTH,
-			READ_ONCE(article_length)) ||
-	    nla_put_u32(skb, NLRIG_A_ARTICLE_SEEN, READ_ONCE(article_seen)) ||
-	    nla_put_u32(skb, NLRIG_A_ARTICLE_SAID, READ_ONCE(article_said)) ||
-	    nla_put_u32(skb, NLRIG_A_ARTICLE_SENT,
-			atomic_read(&article_sent)) ||
-	    nla_put_u32(skb, NLRIG_A_ARTICLE_REFUSED,
-			atomic_read(&article_refused)) ||
-	    nla_put_u32(skb, NLRIG_A_ARTICLE_ERRNO, READ_ONCE(article_errno)))
-		return -EMSGSIZE;
-	return 0;
-}
+	struct nlattr *nest = nla_nest_start(skb, NLRIG_A_STATE_ARTICLE);
 
-void nlrig_article_reset(void)
-{
-	nlrig_calls_reset(&article_inputs);
-	WRITE_ONCE(article_depth, 0);
-	WRITE_ONCE(article_length, 0);
-	WRITE_ONCE(article_seen, 0);
-	WRITE_ONCE(article_said, 0);
-	atomic_set(&article_sent, 0);
-	atomic_set(&article_refused, 0);
-	WRITE_ONCE(article_errno, 0);
+	if (!nest ||
+	    nlrig_calls_put(skb, &article_calls, NLRIG_A_ARTICLE_CALLS,
+			    reset) ||
+	    nla_put_u32(skb, NLRIG_A_ARTICLE_DEPTH, nesting_depth(reset)) ||
+	    nla_put_u32(skb, NLRIG_A_ARTICLE_LENGTH,
+			nlrig_value_read(&article_length, reset)) ||
+	    nla_put_u32(skb, NLRIG_A_ARTICLE_SRC_PORTID,
+			nlrig_value_read(&article_src_portid, reset)) ||
+	    nla_put_u32(skb, NLRIG_A_ARTICLE_NLMSG_PID,
+			nlrig_value_read(&article_nlmsg_pid, reset)) ||
+	    nla_put_u32(skb, NLRIG_A_ARTICLE_SENT,
+			nlrig_counter_read(&article_sent, reset)) ||
+	    nla_put_u32(skb, NLRIG_A_ARTICLE_REFUSED,
+			nlrig_counter_read(&article_refused, reset)) ||
+	    nla_put_u32(skb, NLRIG_A_ARTICLE_ERRNO,
+			nlrig_value_read(&article_errno, reset)))
+		return -EMSGSIZE;
+	nla_nest_end(skb, nest);
+	return 0;
 }

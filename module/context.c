@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Where NLRIG_MSG_SEND sends from: the sender's system call, a thread, a timer,
- * a tasklet, or an hrtimer in its interrupt.
+ * The contexts that NLRIG_MSG_SEND sends from: the system call of the requester,
+ * a thread, a timer, a tasklet, or an hrtimer in hard interrupt context.
  *
- * The last three do not send a long order at one go: the CPU has other things
- * to do. They go on for a millisecond, then at the next occasion.
+ * The last three send in batches of one millisecond, so that a long request
+ * does not block the CPU.
  */
 
 #include <linux/hrtimer.h>
@@ -14,165 +14,181 @@
 #include <linux/sched/task.h>
 #include <linux/timer.h>
 
+#include "compat.h"
 #include "nlrig.h"
 
-/* Between two turns of the hrtimer when no delay is asked for. */
-#define NLRIG_TURN_NS (100 * NSEC_PER_USEC)
+/* Pause between two batches of the hrtimer if the request has no delay. */
+#define NLRIG_HRTIMER_PAUSE_NS (100 * NSEC_PER_USEC)
 
-static u32 nlrig_context;
-static u32 nlrig_delay_ms;
-/* The module is leaving. */
-static bool nlrig_stopping;
-/* Of the last order that was sent from a thread, until the next one. */
-static struct task_struct *nlrig_thread;
-
-static void nlrig_timer_turn(struct timer_list *unused);
-static void nlrig_tasklet_turn(struct tasklet_struct *unused);
-
-static DEFINE_TIMER(nlrig_timer, nlrig_timer_turn);
-static DECLARE_TASKLET(nlrig_tasklet, nlrig_tasklet_turn);
-static struct hrtimer nlrig_hrtimer;
-
-/* Return: false if a signal came first, or the module leaves: a signal to a
- * thread that does not take any yet is lost.
+/* @stopping is checked too, because a signal to a thread that has not called
+ * allow_signal() yet is lost.
  */
-static bool nlrig_wait(void)
+static bool nlrig_interrupted(const struct nlrig_sender *sender)
 {
-	ktime_t until = ktime_add_ms(ktime_get(), nlrig_delay_ms);
-
-	do {
-		if (signal_pending(current) || READ_ONCE(nlrig_stopping))
-			return false;
-		if (!nlrig_delay_ms) {
-			cond_resched();
-			return true;
-		}
-		set_current_state(TASK_INTERRUPTIBLE);
-	} while (schedule_hrtimeout(&until, HRTIMER_MODE_ABS));
-	return true;
+	return signal_pending(current) || READ_ONCE(sender->stopping);
 }
 
-static void nlrig_send_from_task(void)
+/* Return: false if a signal or the unloading of the module ended the wait. */
+static bool nlrig_wait(const struct nlrig_sender *sender)
+{
+	u32 delay_ms = sender->request.delay_ms;
+	ktime_t expiry = ktime_add_ms(ktime_get(), delay_ms);
+	bool expired = false;
+
+	if (!delay_ms) {
+		cond_resched();
+		return !nlrig_interrupted(sender);
+	}
+	while (!expired) {
+		set_current_state(TASK_INTERRUPTIBLE);
+		if (nlrig_interrupted(sender))
+			break;
+		expired = !schedule_hrtimeout(&expiry, HRTIMER_MODE_ABS);
+	}
+	__set_current_state(TASK_RUNNING);
+	return expired;
+}
+
+static void nlrig_send_from_task(struct nlrig_sender *sender)
 {
 	do {
-		if (!nlrig_wait()) {
-			nlrig_send_interrupted();
+		if (!nlrig_wait(sender)) {
+			nlrig_send_interrupted(sender);
 			return;
 		}
-	} while (nlrig_send_next(GFP_KERNEL));
+	} while (nlrig_send_next(sender, GFP_KERNEL));
 }
 
-static int nlrig_thread_main(void *unused)
+static int nlrig_thread_main(void *sender)
 {
-	/* The signal ends a wait for room inside of netlink, which
-	 * kthread_stop() alone does not.
+	/* kthread_stop() does not end a wait for room inside netlink; a signal
+	 * does.
 	 */
 	allow_signal(SIGKILL);
-	nlrig_send_from_task();
+	nlrig_send_from_task(sender);
 	return 0;
 }
 
-/* A thread that has ended is kept until somebody waits for it here: only so is
- * it known to have left this module's code.
+/* Waits for the end of the last thread. Only kthread_stop() shows that a thread
+ * has left the code of this module, so its task is kept until then.
  */
-static void nlrig_thread_reap(void)
+static void nlrig_thread_reap(struct nlrig_sender *sender)
 {
-	if (!nlrig_thread)
+	if (!sender->thread)
 		return;
-	send_sig(SIGKILL, nlrig_thread, 1);
-	kthread_stop(nlrig_thread);
-	put_task_struct(nlrig_thread);
-	nlrig_thread = NULL;
+	send_sig(SIGKILL, sender->thread, 1);
+	kthread_stop(sender->thread);
+	put_task_struct(sender->thread);
+	sender->thread = NULL;
 }
 
-static int nlrig_thread_start(void)
+/* The thread ends with its request: a permanent one, as a kthread_worker has,
+ * would be one more task in every guest, and experiments count tasks.
+ */
+static int nlrig_thread_start(struct nlrig_sender *sender)
 {
 	struct task_struct *thread;
 
-	nlrig_thread_reap();
-	thread = kthread_create(nlrig_thread_main, NULL, "nlrig/send");
+	nlrig_thread_reap(sender);
+	thread = kthread_create(nlrig_thread_main, sender, "nlrig/send");
 	if (IS_ERR(thread))
 		return PTR_ERR(thread);
 	get_task_struct(thread);
-	nlrig_thread = thread;
+	sender->thread = thread;
 	wake_up_process(thread);
 	return 0;
 }
 
-/* Return: whether there is more to send. */
-static bool nlrig_turn(void)
+/* Sends one message, or without a delay as many as fit into a millisecond.
+ *
+ * Return: true if the request has more messages; only then may the caller use
+ * @sender->request.
+ */
+static bool nlrig_send_batch(struct nlrig_sender *sender)
 {
-	u64 until = ktime_get_ns() + NSEC_PER_MSEC;
-	/* Once an order is over this may be the next one's. */
-	u32 delay_ms = nlrig_delay_ms;
+	u64 end = ktime_get_ns() + NSEC_PER_MSEC;
+	u32 delay_ms = sender->request.delay_ms;
 
 	do {
-		if (READ_ONCE(nlrig_stopping) || !nlrig_send_next(GFP_ATOMIC))
+		if (READ_ONCE(sender->stopping) ||
+		    !nlrig_send_next(sender, GFP_ATOMIC))
 			return false;
-	} while (!delay_ms && ktime_get_ns() < until);
+	} while (!delay_ms && ktime_get_ns() < end);
 	return true;
 }
 
-/* When the next turn of a timer or a tasklet is due. */
-static void nlrig_turn_next(void)
+/* Schedules the next batch of a timer or a tasklet. */
+static void nlrig_schedule_batch(struct nlrig_sender *sender)
 {
-	if (nlrig_delay_ms || nlrig_context == NLRIG_CONTEXT_TIMER)
-		mod_timer(&nlrig_timer,
-			  jiffies + msecs_to_jiffies(nlrig_delay_ms));
+	const struct nlrig_send_request *request = &sender->request;
+
+	if (request->delay_ms || request->context == NLRIG_CONTEXT_TIMER)
+		mod_timer(&sender->timer,
+			  jiffies + msecs_to_jiffies(request->delay_ms));
 	else
-		tasklet_schedule(&nlrig_tasklet);
+		tasklet_schedule(&sender->tasklet);
 }
 
-static void nlrig_timer_turn(struct timer_list *unused)
+static void nlrig_timer_expired(struct timer_list *timer)
 {
-	if (nlrig_context == NLRIG_CONTEXT_TASKLET)
-		tasklet_schedule(&nlrig_tasklet);
-	else if (nlrig_turn())
-		nlrig_turn_next();
+	struct nlrig_sender *sender =
+		container_of(timer, struct nlrig_sender, timer);
+
+	if (READ_ONCE(sender->stopping))
+		return;
+	if (sender->request.context == NLRIG_CONTEXT_TASKLET)
+		tasklet_schedule(&sender->tasklet);
+	else if (nlrig_send_batch(sender))
+		nlrig_schedule_batch(sender);
 }
 
-static void nlrig_tasklet_turn(struct tasklet_struct *unused)
+static void nlrig_tasklet_run(struct tasklet_struct *tasklet)
 {
-	if (nlrig_turn())
-		nlrig_turn_next();
+	struct nlrig_sender *sender =
+		container_of(tasklet, struct nlrig_sender, tasklet);
+
+	if (nlrig_send_batch(sender))
+		nlrig_schedule_batch(sender);
 }
 
-static enum hrtimer_restart nlrig_hrtimer_turn(struct hrtimer *timer)
+static enum hrtimer_restart nlrig_hrtimer_expired(struct hrtimer *hrtimer)
 {
-	if (!nlrig_turn())
+	struct nlrig_sender *sender =
+		container_of(hrtimer, struct nlrig_sender, hrtimer);
+	u32 delay_ms;
+
+	if (!nlrig_send_batch(sender))
 		return HRTIMER_NORESTART;
-	hrtimer_forward_now(timer, nlrig_delay_ms ? ms_to_ktime(nlrig_delay_ms) :
-			    ns_to_ktime(NLRIG_TURN_NS));
+	delay_ms = sender->request.delay_ms;
+	hrtimer_forward_now(hrtimer, delay_ms ? ms_to_ktime(delay_ms) :
+			    ns_to_ktime(NLRIG_HRTIMER_PAUSE_NS));
 	return HRTIMER_RESTART;
 }
 
 /**
- * nlrig_context_start() - have the order of send.c executed
- * @context: NLRIG_CONTEXT_*
- * @delay_ms: before each message
+ * nlrig_context_start() - run the request of a sender in its context
+ * @sender: the sender, whose busy bit the caller holds
  *
- * The caller has made the order and so is alone here. In process context the
- * order is over on return; else it may be.
+ * On success the busy bit belongs to the context, which releases it with the
+ * last message; in process context that has happened on return.
  *
- * Return: 0, or a negative errno if nothing was begun.
+ * Return: 0, or a negative errno if nothing was started.
  */
-int nlrig_context_start(u32 context, u32 delay_ms)
+int nlrig_context_start(struct nlrig_sender *sender)
 {
-	nlrig_context = context;
-	nlrig_delay_ms = delay_ms;
-
-	switch (context) {
+	switch (sender->request.context) {
 	case NLRIG_CONTEXT_PROCESS:
-		nlrig_send_from_task();
+		nlrig_send_from_task(sender);
 		return 0;
 	case NLRIG_CONTEXT_THREAD:
-		return nlrig_thread_start();
+		return nlrig_thread_start(sender);
 	case NLRIG_CONTEXT_TIMER:
 	case NLRIG_CONTEXT_TASKLET:
-		nlrig_turn_next();
+		nlrig_schedule_batch(sender);
 		return 0;
 	case NLRIG_CONTEXT_HARDIRQ:
-		hrtimer_start(&nlrig_hrtimer, ms_to_ktime(delay_ms),
+		hrtimer_start(&sender->hrtimer,
+			      ms_to_ktime(sender->request.delay_ms),
 			      HRTIMER_MODE_REL_HARD);
 		return 0;
 	default:
@@ -180,21 +196,32 @@ int nlrig_context_start(u32 context, u32 delay_ms)
 	}
 }
 
-void nlrig_context_init(void)
+/**
+ * nlrig_context_init() - set up the timers and the tasklet of a sender
+ * @sender: the sender
+ */
+void nlrig_context_init(struct nlrig_sender *sender)
 {
-	hrtimer_init(&nlrig_hrtimer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
-	nlrig_hrtimer.function = nlrig_hrtimer_turn;
+	timer_setup(&sender->timer, nlrig_timer_expired, 0);
+	tasklet_setup(&sender->tasklet, nlrig_tasklet_run);
+	nlrig_hrtimer_setup(&sender->hrtimer, nlrig_hrtimer_expired,
+			    CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
 }
 
-/* Called when nobody can give an order any more. */
-void nlrig_context_exit(void)
+/**
+ * nlrig_context_exit() - end the running request and stop its context
+ * @sender: the sender, which no request can reach any more
+ */
+void nlrig_context_exit(struct nlrig_sender *sender)
 {
-	WRITE_ONCE(nlrig_stopping, true);
-	nlrig_thread_reap();
-	hrtimer_cancel(&nlrig_hrtimer);
-	/* The timer and the tasklet start one another; after this only the
-	 * timer can be started, and that no more.
+	WRITE_ONCE(sender->stopping, true);
+	nlrig_thread_reap(sender);
+	hrtimer_cancel(&sender->hrtimer);
+	/* The timer and the tasklet schedule each other. A timer that starts
+	 * after the first deletion sees @stopping and does not schedule the
+	 * tasklet; a tasklet that began before may arm the timer once more.
 	 */
-	timer_shutdown_sync(&nlrig_timer);
-	tasklet_kill(&nlrig_tasklet);
+	nlrig_timer_delete_sync(&sender->timer);
+	tasklet_kill(&sender->tasklet);
+	nlrig_timer_delete_sync(&sender->timer);
 }

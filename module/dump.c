@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * NLRIG_MSG_DUMP: an answer in parts, as netlink's dumps are.
+ * NLRIG_MSG_DUMP: a reply of several parts.
  */
 
 #include "nlrig.h"
 
-/* Called with room for some messages, again and again as the reader reads,
- * until it adds none.
+/* netlink calls this with an empty buffer whenever the reader has room, until it
+ * adds no message.
  */
 static int nlrig_dump_part(struct sk_buff *skb, struct netlink_callback *cb)
 {
@@ -26,17 +26,17 @@ static int nlrig_dump_part(struct sk_buff *skb, struct netlink_callback *cb)
 }
 
 /**
- * nlrig_dump() - begin to answer one NLRIG_MSG_DUMP
- * @skb: the datagram it came in
- * @nlh: the message in it
- * @tb: its attributes
- * @extack: where the reason of a refusal goes
+ * nlrig_dump() - handle NLRIG_MSG_DUMP
+ * @skb: datagram with the request
+ * @nlh: header of the request
+ * @tb: parsed attributes of the request
+ * @extack: receives the reason of a refusal
  *
- * The module is held until the dump is over or the socket closed.
+ * netlink holds the module until the dump has ended or the socket is closed.
  *
- * Return: -EINTR once it has begun, which is how netlink is told that there is
- * nothing to acknowledge; -EINVAL; or another error of netlink_dump_start(),
- * -EBUSY if a dump to this socket is under way.
+ * Return: -EINTR once the dump has begun, by which netlink_dump_start() asks for
+ * no acknowledgement; -EINVAL; or another error of netlink_dump_start(), which
+ * is -EBUSY if a dump to this socket is running.
  */
 int nlrig_dump(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 	       struct netlink_ext_ack *extack)
@@ -46,13 +46,13 @@ int nlrig_dump(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 	};
 
 	if ((nlh->nlmsg_flags & NLM_F_DUMP) != NLM_F_DUMP) {
-		NL_SET_ERR_MSG(extack, "a dump needs NLM_F_DUMP");
+		NL_SET_ERR_MSG(extack, "NLRIG_MSG_DUMP needs NLM_F_DUMP");
 		return -EINVAL;
 	}
-	if (!tb[NLRIG_A_COUNT]) {
-		NL_SET_ERR_MSG(extack, "NLRIG_A_COUNT is missing");
+	if (!tb[NLRIG_A_DUMP_COUNT]) {
+		NL_SET_ERR_MSG(extack, "NLRIG_A_DUMP_COUNT is missing");
 		return -EINVAL;
 	}
-	control.data = (void *)(unsigned long)nla_get_u32(tb[NLRIG_A_COUNT]);
+	control.data = (void *)(unsigned long)nla_get_u32(tb[NLRIG_A_DUMP_COUNT]);
 	return netlink_dump_start(skb->sk, skb, nlh, &control);
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * NLRIG_MSG_FAULT: go wrong on request.
+ * NLRIG_MSG_FAULT: inject a fault into this kernel.
  *
- * A rig is worth what its failures are worth: each of these must come out as
- * its own verdict. They are off until somebody with the right to load modules
- * switches them on.
+ * The rig's controls use it: each fault must lead to its own verdict. Faults are
+ * refused until somebody with the right to load modules sets "faults".
  */
 
 #include <linux/capability.h>
@@ -16,11 +15,11 @@
 
 #include "nlrig.h"
 
-static_assert(sizeof(struct nlrig_fault) == NLRIG_FAULT_SIZE);
+static_assert(sizeof(struct nlrig_fault) == 8);
 
 static bool faults;
 module_param(faults, bool, 0600);
-MODULE_PARM_DESC(faults, "obey NLRIG_MSG_FAULT, which breaks this kernel (default: no)");
+MODULE_PARM_DESC(faults, "accept NLRIG_MSG_FAULT, which breaks this kernel (default: no)");
 
 static void nlrig_spin(void *unused)
 {
@@ -33,13 +32,13 @@ static void nlrig_stuck_softirq(struct tasklet_struct *unused)
 	nlrig_spin(NULL);
 }
 
-/* Never released: this kernel is not meant to go on. */
+/* Never killed: the kernel does not survive it. */
 static DECLARE_TASKLET(nlrig_stuck, nlrig_stuck_softirq);
 
 static noinline void nlrig_null_dereference(void)
 {
-	/* Volatile and not constant: the compiler must neither leave it out
-	 * nor make a trap of it.
+	/* Volatile and not constant, so that the compiler neither removes the
+	 * write nor replaces it by a trap.
 	 */
 	static int *volatile nowhere;
 
@@ -54,10 +53,11 @@ static noinline void nlrig_block(void)
 	}
 }
 
-static noinline void nlrig_triple_fault(void)
+#ifdef CONFIG_X86
+static noinline int nlrig_triple_fault(struct netlink_ext_ack *extack)
 {
-	/* Without a table of handlers a breakpoint is a double fault, and that
-	 * is a triple fault.
+	/* Without an interrupt descriptor table a breakpoint causes a double
+	 * fault, and that causes a triple fault.
 	 */
 	static const struct {
 		u16 size;
@@ -65,28 +65,41 @@ static noinline void nlrig_triple_fault(void)
 	} __packed none;
 
 	asm volatile("lidt %0; int3" : : "m"(none));
+	return 0;
 }
+#else
+static int nlrig_triple_fault(struct netlink_ext_ack *extack)
+{
+	NL_SET_ERR_MSG(extack, "only x86 has a triple fault");
+	return -EOPNOTSUPP;
+}
+#endif
 
 /**
- * nlrig_fault() - do what one NLRIG_MSG_FAULT asks for
- * @skb: the datagram it came in
- * @nlh: the message in it, whose body is long enough
+ * nlrig_fault() - handle NLRIG_MSG_FAULT
+ * @skb: datagram with the request
+ * @nlh: header of the request, whose body has the right size
  * @tb: unused
- * @extack: where the reason of a refusal goes
+ * @extack: receives the reason of a refusal
  *
- * Return: 0 for a fault after which the sender goes on, -EINVAL, -EPERM; does
- * not return after most faults.
+ * Does not return after most faults.
+ *
+ * Return: 0 after a fault that the requester survives, -EINVAL, -EPERM or
+ * -EOPNOTSUPP.
  */
 int nlrig_fault(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 		struct netlink_ext_ack *extack)
 {
-	const struct nlrig_fault *request;
+	const struct nlrig_fault *request = nlmsg_data(nlh);
 
 	if (!READ_ONCE(faults) || !netlink_capable(skb, CAP_SYS_ADMIN)) {
-		NL_SET_ERR_MSG(extack, "faults are switched off or not for you");
+		NL_SET_ERR_MSG(extack, "NLRIG_MSG_FAULT needs the parameter faults and CAP_SYS_ADMIN");
 		return -EPERM;
 	}
-	request = nlmsg_data(nlh);
+	if (request->reserved) {
+		NL_SET_ERR_MSG(extack, "reserved must be zero");
+		return -EINVAL;
+	}
 
 	switch (request->kind) {
 	case NLRIG_FAULT_NONE:
@@ -100,9 +113,9 @@ int nlrig_fault(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 		WARN(1, "nlrig: a warning on request");
 		return 0;
 	case NLRIG_FAULT_SOFTIRQ:
-		/* It runs where bottom halves are let in again, in the sender:
-		 * left to ksoftirqd, the sender might be gone, and the machine
-		 * with it, before that has a turn.
+		/* local_bh_enable() runs the tasklet in this task. In ksoftirqd
+		 * it could run after the requester has ended, and the guest with
+		 * it.
 		 */
 		local_bh_disable();
 		tasklet_schedule(&nlrig_stuck);
@@ -115,10 +128,9 @@ int nlrig_fault(struct sk_buff *skb, struct nlmsghdr *nlh, struct nlattr **tb,
 		on_each_cpu(nlrig_spin, NULL, 1);
 		return 0;
 	case NLRIG_FAULT_TRIPLE:
-		nlrig_triple_fault();
-		return 0;
+		return nlrig_triple_fault(extack);
 	default:
-		NL_SET_ERR_MSG(extack, "no such fault");
+		NL_SET_ERR_MSG(extack, "unknown fault");
 		return -EINVAL;
 	}
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * nlrig: the kernel end of the rig's private netlink protocol.
+ * nlrig: the kernel side of the rig's netlink protocol.
  *
- * This file makes and releases the kernel's socket, checks each message and
- * hands it to the file of its concern. The protocol is documented in
- * uapi/nlrig.h.
+ * This file creates and releases the kernel socket, validates each message and
+ * calls its handler. uapi/nlrig.h documents the protocol.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -17,8 +16,8 @@
 
 static struct sock *nlrig_sock;
 
-/* NLA_POLICY_RANGE() and NLA_POLICY_MAX() hold 16 bits with a sign. Not
- * constant, because 6.1 takes no pointer to a constant.
+/* The bounds of NLA_POLICY_RANGE() and NLA_POLICY_MAX() are signed 16-bit
+ * numbers. Not const, because the policy of 6.1 has a pointer to non-const.
  */
 static struct netlink_range_validation nlrig_count_range = {
 	.min = 1,
@@ -30,170 +29,156 @@ static struct netlink_range_validation nlrig_size_range = {
 };
 
 static const struct nla_policy nlrig_send_policy[] = {
-	[NLRIG_A_COUNT] = NLA_POLICY_FULL_RANGE(NLA_U32, &nlrig_count_range),
-	[NLRIG_A_SIZE] = NLA_POLICY_FULL_RANGE(NLA_U32, &nlrig_size_range),
-	[NLRIG_A_DELAY_MS] = NLA_POLICY_MAX(NLA_U32, NLRIG_DELAY_MS_MAX),
-	[NLRIG_A_PORTID] = { .type = NLA_U32 },
-	[NLRIG_A_GROUP] = NLA_POLICY_RANGE(NLA_U32, 1, NLRIG_GROUPS),
-	[NLRIG_A_CONTEXT] = NLA_POLICY_MAX(NLA_U32, NLRIG_CONTEXT_HARDIRQ),
-	[NLRIG_A_PROTOCOL] = NLA_POLICY_MAX(NLA_U32, MAX_LINKS - 1),
-	[NLRIG_A_BLOCK] = { .type = NLA_FLAG },
+	[NLRIG_A_SEND_COUNT] = NLA_POLICY_FULL_RANGE(NLA_U32,
+						     &nlrig_count_range),
+	[NLRIG_A_SEND_SIZE] = NLA_POLICY_FULL_RANGE(NLA_U32, &nlrig_size_range),
+	[NLRIG_A_SEND_DELAY_MS] = NLA_POLICY_MAX(NLA_U32, NLRIG_DELAY_MS_MAX),
+	[NLRIG_A_SEND_PORTID] = { .type = NLA_U32 },
+	[NLRIG_A_SEND_GROUP] = NLA_POLICY_RANGE(NLA_U32, 1, NLRIG_GROUPS),
+	[NLRIG_A_SEND_CONTEXT] = NLA_POLICY_MAX(NLA_U32, NLRIG_CONTEXT_MAX),
+	[NLRIG_A_SEND_PROTOCOL] = NLA_POLICY_MAX(NLA_U32, MAX_LINKS - 1),
+	[NLRIG_A_SEND_BLOCK] = { .type = NLA_FLAG },
 };
 
 static const struct nla_policy nlrig_dump_policy[] = {
-	[NLRIG_A_COUNT] = NLA_POLICY_FULL_RANGE(NLA_U32, &nlrig_count_range),
+	[NLRIG_A_DUMP_COUNT] = NLA_POLICY_FULL_RANGE(NLA_U32,
+						     &nlrig_count_range),
 };
 
 static const struct nla_policy nlrig_state_policy[] = {
-	[NLRIG_A_RESET] = { .type = NLA_FLAG },
+	[NLRIG_A_STATE_RESET] = { .type = NLA_FLAG },
 };
 
-/* The highest attribute that any request may have. */
-#define NLRIG_A_MAX_REQUEST NLRIG_A_RESET
+/* The highest attribute of any request. */
+#define NLRIG_A_REQUEST_MAX NLRIG_A_SEND_MAX
 
-static_assert(ARRAY_SIZE(nlrig_send_policy) <= NLRIG_A_MAX_REQUEST + 1);
-static_assert(ARRAY_SIZE(nlrig_dump_policy) <= NLRIG_A_MAX_REQUEST + 1);
-static_assert(ARRAY_SIZE(nlrig_state_policy) <= NLRIG_A_MAX_REQUEST + 1);
+static_assert(ARRAY_SIZE(nlrig_send_policy) <= NLRIG_A_REQUEST_MAX + 1);
+static_assert(ARRAY_SIZE(nlrig_dump_policy) <= NLRIG_A_REQUEST_MAX + 1);
+static_assert(ARRAY_SIZE(nlrig_state_policy) <= NLRIG_A_REQUEST_MAX + 1);
 
 /**
- * struct nlrig_message - what is known of a message type
- * @handle: called once the message has been checked; its error is answered
- * @body: bytes of a body of fixed layout, or 0: the body is attributes
- * @policy: what the attributes have to be like
- * @max: the highest of them
+ * struct nlrig_op - a message type
+ * @doit: handler of a validated message; netlink acknowledges with its error
+ * @body_size: bytes of a body of fixed layout, or 0 if attributes follow the
+ *	       header
+ * @policy: policy of the attributes
+ * @maxattr: highest attribute of @policy
  */
-struct nlrig_message {
-	int (*handle)(struct sk_buff *skb, struct nlmsghdr *nlh,
+struct nlrig_op {
+	int (*doit)(struct sk_buff *skb, struct nlmsghdr *nlh,
 		      struct nlattr **tb, struct netlink_ext_ack *extack);
-	int body;
+	int body_size;
 	const struct nla_policy *policy;
-	int max;
+	int maxattr;
 };
 
-static const struct nlrig_message nlrig_messages[] = {
+static const struct nlrig_op nlrig_ops[] = {
 	[NLRIG_MSG_ECHO] = {
-		.handle = nlrig_echo,
-		.body = sizeof(struct nlrig_echo),
+		.doit = nlrig_echo,
+		.body_size = sizeof(struct nlrig_echo),
 	},
 	[NLRIG_MSG_FAULT] = {
-		.handle = nlrig_fault,
-		.body = sizeof(struct nlrig_fault),
+		.doit = nlrig_fault,
+		.body_size = sizeof(struct nlrig_fault),
 	},
 	[NLRIG_MSG_SEND] = {
-		.handle = nlrig_send,
+		.doit = nlrig_send,
 		.policy = nlrig_send_policy,
-		.max = ARRAY_SIZE(nlrig_send_policy) - 1,
+		.maxattr = ARRAY_SIZE(nlrig_send_policy) - 1,
 	},
 	[NLRIG_MSG_DUMP] = {
-		.handle = nlrig_dump,
+		.doit = nlrig_dump,
 		.policy = nlrig_dump_policy,
-		.max = ARRAY_SIZE(nlrig_dump_policy) - 1,
+		.maxattr = ARRAY_SIZE(nlrig_dump_policy) - 1,
 	},
 	[NLRIG_MSG_STATE] = {
-		.handle = nlrig_state,
+		.doit = nlrig_state,
 		.policy = nlrig_state_policy,
-		.max = ARRAY_SIZE(nlrig_state_policy) - 1,
+		.maxattr = ARRAY_SIZE(nlrig_state_policy) - 1,
 	},
 };
 
-/* netlink_rcv_skb() has checked that the message lies inside of the datagram. */
+/* netlink_rcv_skb() has checked that the message lies inside the datagram. */
 static int nlrig_receive(struct sk_buff *skb, struct nlmsghdr *nlh,
 			 struct netlink_ext_ack *extack)
 {
-	struct nlattr *tb[NLRIG_A_MAX_REQUEST + 1];
-	const struct nlrig_message *message;
+	struct nlattr *tb[NLRIG_A_REQUEST_MAX + 1];
+	const struct nlrig_op *op;
 	int err;
 
-	message = nlh->nlmsg_type < ARRAY_SIZE(nlrig_messages) ?
-		  &nlrig_messages[nlh->nlmsg_type] : NULL;
-	if (!message || !message->handle) {
+	op = nlh->nlmsg_type < ARRAY_SIZE(nlrig_ops) ?
+	     &nlrig_ops[nlh->nlmsg_type] : NULL;
+	if (!op || !op->doit) {
 		NL_SET_ERR_MSG(extack, "unknown nlrig message type");
 		return -EOPNOTSUPP;
 	}
 
-	if (message->body) {
-		if (nlmsg_len(nlh) < message->body) {
-			NL_SET_ERR_MSG(extack, "the body is too short");
+	if (op->body_size) {
+		if (nlmsg_len(nlh) != op->body_size) {
+			NL_SET_ERR_MSG(extack, "the body has the wrong size");
 			return -EINVAL;
 		}
-		return message->handle(skb, nlh, NULL, extack);
+		return op->doit(skb, nlh, NULL, extack);
 	}
 
-	err = nlmsg_parse(nlh, 0, tb, message->max, message->policy, extack);
+	err = nlmsg_parse(nlh, 0, tb, op->maxattr, op->policy, extack);
 	if (err)
 		return err;
-	return message->handle(skb, nlh, tb, extack);
+	return op->doit(skb, nlh, tb, extack);
 }
 
-/* Called in the sender's context, by several senders at once: netlink does not
- * serialise it, and nothing here needs it to.
+/* Runs in the system call of the requester. netlink does not serialise these
+ * calls, and the handlers do not need it to.
  */
 static void nlrig_input(struct sk_buff *skb)
 {
-	nlrig_calls_enter(&nlrig_inputs);
+	nlrig_calls_enter(&nlrig_input_calls);
 	netlink_rcv_skb(skb, nlrig_receive);
-	nlrig_calls_leave(&nlrig_inputs);
+	nlrig_calls_leave(&nlrig_input_calls);
 }
 
+/* Users can run code of this module as soon as its first interface is
+ * registered, and the kernel frees a module whose init fails without waiting for
+ * them. So only the first registration can fail the init. If a later one fails,
+ * that is logged and the interface is absent.
+ */
 static int __init nlrig_init(void)
 {
 	struct netlink_kernel_cfg cfg = {
 		.groups = NLRIG_GROUPS,
 		.input = nlrig_input,
 	};
-	int err;
 
-	nlrig_context_init();
-	err = nlrig_chardev_init();
-	if (err)
-		return err;
-	err = nlrig_procfile_init();
-	if (err)
-		goto undo_chardev;
-	err = nlrig_sysfile_init();
-	if (err)
-		goto undo_procfile;
-	err = nlrig_switch_init();
-	if (err)
-		goto undo_sysfile;
-
-	/* Last, because from here on there are users: nobody waits for them
-	 * when an init fails.
-	 */
+	nlrig_send_init();
+	/* A message can arrive before this returns. */
 	nlrig_sock = netlink_kernel_create(&init_net, NETLINK_NLRIG, &cfg);
 	if (!nlrig_sock) {
-		pr_err("netlink protocol %d is taken or memory is short\n",
+		pr_err("cannot create the netlink socket: protocol %d is in use or memory is short\n",
 		       NETLINK_NLRIG);
-		err = -EADDRINUSE;
-		goto undo_switch;
+		return -EADDRINUSE;
 	}
 
-	/* The article's mistake: this is not an error to the kernel, which
-	 * warns and keeps the module.
+	nlrig_chardev_init();
+	nlrig_procfile_init();
+	nlrig_sysfile_init();
+	nlrig_toggle_init();
+
+	/* The article's module returns 1, which the kernel does not treat as an
+	 * error: it warns and keeps the module.
 	 */
 	return nlrig_article_init_fails ? 1 : 0;
-
-undo_switch:
-	nlrig_switch_exit();
-undo_sysfile:
-	nlrig_sysfile_exit();
-undo_procfile:
-	nlrig_procfile_exit();
-undo_chardev:
-	nlrig_chardev_exit();
-	return err;
 }
 
-/* A socket of a protocol of this module holds the module, from socket() until
- * the last system call on it is over. So no input callback runs for a user any
- * more, and nobody can start sending.
+/* A user's socket of one of this module's protocols holds the module from
+ * socket() until the last system call on it returns. So no input callback runs
+ * for a user any more, and no request can start.
  */
 static void __exit nlrig_exit(void)
 {
-	/* First: it sends through the sockets that go below. */
-	nlrig_context_exit();
+	/* First, because it sends through the sockets. */
+	nlrig_send_exit();
 	netlink_kernel_release(nlrig_sock);
-	nlrig_switch_exit();
+	nlrig_toggle_exit();
 	nlrig_sysfile_exit();
 	nlrig_procfile_exit();
 	nlrig_chardev_exit();
@@ -202,6 +187,6 @@ static void __exit nlrig_exit(void)
 module_init(nlrig_init);
 module_exit(nlrig_exit);
 
-MODULE_DESCRIPTION("The kernel end of the nlrig netlink test rig");
+MODULE_DESCRIPTION("Kernel side of the nlrig netlink test rig");
 MODULE_AUTHOR("The nlrig developers");
 MODULE_LICENSE("GPL v2");

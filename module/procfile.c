@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * /proc/nlrig: files that take, give, signal an event, and are larger than a
- * page.
+ * /proc/nlrig: a file to write and read, with an event for poll(), and one that
+ * is larger than a page.
  */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/fs.h>
 #include <linux/kernel.h>
@@ -15,32 +17,34 @@
 
 #include "nlrig.h"
 
-/* Of a line of "big", its end included. */
+/* Bytes of a line of "big", with its newline. */
 #define BIG_LINE 64
 
-static struct proc_dir_entry *nlrig_dir;
+static struct proc_dir_entry *nlrig_proc_dir;
 
 static DEFINE_MUTEX(nlrig_value_lock);
 static u64 nlrig_value;
 
-static atomic_t nlrig_writes;
-static DECLARE_WAIT_QUEUE_HEAD(nlrig_written);
+static atomic_t nlrig_value_writes;
+static DECLARE_WAIT_QUEUE_HEAD(nlrig_value_wait);
 
 static char *nlrig_big;
 
-/* The module is held here, because an open file of /proc does not: who is in
- * poll() stays in the wait queue of this module while none of its code runs.
- * The private data are the writes that this file knows of.
+/* Takes a reference to the module, because struct proc_ops has no owner. procfs
+ * waits for calls in progress when the file is removed, but not for a user who
+ * sleeps in poll(): that one runs no code of this module and is still in its
+ * wait queue. file->private_data is the number of writes that the reader has
+ * seen. Not a seq_file, because seq_open() takes pwrite() away.
  */
 static int value_open(struct inode *inode, struct file *file)
 {
 	if (!try_module_get(THIS_MODULE))
 		return -ENODEV;
-	file->private_data = (void *)(long)atomic_read(&nlrig_writes);
+	file->private_data = (void *)(long)atomic_read(&nlrig_value_writes);
 	return 0;
 }
 
-/* The entry's removal waits until this has returned. */
+/* The removal of the file waits until this has returned. */
 static int value_release(struct inode *inode, struct file *file)
 {
 	module_put(THIS_MODULE);
@@ -54,7 +58,7 @@ static ssize_t value_read(struct file *file, char __user *buffer, size_t size,
 	int length;
 
 	mutex_lock(&nlrig_value_lock);
-	file->private_data = (void *)(long)atomic_read(&nlrig_writes);
+	file->private_data = (void *)(long)atomic_read(&nlrig_value_writes);
 	length = scnprintf(text, sizeof(text), "%llu\n", nlrig_value + 1);
 	mutex_unlock(&nlrig_value_lock);
 	return simple_read_from_buffer(buffer, size, position, text, length);
@@ -71,20 +75,20 @@ static ssize_t value_write(struct file *file, const char __user *buffer,
 		return err;
 	mutex_lock(&nlrig_value_lock);
 	nlrig_value = value;
-	atomic_inc(&nlrig_writes);
+	atomic_inc(&nlrig_value_writes);
 	mutex_unlock(&nlrig_value_lock);
-	wake_up_interruptible(&nlrig_written);
+	wake_up_interruptible(&nlrig_value_wait);
 	return size;
 }
 
-/* As in sysfs: always readable and writable, and an event in POLLPRI. */
+/* As in sysfs: always readable and writable, with the event in POLLPRI. */
 static __poll_t value_poll(struct file *file, poll_table *table)
 {
-	long known = (long)file->private_data;
+	long seen = (long)file->private_data;
 	__poll_t mask = DEFAULT_POLLMASK;
 
-	poll_wait(file, &nlrig_written, table);
-	if (known != atomic_read(&nlrig_writes))
+	poll_wait(file, &nlrig_value_wait, table);
+	if (seen != atomic_read(&nlrig_value_writes))
 		mask |= EPOLLERR | EPOLLPRI;
 	return mask;
 }
@@ -98,6 +102,7 @@ static const struct proc_ops value_ops = {
 	.proc_lseek = default_llseek,
 };
 
+/* Not a seq_file, which would give a large read in several parts. */
 static ssize_t big_read(struct file *file, char __user *buffer, size_t size,
 			loff_t *position)
 {
@@ -112,7 +117,7 @@ static const struct proc_ops big_ops = {
 
 static_assert(NLRIG_BIG_BYTES % BIG_LINE == 0);
 
-/* Each line is its number, so that a reader can tell what is missing. */
+/* Each line is its number, so that a reader can tell which are missing. */
 static void big_fill(char *big)
 {
 	char line[BIG_LINE + 1];
@@ -124,26 +129,35 @@ static void big_fill(char *big)
 	}
 }
 
-int nlrig_procfile_init(void)
+/**
+ * nlrig_procfile_init() - create the files of /proc/nlrig
+ *
+ * On failure the files that were created stay. "value" is the last one, so that
+ * it is never removed while a user sleeps in its poll(): see value_open().
+ */
+void nlrig_procfile_init(void)
 {
 	nlrig_big = vmalloc(NLRIG_BIG_BYTES);
 	if (!nlrig_big)
-		return -ENOMEM;
+		goto failed;
 	big_fill(nlrig_big);
 
-	nlrig_dir = proc_mkdir("nlrig", NULL);
-	if (!nlrig_dir ||
-	    !proc_create("value", 0600, nlrig_dir, &value_ops) ||
-	    !proc_create("big", 0400, nlrig_dir, &big_ops)) {
-		nlrig_procfile_exit();
-		return -ENOMEM;
-	}
-	return 0;
+	nlrig_proc_dir = proc_mkdir("nlrig", NULL);
+	if (nlrig_proc_dir &&
+	    proc_create("big", 0400, nlrig_proc_dir, &big_ops) &&
+	    proc_create("value", 0600, nlrig_proc_dir, &value_ops))
+		return;
+failed:
+	pr_err("cannot create the files of /proc/nlrig: memory is short\n");
 }
 
-/* Waits for calls that are under way and releases what is open. */
+/**
+ * nlrig_procfile_exit() - remove the files of /proc/nlrig
+ *
+ * Waits for calls in progress and releases open files.
+ */
 void nlrig_procfile_exit(void)
 {
-	proc_remove(nlrig_dir);
+	proc_remove(nlrig_proc_dir);
 	vfree(nlrig_big);
 }

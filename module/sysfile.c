@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * /sys/kernel/nlrig: the same of sysfs.
+ * /sys/kernel/nlrig: the files of /proc/nlrig in sysfs, and a binary file.
  *
- * Nobody is inside of these functions once the files are removed, and waiting
- * is done in sysfs itself: an open file does not have to hold the module.
+ * An open file need not hold the module: sysfs waits for calls in progress when
+ * a file is removed, and a user in poll() sleeps in sysfs.
  */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/atomic.h>
 #include <linux/kernel.h>
@@ -13,6 +15,7 @@
 #include <linux/sysfs.h>
 #include <linux/vmalloc.h>
 
+#include "compat.h"
 #include "nlrig.h"
 
 static struct kobject *nlrig_kobject;
@@ -20,7 +23,7 @@ static struct kobject *nlrig_kobject;
 static DEFINE_MUTEX(nlrig_value_lock);
 static u64 nlrig_value;
 
-static atomic_t nlrig_writes;
+static atomic_t nlrig_value_writes;
 
 static ssize_t value_show(struct kobject *kobject,
 			  struct kobj_attribute *attribute, char *buffer)
@@ -46,7 +49,7 @@ static ssize_t value_store(struct kobject *kobject,
 	mutex_lock(&nlrig_value_lock);
 	nlrig_value = value;
 	mutex_unlock(&nlrig_value_lock);
-	atomic_inc(&nlrig_writes);
+	atomic_inc(&nlrig_value_writes);
 	sysfs_notify(kobject, NULL, "event");
 	return size;
 }
@@ -54,10 +57,10 @@ static ssize_t value_store(struct kobject *kobject,
 static ssize_t event_show(struct kobject *kobject,
 			  struct kobj_attribute *attribute, char *buffer)
 {
-	return sysfs_emit(buffer, "%u\n", atomic_read(&nlrig_writes));
+	return sysfs_emit(buffer, "%u\n", atomic_read(&nlrig_value_writes));
 }
 
-/* A page would be one byte too many: sysfs warns and cuts it. */
+/* One byte less than a page: sysfs warns of a full page and truncates it. */
 static ssize_t page_show(struct kobject *kobject,
 			 struct kobj_attribute *attribute, char *buffer)
 {
@@ -79,18 +82,18 @@ static struct attribute *nlrig_attributes[] = {
 	NULL,
 };
 
-/* sysfs has checked that the range lies inside of the size. */
+/* sysfs has checked that the range lies inside the file. */
 static ssize_t blob_read(struct file *file, struct kobject *kobject,
-			 struct bin_attribute *attribute, char *buffer,
-			 loff_t position, size_t size)
+			 nlrig_bin_attr_const struct bin_attribute *attribute,
+			 char *buffer, loff_t position, size_t size)
 {
 	memcpy(buffer, attribute->private + position, size);
 	return size;
 }
 
 static ssize_t blob_write(struct file *file, struct kobject *kobject,
-			  struct bin_attribute *attribute, char *buffer,
-			  loff_t position, size_t size)
+			  nlrig_bin_attr_const struct bin_attribute *attribute,
+			  char *buffer, loff_t position, size_t size)
 {
 	memcpy(attribute->private + position, buffer, size);
 	return size;
@@ -103,7 +106,8 @@ static struct bin_attribute blob_attribute = {
 	.write = blob_write,
 };
 
-static struct bin_attribute *nlrig_bin_attributes[] = {
+static nlrig_bin_attr_const struct bin_attribute *
+nlrig_bin_attr_const nlrig_bin_attributes[] = {
 	&blob_attribute,
 	NULL,
 };
@@ -113,31 +117,38 @@ static const struct attribute_group nlrig_group = {
 	.bin_attrs = nlrig_bin_attributes,
 };
 
-int nlrig_sysfile_init(void)
+/**
+ * nlrig_sysfile_init() - create the files of /sys/kernel/nlrig
+ *
+ * On failure the files are absent, and nlrig_kobject is NULL.
+ */
+void nlrig_sysfile_init(void)
 {
 	int err = -ENOMEM;
 
 	blob_attribute.private = vzalloc(NLRIG_BIG_BYTES);
 	if (!blob_attribute.private)
-		return err;
+		goto failed;
 	nlrig_kobject = kobject_create_and_add("nlrig", kernel_kobj);
 	if (!nlrig_kobject)
-		goto undo_blob;
+		goto failed;
 	err = sysfs_create_group(nlrig_kobject, &nlrig_group);
-	if (err)
-		goto undo_kobject;
-	return 0;
-
-undo_kobject:
+	if (!err)
+		return;
 	kobject_put(nlrig_kobject);
-undo_blob:
-	vfree(blob_attribute.private);
-	return err;
+	nlrig_kobject = NULL;
+failed:
+	pr_err("cannot create the files of /sys/kernel/nlrig: error %d\n", err);
 }
 
+/**
+ * nlrig_sysfile_exit() - remove the files of /sys/kernel/nlrig
+ */
 void nlrig_sysfile_exit(void)
 {
-	sysfs_remove_group(nlrig_kobject, &nlrig_group);
-	kobject_put(nlrig_kobject);
+	if (nlrig_kobject) {
+		sysfs_remove_group(nlrig_kobject, &nlrig_group);
+		kobject_put(nlrig_kobject);
+	}
 	vfree(blob_attribute.private);
 }

@@ -1,277 +1,146 @@
 /* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
 /*
- * The netlink protocol of the nlrig module.
+ * The netlink protocol and the files of the nlrig module.
  *
- * This header documents the protocol and is the one source of its numbers: the
- * Rust side reads the constants below from this very file when it is built, so
- * each is a plain "#define NAME number".
+ * The protocol is raw netlink, not a generic netlink family: the rig tests
+ * af_netlink itself, and generic netlink would add its own dispatch, locks and
+ * checks to what is measured. New protocols outside the rig should use generic
+ * netlink.
  *
  * A program opens a socket of protocol NETLINK_NLRIG and sends messages, each a
  * struct nlmsghdr (see netlink(7)) with NLM_F_REQUEST set, to port 0, which is
- * the kernel. One datagram may carry several messages; each is answered.
+ * the kernel. A datagram may contain several messages; each gets its own reply.
+ * A body is either a structure, whose reserved fields must be zero and which
+ * nothing may follow, or a list of attributes.
  *
- * NLRIG_MSG_ECHO
- *	Body: struct nlrig_echo. The kernel answers with NLRIG_MSG_ECHO_REPLY
- *	and the same sequence number. The answer goes to the port that the
- *	kernel saw the message come from, whatever nlmsg_pid says; that port is
- *	in the answer's nlmsg_pid and in its body. The answer is queued before
- *	the sender's system call returns.
+ * Errors are acknowledged with NLMSG_ERROR, most with a text of the extended
+ * acknowledgement:
+ *	EINVAL		The body has not the size of its structure, a reserved
+ *			field is not zero, or an attribute is missing, too
+ *			short, unknown, or in conflict with another one.
+ *	ERANGE		An attribute is out of range or too long.
+ *	EPERM		The requester lacks the capability, or the module's
+ *			parameter is not set.
+ *	EBUSY		An NLRIG_MSG_SEND is running, or a dump to this socket.
+ *	EOPNOTSUPP	The message type, or the request on this kernel, is not
+ *			supported.
+ *	ENOMEM		There is no memory for the reply.
+ * netlink skips a message without NLM_F_REQUEST or of a type below
+ * NLMSG_MIN_TYPE; it gets an acknowledgement only if it has NLM_F_ACK.
  *
- * NLRIG_MSG_FAULT
- *	Body: struct nlrig_fault. The kernel does the named wrong thing at once,
- *	in the sender's context, and mostly never answers: these are the rig's
- *	own demonstrations that it sees what goes wrong. Refused unless the
- *	module's parameter "faults" was switched on and the sender has
- *	CAP_SYS_ADMIN.
+ * Two more protocols exist once a parameter of the module enables them, at load
+ * time or later, until the module is unloaded. They behave as the modules of the
+ * two texts under test, faults included, and validate nothing. PROTOCOL is a
+ * number from 23 to 31, which the kernel does not use itself. A write to the
+ * parameter fails with EBUSY if the protocol is enabled already, and with
+ * EADDRINUSE if the number is in use. At load time a number in use is logged,
+ * and the parameter reads 0.
  *
- * NLRIG_MSG_SEND
- *	Attributes: NLRIG_A_COUNT and, if wanted, NLRIG_A_SIZE, NLRIG_A_DELAY_MS,
- *	NLRIG_A_PORTID, NLRIG_A_GROUP, NLRIG_A_CONTEXT, NLRIG_A_PROTOCOL and
- *	NLRIG_A_BLOCK. The kernel sends so many NLRIG_MSG_DATA. From process
- *	context it has sent them, and waited between them, before the sender's
- *	system call returns; from any other it has not. What became of it is
- *	read with NLRIG_MSG_STATE, because the asker's own receive buffer may
- *	be the one that is full: that messages failed is no error of the
- *	request, whose acknowledgement says that it was begun. A signal to the
- *	sender ends it if it is sent from process context, and unloading the
- *	module ends any; the message that was due then has failed with EINTR
- *	and is the last. One at a time: EBUSY. Needs CAP_NET_ADMIN.
+ * article=PROTOCOL	The article's module, ported to this kernel. It replies
+ *	to a datagram "article_replies" times (10), each time after
+ *	"article_delay_ms" (3000). The destination is the port in nlmsg_pid, or
+ *	the source port if "article_reply_to_source" is set. With
+ *	"article_writes_literal" it terminates its text by a write into a string
+ *	literal, as the article prints it. With "article_init_fails" at load time
+ *	the module's init returns 1, as the article's does without a socket;
+ *	everything exists then except the article's socket.
+ * paper=PROTOCOL	The paper's asynchronous module, ported to this kernel.
+ *	Its input callback queues a copy of the datagram, or the datagram itself
+ *	if "paper_takes_reference" is set. "paper_threads" threads (1 to 8, read
+ *	when the protocol is enabled) reply to the source port, each time after
+ *	"paper_delay_ms" of sleep. A reply is an NLRIG_MSG_DATA with the sequence
+ *	number of the request and the first 32 bytes of its body.
  *
- *	A timer, a tasklet and an hrtimer send one message each time if there
- *	is a delay, and if not for a millisecond, then on the next occasion: the
- *	next tick, the next softirq, or 100 microseconds later. A delay before
- *	a tasklet is made by a timer that schedules it. What is sent to a group
- *	that nobody is in fails with ESRCH.
- *
- * NLRIG_MSG_DATA
- *	What the kernel sends for NLRIG_MSG_SEND and NLRIG_MSG_DUMP. nlmsg_seq
- *	counts from 0 in the one and is that of the request in the other; the
- *	body is NLRIG_A_SIZE bytes (in a dump: four), of which the first four
- *	are the number of the message from 0 on, as far as there are so many,
- *	and the others zero.
- *
- * NLRIG_MSG_DUMP
- *	With NLM_F_DUMP; attribute NLRIG_A_COUNT. The kernel answers with so
- *	many NLRIG_MSG_DATA in parts, and NLMSG_DONE.
- *
- * NLRIG_MSG_STATE
- *	Answered with NLRIG_MSG_STATE_REPLY: the attributes from
- *	NLRIG_A_SENT on, as they are before a reset. With the flag
- *	NLRIG_A_RESET, which needs CAP_NET_ADMIN, the counters are zero
- *	afterwards, but for those of what is there at the time (*_NOW,
- *	*_WAITING, *_CHARGED) and NLRIG_A_FIRST_FAILED; EBUSY while a
- *	NLRIG_MSG_SEND is under way.
- *
- * Two more protocols exist once they are switched on by a module parameter, at
- * load time or later, and then until the module is unloaded: they do what the
- * modules of the texts under test do, faults included, and validate nothing.
- * PROTOCOL is 23 to 31, a number that the kernel does not know itself. Writing
- * the parameter fails with EBUSY if the module is on, and with EADDRINUSE if
- * the protocol is taken.
- *
- * article=PROTOCOL	the module of the article, ported to this kernel: to any
- *	datagram it answers "article_replies" times (10), each after a wait of
- *	"article_delay_ms" (3000), to the port that nlmsg_pid says, or to the one
- *	the kernel saw if "article_answers_seen" is set. With
- *	"article_writes_literal" it ends its text as the article prints it, by a
- *	write into a string literal. "article_init_fails" at load time makes the
- *	module's init return 1, as the article's does when it gets no socket:
- *	all but the article's socket is there then.
- * paper=PROTOCOL	the asynchronous module of the paper: its input callback
- *	queues a copy, or the datagram itself if "paper_takes_reference" is set,
- *	and "paper_threads" threads (1 to 8, as it is when the module is
- *	switched on) answer to the port the kernel saw, each message after
- *	"paper_delay_ms" of sleep. The answer is an NLRIG_MSG_DATA with the
- *	sequence number of the message and 32 bytes, the first of its body.
- *	NLRIG_A_PAPER_* count.
- *
- * Besides netlink, the same module offers what the texts compare it with:
- *	/dev/nlrig		ioctl, blocking read, poll, SIGIO, mmap of one
- *				page; all state is that of the open file
- *	/proc/nlrig/value	write a number, read it plus one; poll (POLLPRI:
- *				written since this open file was last read)
+ * The module also has the interfaces that the texts compare netlink with:
+ *	/dev/nlrig		ioctl, blocking read, poll, SIGIO, and mmap of
+ *				one page. All state belongs to the open file.
+ *	/proc/nlrig/value	Write a number, read it plus one. poll reports
+ *				POLLPRI after a write that this open file has
+ *				not read.
  *	/proc/nlrig/big		NLRIG_BIG_BYTES to read, in one call if wanted:
- *				lines of 64 bytes, each its number in decimal
- *	/sys/kernel/nlrig/value	write a number, read it plus one
- *	/sys/kernel/nlrig/event	poll (sysfs_notify): counts writes to "value"
- *	/sys/kernel/nlrig/page	as much text as one read of sysfs gives
- *	/sys/kernel/nlrig/blob	NLRIG_BIG_BYTES to read and write
- *
- * Errors, as struct nlmsgerr in an NLMSG_ERROR message, most with a text of the
- * extended acknowledgement:
- *	EINVAL		the body is shorter than its struct, an attribute is
- *			missing, too short, unknown or does not go with another
- *			one, or there is no such fault
- *	ERANGE		an attribute is out of its range, or too long
- *	EPERM		not switched on, or not for this sender
- *	EBUSY		a NLRIG_MSG_SEND, or a dump to the same socket, is under
- *			way
- *	EOPNOTSUPP	the message type is not one of the above
- *	ENOMEM		no memory for the answer
- * A message without NLM_F_REQUEST, or of a type below NLMSG_MIN_TYPE, is
- * skipped without an answer, as everywhere in netlink, but for the
- * acknowledgement that NLM_F_ACK asks for.
+ *				lines of 64 bytes, each its number in decimal.
+ *	/sys/kernel/nlrig/value	Write a number, read it plus one.
+ *	/sys/kernel/nlrig/event	The number of writes to "value"; poll reports
+ *				each (sysfs_notify()).
+ *	/sys/kernel/nlrig/page	As much text as one read of sysfs can return.
+ *	/sys/kernel/nlrig/blob	NLRIG_BIG_BYTES to read and write.
  */
 #ifndef _UAPI_NLRIG_H
 #define _UAPI_NLRIG_H
 
+#include <linux/ioctl.h>
 #include <linux/types.h>
 
-/* The protocol number: the third argument of socket(2). The first free numbers
- * for private use lie above NETLINK_SMC (22); 25 is what the texts under test
- * use.
+/* The protocol number, the third argument of socket(2). Numbers above
+ * NETLINK_SMC (22) are free; the texts under test use 25.
  */
 #define NETLINK_NLRIG 25
-/* Where the rig switches on the modules of the texts. */
+/* The numbers that the rig gives to the article's and the paper's protocol. */
 #define NETLINK_NLRIG_ARTICLE 26
 #define NETLINK_NLRIG_PAPER 27
 
-/* Multicast groups of NETLINK_NLRIG: more than a mask of 32 bits has. */
+/* Multicast groups of NETLINK_NLRIG, more than a 32-bit mask can hold. */
 #define NLRIG_GROUPS 64
 
-/* Message types; those below 16 (NLMSG_MIN_TYPE) are netlink's own. */
-#define NLRIG_MSG_ECHO 16
-#define NLRIG_MSG_ECHO_REPLY 17
-#define NLRIG_MSG_FAULT 18
-#define NLRIG_MSG_SEND 19
-#define NLRIG_MSG_DATA 20
-#define NLRIG_MSG_DUMP 21
-#define NLRIG_MSG_STATE 22
-#define NLRIG_MSG_STATE_REPLY 23
-
-/* Attributes, each a __u32 unless said. */
-/* How many messages: 1 to NLRIG_COUNT_MAX. */
-#define NLRIG_A_COUNT 1
-/* Bytes of body of each: 0 to NLRIG_SIZE_MAX; 0 if absent. */
-#define NLRIG_A_SIZE 2
-/* Milliseconds before each: 0 to NLRIG_DELAY_MS_MAX; 0 if absent. */
-#define NLRIG_A_DELAY_MS 3
-/* To this port; the sender's if absent. With NLRIG_A_GROUP the port that does
- * not get it; none if absent. 0, the kernel itself, only through the article's
- * socket: the message goes into its input callback, from whatever context. That
- * waits and then answers the same way, deeper and deeper: the machine dies.
- */
-#define NLRIG_A_PORTID 4
-/* To this multicast group, by number: 1 to NLRIG_GROUPS. */
-#define NLRIG_A_GROUP 5
-/* Where the kernel sends from: NLRIG_CONTEXT_*; the sender's system call if
- * absent.
- */
-#define NLRIG_A_CONTEXT 6
-/* Through the kernel's socket of this protocol; NETLINK_NLRIG if absent. */
-#define NLRIG_A_PROTOCOL 7
-/* A flag, without a value: wait for room in the receiver's buffer. Only from
- * process context and from a thread, and not for a group. In process context a
- * receiver who is the sender waits for itself, until a signal comes.
- */
-#define NLRIG_A_BLOCK 8
-/* A flag: set the counters back. */
-#define NLRIG_A_RESET 9
-/* Of the last NLRIG_MSG_SEND: messages that were sent, */
-#define NLRIG_A_SENT 10
-/* that failed, */
-#define NLRIG_A_FAILED 11
-/* the number of the first that failed (0xffffffff: none), */
-#define NLRIG_A_FIRST_FAILED 12
-/* its error as a positive errno (0: none), */
-#define NLRIG_A_ERRNO 13
-/* whether it is over: 0 or 1, */
-#define NLRIG_A_OVER 14
-/* the microseconds in netlink, waits between messages not counted, */
-#define NLRIG_A_ELAPSED_US 15
-/* and where it was sent from, as the kernel itself says: NLRIG_IN_* or-ed. */
-#define NLRIG_A_IN 16
-/* Of NETLINK_NLRIG: calls of the input callback, those at once now (this one
- * among them) and at most.
- */
-#define NLRIG_A_INPUTS 17
-#define NLRIG_A_INPUTS_NOW 18
-#define NLRIG_A_INPUTS_MAX 19
-/* Of the article's module, the same; */
-#define NLRIG_A_ARTICLE_INPUTS 20
-#define NLRIG_A_ARTICLE_INPUTS_NOW 21
-#define NLRIG_A_ARTICLE_INPUTS_MAX 22
-/* how deep one task has been in it at most: 1 unless it calls itself, 0 if only
- * interrupts have been;
- */
-#define NLRIG_A_ARTICLE_DEPTH 23
-/* of the last datagram its length, the port the kernel saw and the one that
- * nlmsg_pid said (0 if it is shorter than a header);
- */
-#define NLRIG_A_ARTICLE_LENGTH 24
-#define NLRIG_A_ARTICLE_SEEN 25
-#define NLRIG_A_ARTICLE_SAID 26
-/* answers that netlink took and that it refused, with the last error as a
- * positive errno.
- */
-#define NLRIG_A_ARTICLE_SENT 27
-#define NLRIG_A_ARTICLE_REFUSED 28
-#define NLRIG_A_ARTICLE_ERRNO 29
-/* Of the paper's module: datagrams that came in, that could not be copied,
- * that a thread is through with (whether netlink took the answer or not), that
- * wait in the queue; the bytes that the kernel's socket is charged for them
- * (sk_rmem_alloc).
- */
-#define NLRIG_A_PAPER_INPUTS 30
-#define NLRIG_A_PAPER_LOST 31
-#define NLRIG_A_PAPER_DONE 32
-#define NLRIG_A_PAPER_WAITING 33
-#define NLRIG_A_PAPER_CHARGED 34
-/* The highest of them. */
-#define NLRIG_A_MAX 34
-
+/* Upper bounds of attributes and of NLRIG_IOC_WAKE. */
 #define NLRIG_COUNT_MAX 100000
 #define NLRIG_SIZE_MAX 1048576
 #define NLRIG_DELAY_MS_MAX 10000
 
-/* NLRIG_A_CONTEXT */
-/* The sender's system call. */
-#define NLRIG_CONTEXT_PROCESS 0
-/* A thread of the kernel. */
-#define NLRIG_CONTEXT_THREAD 1
-/* A timer_list timer: softirq. */
-#define NLRIG_CONTEXT_TIMER 2
-/* A tasklet: softirq. */
-#define NLRIG_CONTEXT_TASKLET 3
-/* An hrtimer that expires in its interrupt. */
-#define NLRIG_CONTEXT_HARDIRQ 4
-
-/* NLRIG_A_IN */
-#define NLRIG_IN_TASK 1
-#define NLRIG_IN_SOFTIRQ 2
-#define NLRIG_IN_HARDIRQ 4
-
 /* Bytes of /proc/nlrig/big and /sys/kernel/nlrig/blob. */
 #define NLRIG_BIG_BYTES 1048576
 
-/* What struct nlrig_fault may ask for. */
-/* Nothing: the message is answered as any other. */
-#define NLRIG_FAULT_NONE 0
-/* panic(). */
-#define NLRIG_FAULT_PANIC 1
-/* A write through a null pointer: an oops that kills the sender. */
-#define NLRIG_FAULT_NULL 2
-/* WARN(); the sender lives. */
-#define NLRIG_FAULT_WARN 3
-/* A softirq that never ends, on the sender's CPU; the message is answered. */
-#define NLRIG_FAULT_SOFTIRQ 4
-/* The sender waits for ever and no signal wakes it: state D. */
-#define NLRIG_FAULT_BLOCK 5
-/* Every CPU spins with interrupts off. */
-#define NLRIG_FAULT_LIVELOCK 6
-/* An exception without a handler, twice over: the machine resets. */
-#define NLRIG_FAULT_TRIPLE 7
-
-/* The size of struct nlrig_echo in bytes, the same for every word size. */
-#define NLRIG_ECHO_SIZE 16
-/* The size of struct nlrig_fault in bytes. */
-#define NLRIG_FAULT_SIZE 8
+/**
+ * enum nlrig_msg - message types
+ * @NLRIG_MSG_BASE: the first one; types below NLMSG_MIN_TYPE (16) are netlink's
+ * @NLRIG_MSG_ECHO: request with struct nlrig_echo. The kernel queues the reply
+ *	before the system call of the requester returns. It goes to the source
+ *	port of the request, whatever nlmsg_pid is; nlmsg_pid and the body of the
+ *	reply contain that port.
+ * @NLRIG_MSG_ECHO_REPLY: reply with struct nlrig_echo and the sequence number of
+ *	the request
+ * @NLRIG_MSG_FAULT: request with struct nlrig_fault. The kernel injects the
+ *	fault in the system call of the requester, and mostly never replies.
+ *	Needs the module's parameter "faults" and CAP_SYS_ADMIN.
+ * @NLRIG_MSG_SEND: request with attributes of &enum nlrig_send_attr. The kernel
+ *	sends messages of type NLRIG_MSG_DATA; one request runs at a time. The
+ *	acknowledgement means that it runs, or in process context that it has
+ *	ended. Messages that fail are not an error of the request, because the
+ *	receive buffer of the requester may be the one that is full:
+ *	NLRIG_MSG_STATE reports the result. A signal to the requester ends a
+ *	request in process context, and unloading the module ends any; the next
+ *	message then fails with EINTR and is the last one. Needs CAP_NET_ADMIN.
+ * @NLRIG_MSG_DATA: message of NLRIG_MSG_SEND and NLRIG_MSG_DUMP. For
+ *	NLRIG_MSG_SEND, nlmsg_seq is the number of the message from 0 on, and the
+ *	body has the requested size; for NLRIG_MSG_DUMP, nlmsg_seq is that of the
+ *	request, and the body has four bytes. The body contains the number of the
+ *	message, truncated to its size, then zeros.
+ * @NLRIG_MSG_DUMP: request with NLM_F_DUMP and attributes of &enum
+ *	nlrig_dump_attr. The kernel replies with messages of type NLRIG_MSG_DATA
+ *	in parts, and NLMSG_DONE.
+ * @NLRIG_MSG_STATE: request with attributes of &enum nlrig_state_attr
+ * @NLRIG_MSG_STATE_REPLY: reply with attributes of &enum nlrig_state_attr
+ * @__NLRIG_MSG_MAX: internal use
+ */
+enum nlrig_msg {
+	NLRIG_MSG_BASE = 16,
+	NLRIG_MSG_ECHO = NLRIG_MSG_BASE,
+	NLRIG_MSG_ECHO_REPLY,
+	NLRIG_MSG_FAULT,
+	NLRIG_MSG_SEND,
+	NLRIG_MSG_DATA,
+	NLRIG_MSG_DUMP,
+	NLRIG_MSG_STATE,
+	NLRIG_MSG_STATE_REPLY,
+	__NLRIG_MSG_MAX,
+};
+#define NLRIG_MSG_MAX (__NLRIG_MSG_MAX - 1)
 
 /**
  * struct nlrig_echo - body of NLRIG_MSG_ECHO and NLRIG_MSG_ECHO_REPLY
- * @cookie: chosen by the sender, comes back unchanged
- * @portid: ignored in a request; in an answer the port the kernel saw
- * @reserved: ignored in a request; zero in an answer
+ * @cookie: chosen by the requester, returned unchanged
+ * @portid: must be zero in a request; source port of the request in a reply
+ * @reserved: must be zero
  */
 struct nlrig_echo {
 	__aligned_u64 cookie;
@@ -280,9 +149,35 @@ struct nlrig_echo {
 };
 
 /**
+ * enum nlrig_fault_kind - faults of NLRIG_MSG_FAULT
+ * @NLRIG_FAULT_NONE: none; the message is acknowledged as any other
+ * @NLRIG_FAULT_PANIC: panic()
+ * @NLRIG_FAULT_NULL: write through a null pointer: an oops, which kills the
+ *	requester
+ * @NLRIG_FAULT_WARN: WARN(); the requester survives
+ * @NLRIG_FAULT_SOFTIRQ: softirq that never ends, on the CPU of the requester
+ * @NLRIG_FAULT_BLOCK: the requester sleeps for ever in state D
+ * @NLRIG_FAULT_LIVELOCK: every CPU spins with interrupts disabled
+ * @NLRIG_FAULT_TRIPLE: triple fault, which resets the machine; x86 only
+ * @__NLRIG_FAULT_MAX: internal use
+ */
+enum nlrig_fault_kind {
+	NLRIG_FAULT_NONE,
+	NLRIG_FAULT_PANIC,
+	NLRIG_FAULT_NULL,
+	NLRIG_FAULT_WARN,
+	NLRIG_FAULT_SOFTIRQ,
+	NLRIG_FAULT_BLOCK,
+	NLRIG_FAULT_LIVELOCK,
+	NLRIG_FAULT_TRIPLE,
+	__NLRIG_FAULT_MAX,
+};
+#define NLRIG_FAULT_MAX (__NLRIG_FAULT_MAX - 1)
+
+/**
  * struct nlrig_fault - body of NLRIG_MSG_FAULT
- * @kind: one of NLRIG_FAULT_*
- * @reserved: ignored
+ * @kind: one of &enum nlrig_fault_kind
+ * @reserved: must be zero
  */
 struct nlrig_fault {
 	__u32 kind;
@@ -290,27 +185,232 @@ struct nlrig_fault {
 };
 
 /**
- * struct nlrig_exchange - argument of NLRIG_IOC_EXCHANGE
- * @value: a number; comes back plus one
- * @count: ignored; comes back as the number of exchanges so far, this one
- *	   included
+ * enum nlrig_context - values of NLRIG_A_SEND_CONTEXT
+ * @NLRIG_CONTEXT_PROCESS: system call of the requester
+ * @NLRIG_CONTEXT_THREAD: kernel thread
+ * @NLRIG_CONTEXT_TIMER: timer of struct timer_list, in softirq context
+ * @NLRIG_CONTEXT_TASKLET: tasklet, in softirq context; a timer schedules it
+ *	after a delay
+ * @NLRIG_CONTEXT_HARDIRQ: hrtimer in hard interrupt context; EOPNOTSUPP on
+ *	PREEMPT_RT, which cannot allocate there
+ * @__NLRIG_CONTEXT_MAX: internal use
  *
- * The same two numbers stand at the start of the page that mmap() of
- * /dev/nlrig gives.
+ * A timer, a tasklet and an hrtimer send one message per expiry if the request
+ * has a delay. Without one they send for a millisecond, and continue at the next
+ * tick, in the next softirq, or after 100 microseconds.
+ */
+enum nlrig_context {
+	NLRIG_CONTEXT_PROCESS,
+	NLRIG_CONTEXT_THREAD,
+	NLRIG_CONTEXT_TIMER,
+	NLRIG_CONTEXT_TASKLET,
+	NLRIG_CONTEXT_HARDIRQ,
+	__NLRIG_CONTEXT_MAX,
+};
+#define NLRIG_CONTEXT_MAX (__NLRIG_CONTEXT_MAX - 1)
+
+/**
+ * enum nlrig_send_attr - attributes of NLRIG_MSG_SEND
+ * @NLRIG_A_SEND_UNSPEC: unused
+ * @NLRIG_A_SEND_COUNT: u32, number of messages, 1 to NLRIG_COUNT_MAX; required
+ * @NLRIG_A_SEND_SIZE: u32, bytes of body per message, at most NLRIG_SIZE_MAX;
+ *	default 0
+ * @NLRIG_A_SEND_DELAY_MS: u32, milliseconds before each message, at most
+ *	NLRIG_DELAY_MS_MAX; default 0
+ * @NLRIG_A_SEND_PORTID: u32, destination port; default is the requester's. With
+ *	a group, the port that is left out; default none. Port 0, the kernel
+ *	itself, is accepted for the article's protocol only: its input callback
+ *	then runs in the context of the request, and its replies reach it again,
+ *	deeper each time, until the kernel dies.
+ * @NLRIG_A_SEND_GROUP: u32, destination multicast group, 1 to NLRIG_GROUPS. A
+ *	message to a group without members fails with ESRCH.
+ * @NLRIG_A_SEND_CONTEXT: u32, &enum nlrig_context to send from; default
+ *	NLRIG_CONTEXT_PROCESS
+ * @NLRIG_A_SEND_PROTOCOL: u32, protocol whose kernel socket sends; default
+ *	NETLINK_NLRIG
+ * @NLRIG_A_SEND_BLOCK: flag, wait for room in the receiver's buffer. Process and
+ *	thread context only, and not for a group. A requester that is the
+ *	receiver in process context waits for itself, until a signal comes.
+ * @__NLRIG_A_SEND_MAX: internal use
+ */
+enum nlrig_send_attr {
+	NLRIG_A_SEND_UNSPEC,
+	NLRIG_A_SEND_COUNT,
+	NLRIG_A_SEND_SIZE,
+	NLRIG_A_SEND_DELAY_MS,
+	NLRIG_A_SEND_PORTID,
+	NLRIG_A_SEND_GROUP,
+	NLRIG_A_SEND_CONTEXT,
+	NLRIG_A_SEND_PROTOCOL,
+	NLRIG_A_SEND_BLOCK,
+	__NLRIG_A_SEND_MAX,
+};
+#define NLRIG_A_SEND_MAX (__NLRIG_A_SEND_MAX - 1)
+
+/**
+ * enum nlrig_dump_attr - attributes of NLRIG_MSG_DUMP
+ * @NLRIG_A_DUMP_UNSPEC: unused
+ * @NLRIG_A_DUMP_COUNT: u32, number of messages, 1 to NLRIG_COUNT_MAX; required
+ * @__NLRIG_A_DUMP_MAX: internal use
+ */
+enum nlrig_dump_attr {
+	NLRIG_A_DUMP_UNSPEC,
+	NLRIG_A_DUMP_COUNT,
+	__NLRIG_A_DUMP_MAX,
+};
+#define NLRIG_A_DUMP_MAX (__NLRIG_A_DUMP_MAX - 1)
+
+/**
+ * enum nlrig_state_attr - attributes of NLRIG_MSG_STATE and its reply
+ * @NLRIG_A_STATE_UNSPEC: unused
+ * @NLRIG_A_STATE_RESET: flag of the request: clear the counters once they are
+ *	read, even if the reply cannot be queued. What describes the present
+ *	stays: active calls, the queue and its charge; a peak becomes the number
+ *	of active calls. EBUSY while an NLRIG_MSG_SEND is running. Needs
+ *	CAP_NET_ADMIN.
+ * @NLRIG_A_STATE_SEND: nest of &enum nlrig_send_result_attr, the last
+ *	NLRIG_MSG_SEND
+ * @NLRIG_A_STATE_INPUT: nest of &enum nlrig_calls_attr, the input callback of
+ *	NETLINK_NLRIG, this call included
+ * @NLRIG_A_STATE_ARTICLE: nest of &enum nlrig_article_attr
+ * @NLRIG_A_STATE_PAPER: nest of &enum nlrig_paper_attr
+ * @__NLRIG_A_STATE_MAX: internal use
+ *
+ * Requests contain NLRIG_A_STATE_RESET only, replies all others.
+ */
+enum nlrig_state_attr {
+	NLRIG_A_STATE_UNSPEC,
+	NLRIG_A_STATE_RESET,
+	NLRIG_A_STATE_SEND,
+	NLRIG_A_STATE_INPUT,
+	NLRIG_A_STATE_ARTICLE,
+	NLRIG_A_STATE_PAPER,
+	__NLRIG_A_STATE_MAX,
+};
+#define NLRIG_A_STATE_MAX (__NLRIG_A_STATE_MAX - 1)
+
+/**
+ * enum nlrig_send_result_attr - result of an NLRIG_MSG_SEND
+ * @NLRIG_A_RESULT_UNSPEC: unused
+ * @NLRIG_A_RESULT_SENT: u32, number of messages that netlink accepted
+ * @NLRIG_A_RESULT_FAILED: u32, number of messages that failed
+ * @NLRIG_A_RESULT_FIRST_FAILED: u32, number of the first message that failed,
+ *	0xffffffff if none
+ * @NLRIG_A_RESULT_ERRNO: u32, positive errno of that message, 0 if none
+ * @NLRIG_A_RESULT_DONE: u32, 1 if no request is running, else 0
+ * @NLRIG_A_RESULT_ELAPSED_US: u32, microseconds spent in netlink, without the
+ *	delays between messages
+ * @NLRIG_A_RESULT_CONTEXTS: u32, NLRIG_IN_* flags of the contexts that the
+ *	kernel found itself in when it sent
+ * @__NLRIG_A_RESULT_MAX: internal use
+ */
+enum nlrig_send_result_attr {
+	NLRIG_A_RESULT_UNSPEC,
+	NLRIG_A_RESULT_SENT,
+	NLRIG_A_RESULT_FAILED,
+	NLRIG_A_RESULT_FIRST_FAILED,
+	NLRIG_A_RESULT_ERRNO,
+	NLRIG_A_RESULT_DONE,
+	NLRIG_A_RESULT_ELAPSED_US,
+	NLRIG_A_RESULT_CONTEXTS,
+	__NLRIG_A_RESULT_MAX,
+};
+#define NLRIG_A_RESULT_MAX (__NLRIG_A_RESULT_MAX - 1)
+
+/* Flags of NLRIG_A_RESULT_CONTEXTS. */
+#define NLRIG_IN_TASK (1 << 0)
+#define NLRIG_IN_SOFTIRQ (1 << 1)
+#define NLRIG_IN_HARDIRQ (1 << 2)
+
+/**
+ * enum nlrig_calls_attr - counters of the calls of an input callback
+ * @NLRIG_A_CALLS_UNSPEC: unused
+ * @NLRIG_A_CALLS_TOTAL: u32, number of calls
+ * @NLRIG_A_CALLS_ACTIVE: u32, number of calls that have not returned
+ * @NLRIG_A_CALLS_PEAK: u32, highest number of active calls
+ * @__NLRIG_A_CALLS_MAX: internal use
+ */
+enum nlrig_calls_attr {
+	NLRIG_A_CALLS_UNSPEC,
+	NLRIG_A_CALLS_TOTAL,
+	NLRIG_A_CALLS_ACTIVE,
+	NLRIG_A_CALLS_PEAK,
+	__NLRIG_A_CALLS_MAX,
+};
+#define NLRIG_A_CALLS_MAX (__NLRIG_A_CALLS_MAX - 1)
+
+/**
+ * enum nlrig_article_attr - counters of the article's protocol
+ * @NLRIG_A_ARTICLE_UNSPEC: unused
+ * @NLRIG_A_ARTICLE_CALLS: nest of &enum nlrig_calls_attr, the input callback
+ * @NLRIG_A_ARTICLE_DEPTH: u32, highest number of active calls of one task: 1
+ *	unless the callback calls itself, 0 if only interrupts have called it
+ * @NLRIG_A_ARTICLE_LENGTH: u32, bytes of the last datagram
+ * @NLRIG_A_ARTICLE_SRC_PORTID: u32, source port of the last datagram
+ * @NLRIG_A_ARTICLE_NLMSG_PID: u32, nlmsg_pid of the last datagram, 0 if it is
+ *	shorter than a header
+ * @NLRIG_A_ARTICLE_SENT: u32, number of replies that netlink accepted
+ * @NLRIG_A_ARTICLE_REFUSED: u32, number of replies that netlink refused
+ * @NLRIG_A_ARTICLE_ERRNO: u32, positive errno of the last refusal, 0 if none
+ * @__NLRIG_A_ARTICLE_MAX: internal use
+ */
+enum nlrig_article_attr {
+	NLRIG_A_ARTICLE_UNSPEC,
+	NLRIG_A_ARTICLE_CALLS,
+	NLRIG_A_ARTICLE_DEPTH,
+	NLRIG_A_ARTICLE_LENGTH,
+	NLRIG_A_ARTICLE_SRC_PORTID,
+	NLRIG_A_ARTICLE_NLMSG_PID,
+	NLRIG_A_ARTICLE_SENT,
+	NLRIG_A_ARTICLE_REFUSED,
+	NLRIG_A_ARTICLE_ERRNO,
+	__NLRIG_A_ARTICLE_MAX,
+};
+#define NLRIG_A_ARTICLE_MAX (__NLRIG_A_ARTICLE_MAX - 1)
+
+/**
+ * enum nlrig_paper_attr - counters of the paper's protocol
+ * @NLRIG_A_PAPER_UNSPEC: unused
+ * @NLRIG_A_PAPER_RECEIVED: u32, number of datagrams that arrived
+ * @NLRIG_A_PAPER_DROPPED: u32, number of datagrams that could not be copied
+ * @NLRIG_A_PAPER_DONE: u32, number of datagrams that a thread has finished,
+ *	whether netlink accepted the reply or not
+ * @NLRIG_A_PAPER_QUEUED: u32, number of datagrams in the queue
+ * @NLRIG_A_PAPER_CHARGED: u32, bytes that the kernel socket is charged for the
+ *	queue (sk_rmem_alloc)
+ * @__NLRIG_A_PAPER_MAX: internal use
+ */
+enum nlrig_paper_attr {
+	NLRIG_A_PAPER_UNSPEC,
+	NLRIG_A_PAPER_RECEIVED,
+	NLRIG_A_PAPER_DROPPED,
+	NLRIG_A_PAPER_DONE,
+	NLRIG_A_PAPER_QUEUED,
+	NLRIG_A_PAPER_CHARGED,
+	__NLRIG_A_PAPER_MAX,
+};
+#define NLRIG_A_PAPER_MAX (__NLRIG_A_PAPER_MAX - 1)
+
+/**
+ * struct nlrig_exchange - argument of NLRIG_IOC_EXCHANGE
+ * @value: any number; returned plus one
+ * @count: output only, the number of exchanges so far, this one included
+ *
+ * The kernel also writes what it returns to the start of the page that mmap()
+ * of /dev/nlrig maps.
  */
 struct nlrig_exchange {
 	__aligned_u64 value;
 	__aligned_u64 count;
 };
 
-/* Numbers of the ioctls of /dev/nlrig, type 'N'. */
-/* _IOWR, struct nlrig_exchange. */
-#define NLRIG_IOC_EXCHANGE_NR 1
-/* _IOW, __u32: after so many milliseconds (at most NLRIG_DELAY_MS_MAX) a timer
- * of the kernel makes the device readable: poll, a blocked read, and SIGIO to
- * who asked for it. read gives the number of expiries so far, a __u64, once for
- * each.
+#define NLRIG_IOC_MAGIC 'N'
+/* Exchanges a struct nlrig_exchange. */
+#define NLRIG_IOC_EXCHANGE _IOWR(NLRIG_IOC_MAGIC, 1, struct nlrig_exchange)
+/* Starts a timer of so many milliseconds, at most NLRIG_DELAY_MS_MAX. Each
+ * expiry makes the file readable and sends SIGIO to those who have asked for it.
+ * A read returns the number of expiries so far as a __u64, once per expiry.
  */
-#define NLRIG_IOC_WAKE_NR 2
+#define NLRIG_IOC_WAKE _IOW(NLRIG_IOC_MAGIC, 2, __u32)
 
 #endif /* _UAPI_NLRIG_H */

@@ -1,5 +1,7 @@
 //! The command line: its subcommands, and what each leads to.
 
+use std::ffi::OsString;
+
 use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -52,7 +54,8 @@ enum Command {
     Build(BuildOptions),
     /// Say whether a run would work here, and why not
     Doctor(DoctorOptions),
-    /// Run one command in a guest and give back its exit status
+    /// Run one command in a guest and exit with its status
+    #[command(after_help = EXEC_HELP)]
     Exec(ExecOptions),
     /// Read a console log: verdict, deciding line and call trace
     Classify(ClassifyOptions),
@@ -71,19 +74,56 @@ pub fn definition() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// Reads the command line and does what it says; gives back the exit status.
+/// What `exec --help` shows below the options.
+const EXEC_HELP: &str = "\
+Exit status: the command's own (128+N if signal N killed it); 99 if the guest
+kernel reported a fault, hung or reset itself; 124 if the command exceeded
+--timeout; 125 if the rig could not run it; 130 if interrupted; 2 for a usage
+error. With --bisect: 0, 1, 125 and 128 as `git bisect run` expects.
+
+Examples:
+  nlrig exec -- uname -a
+  nlrig exec --abi i386 --timeout 1m -- ./test_program
+  nlrig exec --kernel-arg slub_debug=FZ --env RUST_BACKTRACE=1 -- ./test_program
+  nlrig exec --allow warning --json result.json -- ./test_program
+  while read -r test; do nlrig exec -n -- sh -c \"$test\"; done <tests.txt
+  git bisect run nlrig exec --bisect --kernel-source . -- ./reproducer";
+
+/// Reads the command line and does what it asks for; returns the exit status.
 ///
 /// # Errors
-/// Whatever ended it; [`error::status`] knows the exit status of each.
+/// Whatever ended it; [`error::status`] has the exit status of each. With `exec
+/// --bisect` only what is no matter of the command line's is an error.
 pub fn run() -> Result<u8> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(err) if matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+        Err(err) => {
             err.print()?;
-            return Ok(error::OK);
+            let asked = matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return Ok(match is_bisect(std::env::args_os()) {
+                _ if asked => error::OK,
+                true => error::BISECT_ABORT,
+                false => error::USAGE,
+            });
         }
-        Err(err) => return Err(usage!("{}", one_line(&err.render().to_string()))),
     };
+    let bisect = matches!(&cli.command, Some(Command::Exec(options)) if options.bisect);
+    match dispatch(cli) {
+        Err(err) if bisect => {
+            say::error(&format!("{err:#}"));
+            Ok(error::bisect_status(&err))
+        }
+        ended => ended,
+    }
+}
+
+/// Whether arguments that clap refuses were meant for `exec --bisect`.
+fn is_bisect(arguments: impl Iterator<Item = OsString>) -> bool {
+    let ours: Vec<_> = arguments.take_while(|word| word != "--").collect();
+    ["exec", "--bisect"].iter().all(|word| ours.iter().any(|ours| ours == word))
+}
+
+fn dispatch(cli: Cli) -> Result<u8> {
     if cli.command.is_some() && cli.run != RunOptions::default() {
         return Err(usage!("options of a run stand behind the subcommand, not before it"));
     }
@@ -103,20 +143,6 @@ pub fn run() -> Result<u8> {
     }
 }
 
-/// clap's error as one line, without the advice around it.
-fn one_line(rendered: &str) -> String {
-    let lines: Vec<_> = rendered
-        .lines()
-        .map(|line| line.trim().trim_start_matches("error: "))
-        .filter(|line| {
-            !line.is_empty()
-                && !line.starts_with("For more information")
-                && !line.starts_with("Usage:")
-        })
-        .collect();
-    lines.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -128,13 +154,8 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    fn refused(arguments: &[&str]) -> String {
-        let all = ["nlrig"].iter().chain(arguments);
-        one_line(&Cli::try_parse_from(all).unwrap_err().render().to_string())
-    }
-
     #[test]
-    fn an_error_is_one_line_that_names_the_thing() {
+    fn an_error_names_the_thing() {
         for (arguments, words) in [
             (&["run", "--abi", "arm"][..], &["arm", "--abi", "x86_64"][..]),
             (&["run", "--stack", "2X"], &["2X", "--stack"]),
@@ -143,15 +164,40 @@ mod tests {
             (&["run", "--sysctl", "../x=1"], &["../x"]),
             (&["run", "--rlimit", "speed=1"], &["speed", "nofile"]),
             (&["run", "--memory", "1M"], &["1M", "64M"]),
+            (&["run", "--env", "=1"], &["=1", "no name"]),
+            (&["run", "--kernel-arg", "a b"], &["a b", "one word"]),
             (&["bench", "--rounds", "0"], &["--rounds", "0"]),
-            (&["exec"], &["CMD"]),
+            (&["exec"], &["CMD", "Usage:"]),
+            (&["exec", "--allow", "panic", "--", "true"], &["panic", "oops", "warning", "taint"]),
+            (&["exec", "--time-out", "1m", "--", "true"], &["--time-out", "--timeout"]),
             (&["no-such-command"], &["no-such-command"]),
         ] {
-            let line = refused(arguments);
-            assert_eq!(line.lines().count(), 1, "{line}");
+            let all = ["nlrig"].iter().chain(arguments);
+            let text = Cli::try_parse_from(all).unwrap_err().render().to_string();
             for word in words {
-                assert!(line.contains(word), "{arguments:?}: {line}");
+                assert!(text.contains(word), "{arguments:?}: {text}");
             }
         }
+    }
+
+    #[test]
+    fn a_bisection_is_recognised_in_arguments_that_are_refused() {
+        let is = |line: &str| is_bisect(line.split(' ').map(OsString::from));
+        assert!(is("nlrig -q exec --bisect --no-such -- true"));
+        assert!(!is("nlrig exec --no-such -- git --bisect"));
+        assert!(!is("nlrig run --bisect"));
+    }
+
+    #[test]
+    fn variables_words_and_no_input_are_taken() {
+        let line = "nlrig exec -n --env A=1 --env B= --kernel-arg nokaslr --allow warning,taint \
+                    --bisect --json f -- true --bisect";
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Some(Command::Exec(options)) = cli.command else { panic!("it is exec") };
+        assert!(options.no_stdin && options.bisect);
+        assert_eq!(options.guest.env.len(), 2);
+        assert_eq!(options.guest.kernel_arg, ["nokaslr"]);
+        assert_eq!(options.allow.len(), 2);
+        assert_eq!(options.command, ["true", "--bisect"]);
     }
 }

@@ -55,7 +55,8 @@ pub fn prepare(options: &GuestOptions) -> Result<(BuildContext, VmLauncher)> {
     }
     let kernels = kernels(options)?;
     kernels.cache.sweep();
-    let lab = VmLauncher::new(kernels.cache.clone(), options.accel)?;
+    let mut lab = VmLauncher::new(kernels.cache.clone(), options.accel)?;
+    lab.kernel_args = options.kernel_arg.clone();
     let mut workshop = BuildContext::new(kernels);
     workshop.workloads = Some(data::workloads()?);
     workshop.modules = vec![match &options.module {

@@ -51,9 +51,5 @@ pub fn workloads() -> Result<GuestCrate> {
                 source: &WORKLOADS,
             },
         ],
-        files: vec![
-            ("userspace/build.rs", include_str!("../data/crates/guest-build.rs")),
-            ("module/uapi/nlrig.h", include_str!("../data/module/uapi/nlrig.h")),
-        ],
     })
 }

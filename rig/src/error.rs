@@ -10,9 +10,17 @@ pub const OK: u8 = 0;
 pub const TRIAL_FAILED: u8 = 1;
 /// The command line asks for something that does not exist.
 pub const USAGE: u8 = 2;
+/// `exec`: the guest kernel reported a fault, hung, or reset itself.
+pub const GUEST_FAULT: u8 = 99;
+/// `exec`: the command exceeded `--timeout`. The number that timeout(1) uses.
+pub const TIMED_OUT: u8 = 124;
 /// The rig itself could not do its work. The number that env(1) and timeout(1)
-/// use, and that `git bisect run` skips.
+/// use.
 pub const RIG: u8 = 125;
+/// `exec --bisect`: the revision cannot be tested. `git bisect run` skips it.
+pub const BISECT_SKIP: u8 = 125;
+/// `exec --bisect`: nothing can be tested. `git bisect run` stops.
+pub const BISECT_ABORT: u8 = 128;
 /// A signal ended the run.
 pub const INTERRUPTED: u8 = 130;
 
@@ -69,6 +77,16 @@ pub fn status(err: &anyhow::Error) -> u8 {
     }
 }
 
+/// The exit status that goes with an error of `exec --bisect`, as `git bisect
+/// run` understands it.
+pub fn bisect_status(err: &anyhow::Error) -> u8 {
+    match kind(err) {
+        Some(ErrorKind::Interrupted) => INTERRUPTED,
+        Some(ErrorKind::KernelBuild) => BISECT_SKIP,
+        _ => BISECT_ABORT,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
@@ -85,5 +103,15 @@ mod tests {
         assert_eq!(status(&of_guest.context("booting")), INTERRUPTED);
         assert_eq!(status(&usage!("no such ABI: {}", "arm")), USAGE);
         assert_eq!(status(&anyhow::anyhow!("disk full")), RIG);
+    }
+
+    #[test]
+    fn a_bisection_skips_a_kernel_that_does_not_build_and_stops_at_all_else() {
+        let broken = nlrig_host::Error::new("expected ';'").with_kind(ErrorKind::KernelBuild);
+        let broken = anyhow::Error::from(broken).context("kernel 6.1");
+        assert_eq!((status(&broken), bisect_status(&broken)), (RIG, BISECT_SKIP));
+        assert_eq!(bisect_status(&usage!("no such ABI: {}", "arm")), BISECT_ABORT);
+        assert_eq!(bisect_status(&anyhow::anyhow!("disk full")), BISECT_ABORT);
+        assert_eq!(bisect_status(&Interrupted.into()), INTERRUPTED);
     }
 }

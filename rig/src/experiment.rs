@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use crate::abi::Abi;
 use crate::desk::Desk;
 use crate::guest::Limits;
-use crate::report::{Section, TrialReport, Verdict};
+use crate::report::{FaultDomain, Section, TrialReport, Verdict};
 use crate::say::brief;
 use crate::usage;
 
@@ -123,6 +123,8 @@ pub struct Ask {
     pub memory_bytes: Option<u64>,
     /// How long a program may take in all; the experiment's own if absent.
     pub timeout: Option<Duration>,
+    /// Further variables in the environment of every program.
+    pub env: Vec<(String, String)>,
 }
 
 impl Ask {
@@ -139,6 +141,7 @@ impl Ask {
             cpus: None,
             memory_bytes: None,
             timeout: None,
+            env: Vec::new(),
         }
     }
 }
@@ -208,6 +211,10 @@ pub enum Fault {
     Guest(Misbehaviour),
     /// The rig does it, as soon as the program says something.
     Host(Sabotage),
+    /// As `Guest`, but only at the first try.
+    GuestOnce(Misbehaviour),
+    /// As `Host`, but only at the first try.
+    HostOnce(Sabotage),
 }
 
 /// What can happen to a machine from outside.
@@ -228,6 +235,10 @@ pub enum Sabotage {
 pub struct Facts<'a> {
     /// How often it was tried.
     pub attempts: u32,
+    /// Whether it passed only at the second try.
+    pub flaky: bool,
+    /// Where the fault is, unless it passed or was skipped.
+    pub fault_domain: Option<FaultDomain>,
     /// From the start of the program to the verdict, in the last try.
     pub verdict: Duration,
     /// What the program reported in the last try, however that ended.

@@ -1,19 +1,20 @@
 //! What limits the number of threads: a model from first principles.
 //!
-//! Everything here is arithmetic on one [`Look`] that the guest took before its
-//! first thread. [`predict`] says how many threads will fit and what will stop
-//! them; [`bound`] says afterwards, from what was seen then, what did.
+//! The model is arithmetic on one [`Look`], which the guest takes before its first
+//! thread. [`predict`] returns the number of threads that fit and the limit that
+//! stops them. [`bound`] returns the limit that did, from the guest's [`Outcome`].
 //!
 //! Sources are files of Linux 6.1 and glibc 2.36. One worker costs:
 //! - one mapping of stack and guard, `mmap(stack + page)`
 //!   (nptl/allocatestack.c; the guard is outside of the size since glibc 2.27);
-//! - two areas: its guard and its stack (the guard joins the one before it, and
-//!   `mprotect` then cuts out the stack: mm/mprotect.c, `split_vma`); but the
-//!   stack that ends where the heap begins becomes one area with it;
+//! - two areas, its guard and its stack. The mapping joins the guard above it, and
+//!   `mprotect` then cuts out the stack (mm/mprotect.c, `split_vma`). A stack that
+//!   ends where the heap begins becomes one area with the heap;
 //! - one task and one task id (kernel/fork.c, `copy_process`);
 //! - one file descriptor, for its socket.
 //!
-//! All of this is counted to the last one. Memory is not: see `memory`.
+//! Each of these limits is predicted exactly. Memory is predicted as a range: see
+//! `memory`.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -22,6 +23,7 @@ use nlrig_guest::look::{Look, Outcome};
 use nlrig_guest::{maps, pids};
 use serde::{Deserialize, Serialize};
 
+pub use self::layout::{Direction, Search};
 use self::space::Space;
 use crate::abi::Abi;
 
@@ -32,7 +34,7 @@ const PAGE_BYTES: u64 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Limit {
-    /// No hole is left for another stack.
+    /// No gap that `mmap` searches is left for another stack.
     AddressSpace,
     /// kernel.threads-max.
     ThreadsMax,
@@ -50,14 +52,16 @@ pub enum Limit {
     RlimitData,
     /// The guest's memory.
     Memory,
+    /// fs.file-max.
+    FileMax,
     /// The port was taken.
     Port,
-    /// Nothing did.
+    /// No limit that the model knows: all of them leave room.
     None,
 }
 
 impl Limit {
-    /// Its name, as in reports.
+    /// The limit's name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Limit::AddressSpace => "address-space",
@@ -69,28 +73,42 @@ impl Limit {
             Limit::RlimitAs => "rlimit-as",
             Limit::RlimitData => "rlimit-data",
             Limit::Memory => "memory",
+            Limit::FileMax => "file-max",
             Limit::Port => "port",
             Limit::None => "none",
         }
     }
 }
 
-/// How many threads will fit.
+/// The number of threads that fit, and the limit that stops them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Workers alive at once; at most so many if there is a lower bound.
+    /// Workers alive at once; the upper bound if `threads_at_least` is given.
     pub threads: u64,
-    /// At least so many: memory binds, or may bind before the limit that is
-    /// named.
+    /// The lower bound. It is given if memory binds, or may bind before the limit
+    /// that is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads_at_least: Option<u64>,
-    /// What will stop them.
+    /// The limit that stops them.
     pub binding_limit: Limit,
+    /// The stacks that each search of `mmap` places, if the address space binds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<Placed>,
+}
+
+/// The stacks that one search for a free place finds room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// The range and the direction of the search.
+    #[serde(flatten)]
+    pub search: Search,
+    /// The number of stacks.
+    pub stacks: u64,
 }
 
 impl Prediction {
-    /// Whether so many workers, stopped by this, may be what was predicted: a
-    /// program that was killed is not counted to the last one.
+    /// Whether the prediction allows a count and the limit that bound. The count is
+    /// a range, as the last threads of a program that was killed are not seen.
     pub fn agrees(&self, threads: RangeInclusive<u64>, limit: Limit) -> bool {
         match self.threads_at_least {
             Some(least) if limit == Limit::Memory => {
@@ -107,17 +125,27 @@ impl fmt::Display for Prediction {
             Some(least) => write!(f, "{least} to {}, bound by ", self.threads)?,
             None => write!(f, "{}, bound by ", self.threads)?,
         }
-        f.write_str(self.binding_limit.name())
+        f.write_str(self.binding_limit.name())?;
+        for (index, placed) in self.searches.iter().enumerate() {
+            write!(f, "{}{placed}", if index == 0 { ": " } else { ", then " })?;
+        }
+        Ok(())
     }
 }
 
-/// For how many workers a limit leaves room.
+impl fmt::Display for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.stacks, self.search)
+    }
+}
+
+/// The number of workers that a limit leaves room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Room {
     limit: Limit,
-    /// For so many surely.
+    /// The lower bound.
     least: u64,
-    /// For more surely not.
+    /// The upper bound.
     most: u64,
 }
 
@@ -127,15 +155,14 @@ impl Room {
     }
 }
 
-/// What one worker takes of the address space: its stack and the guard.
+/// The bytes of address space that one worker takes: its stack and its guard.
 fn each_bytes(look: &Look, stack_bytes: u64) -> u64 {
     stack_bytes.saturating_add(look.page_bytes).max(1)
 }
 
-/// How many workers each limit that holds here leaves room for, in the order in
-/// which [`bound`] looks at them: where two are equal the first is named.
-fn rooms(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Vec<Room>, maps::BadLine> {
-    let space = Space::of(look, abi)?;
+/// The room that each limit leaves, in the order in which [`bound`] checks them. Of
+/// two limits with the same room the first one is named.
+fn rooms(look: &Look, space: &Space, abi: Abi, stack_bytes: u64) -> Vec<Room> {
     let each_bytes = each_bytes(look, stack_bytes);
     let mut ids = pids::Room::new(look.last_pid, look.sysctls.pid_max);
     look.pids.iter().for_each(|&id| ids.take(id));
@@ -156,27 +183,29 @@ fn rooms(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Vec<Room>, maps::Bad
         let left = bytes.saturating_sub(space.mapped_bytes());
         rooms.push(Room::exact(Limit::RlimitAs, left / each_bytes));
     }
-    // Only what can be written counts, so the guard does not (mm/mmap.c,
-    // `may_expand_vm`, which `mprotect` asks).
+    // Only writable pages count, so the guard does not (mm/mmap.c,
+    // `may_expand_vm`, called by `mprotect`).
     if let Some(bytes) = look.limits.data_bytes {
         let left = bytes.saturating_sub(look.data_bytes);
         rooms.push(Room::exact(Limit::RlimitData, left / stack_bytes.max(1)));
     }
-    rooms.push(Room::exact(Limit::AddressSpace, space.stacks(each_bytes)));
+    let stacks = space.stacks(each_bytes).iter().map(|placed| placed.stacks).sum();
+    rooms.push(Room::exact(Limit::AddressSpace, stacks));
     rooms.extend(memory::rooms(look, abi, stack_bytes, each_bytes));
     if let Some(nofile) = look.limits.nofile {
         rooms.push(Room::exact(Limit::Nofile, nofile.saturating_sub(look.open_files)));
     }
-    Ok(rooms)
+    rooms
 }
 
-/// How many threads with this stack a process will create that looked like
-/// this before its first, and what will stop it: the limit with the least room.
+/// Predicts the number of threads that a process creates, from its look before the
+/// first one. The limit with the least room binds.
 ///
 /// # Errors
-/// The look's memory map is none.
+/// The look's memory map cannot be parsed.
 pub fn predict(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Prediction, maps::BadLine> {
-    let rooms = rooms(look, abi, stack_bytes)?;
+    let space = Space::of(look, abi)?;
+    let rooms = rooms(look, &space, abi, stack_bytes);
     let surely = rooms.iter().map(|room| room.least).min().unwrap_or(0);
     let at_most = rooms.iter().min_by_key(|room| room.most);
     let (threads, binding_limit) = at_most.map_or((0, Limit::None), |room| (room.most, room.limit));
@@ -184,27 +213,35 @@ pub fn predict(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Prediction, ma
         threads,
         threads_at_least: (surely < threads).then_some(surely),
         binding_limit,
+        searches: match binding_limit {
+            Limit::AddressSpace => space.stacks(each_bytes(look, stack_bytes)),
+            _ => Vec::new(),
+        },
     })
 }
 
-/// What stopped the threads, from what was seen afterwards.
+/// The limit that stopped the threads, from the guest's evidence after the last one.
 pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limit {
     let each_bytes = each_bytes(look, stack_bytes);
     match (outcome.failed.call.as_str(), outcome.failed.name.as_str()) {
         ("socket", "EMFILE") => return Limit::Nofile,
         ("bind", "EADDRINUSE") => return Limit::Port,
         ("pthread_create", "EAGAIN" | "ENOMEM") => {}
-        // The kernel offered a place below vm.mmap_min_addr, and took it back.
+        // The kernel found a place below vm.mmap_min_addr and then refused it.
         ("pthread_create", "EPERM") => return Limit::AddressSpace,
-        (_, "ENOMEM" | "ENOBUFS" | "ENFILE") => return Limit::Memory,
+        ("socket", "ENFILE") => return Limit::FileMax,
+        (_, "ENOMEM" | "ENOBUFS") => return Limit::Memory,
         _ => return Limit::None,
     }
-    // All of these look alike to the caller: pthread_create says EAGAIN.
+    // All other limits look alike to the caller: pthread_create returns EAGAIN.
     let nproc = look.limits.nproc.filter(|_| look.uid != 0);
     let address_space = look.limits.address_space_bytes;
     let data = look.limits.data_bytes;
     let space = Space::of(look, abi).ok();
-    let hole_bytes = space.map_or(0, |space| space.largest_hole_bytes(outcome));
+    let gap_bytes = space.map_or(0, |space| space.largest_gap_bytes(outcome));
+    let may_be_memory = memory::rooms(look, abi, stack_bytes, each_bytes)
+        .iter()
+        .any(|room| room.least <= outcome.threads);
     if outcome.tasks >= look.sysctls.threads_max {
         Limit::ThreadsMax
     } else if outcome.pid_room == 0 {
@@ -219,13 +256,16 @@ pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limi
         Limit::RlimitAs
     } else if data.is_some_and(|bytes| outcome.data_bytes.saturating_add(stack_bytes) > bytes) {
         Limit::RlimitData
-    } else if hole_bytes < each_bytes {
+    } else if gap_bytes < each_bytes {
         Limit::AddressSpace
-    } else {
+    } else if may_be_memory {
         Limit::Memory
+    } else {
+        Limit::None
     }
 }
 
+mod layout;
 mod memory;
 mod space;
 

@@ -1,13 +1,15 @@
 //! What can be typed behind a subcommand, and the values that are refused.
 
+use std::env::VarError;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nlrig_guest::protocol::Rlimit;
 
 use crate::abi::Abi;
 use crate::accel::AccelMode;
+use crate::report::Verdict;
 use crate::units;
 use nlrig_vm::{DEFAULT_FLAVOUR, DEFAULT_KERNEL};
 
@@ -32,6 +34,13 @@ pub struct RunOptions {
     /// How long the whole run may take: what is not begun by then is not run
     #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = duration)]
     pub run_timeout: Duration,
+    /// Fail if a trial passed only at the second try
+    #[arg(long)]
+    pub no_flaky: bool,
+    /// Do not fail if every trial of an experiment or ABI that was named was
+    /// skipped
+    #[arg(long)]
+    pub allow_skip: bool,
     /// Write the report here too; `-` is standard output, and then nothing else
     /// goes there
     #[arg(long, value_name = "FILE")]
@@ -74,6 +83,13 @@ pub struct GuestOptions {
     /// The user that the program runs as in the guest
     #[arg(long, value_name = "UID")]
     pub user: Option<u32>,
+    /// An environment variable of the program, from here if it has no value;
+    /// repeatable
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
+    pub env: Vec<(String, String)>,
+    /// A word for the guest kernel's command line: nokaslr; repeatable
+    #[arg(long, value_name = "WORD", value_parser = kernel_arg)]
+    pub kernel_arg: Vec<String>,
     /// How long a program may take: 90s, 5m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
@@ -104,6 +120,8 @@ impl Default for GuestOptions {
             sysctl: Vec::new(),
             rlimit: Vec::new(),
             user: None,
+            env: Vec::new(),
+            kernel_arg: Vec::new(),
             timeout: None,
             kernel_source: None,
             kernel_sha256: None,
@@ -123,6 +141,8 @@ impl Default for RunOptions {
             repeat: 1,
             vms: None,
             run_timeout: Duration::from_secs(12 * 60 * 60),
+            no_flaky: false,
+            allow_skip: false,
             json: None,
             page: None,
             out: None,
@@ -172,6 +192,20 @@ pub struct ExecOptions {
     /// Let the command write to the current directory
     #[arg(long)]
     pub writable: bool,
+    /// Give the command no standard input: in a loop it would eat the loop's
+    #[arg(short = 'n', long)]
+    pub no_stdin: bool,
+    /// Kinds of guest kernel faults that do not make the exit status 99
+    #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
+    pub allow: Vec<FaultKind>,
+    /// Exit as `git bisect run` expects: 1 for a bad revision, 125 for a kernel
+    /// that does not build, 128 for anything that must stop the bisection
+    #[arg(long)]
+    pub bisect: bool,
+    /// Write a record of this command here, as JSON: verdict, deciding line, call
+    /// trace, fault domain, exit status
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
     /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", required = true, last = true)]
     pub command: Vec<String>,
@@ -197,6 +231,28 @@ Example:
   dmesg | nlrig classify
   nlrig classify --json console.txt | jq -r '.verdict, .trace[0]'";
 
+/// What a guest kernel can report of itself and go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FaultKind {
+    /// It oopsed.
+    Oops,
+    /// It warned, or a detector of it reported something.
+    Warning,
+    /// A taint bit was set that neither a module nor another kind of fault sets.
+    Taint,
+}
+
+impl FaultKind {
+    /// The verdict on it.
+    pub fn verdict(self) -> Verdict {
+        match self {
+            FaultKind::Oops => Verdict::Oops,
+            FaultKind::Warning => Verdict::Warning,
+            FaultKind::Taint => Verdict::Taint,
+        }
+    }
+}
+
 /// Options of `bench`.
 #[derive(Args, Debug)]
 pub struct BenchOptions {
@@ -213,6 +269,30 @@ fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
         _ => Err(format!("\"{text}\" is not key=value")),
+    }
+}
+
+/// An environment variable; without a value it is the rig's own.
+fn variable(text: &str) -> Result<(String, String), String> {
+    if text.contains('=') {
+        return pair(text).map_err(|_| format!("\"{text}\" has no name before the ="));
+    }
+    match std::env::var(text) {
+        Ok(value) => Ok((text.to_string(), value)),
+        Err(VarError::NotPresent) => {
+            Err(format!("{text} is not set here: give it a value, {text}=VALUE"))
+        }
+        Err(VarError::NotUnicode(_)) => Err(format!("the value of {text} is not UTF-8")),
+    }
+}
+
+/// One word for a kernel's command line. Quotes do not help: it goes to QEMU
+/// beside other words, and is cut at blanks again by the kernel.
+fn kernel_arg(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("an empty word".to_string()),
+        _ if text.chars().all(|c| c.is_ascii_graphic()) => Ok(text.to_string()),
+        _ => Err(format!("\"{text}\" is not one word: give --kernel-arg once for each word")),
     }
 }
 
@@ -290,5 +370,23 @@ mod tests {
             Rlimit { name: "as".into(), value: Some(1 << 30) }
         );
         assert_eq!(rlimit("stack=unlimited").unwrap().value, None);
+    }
+
+    #[test]
+    fn a_variable_without_a_value_is_the_rigs_own() {
+        let own = std::env::var("PATH").unwrap();
+        assert_eq!(variable("PATH").unwrap(), ("PATH".to_string(), own));
+        assert_eq!(variable("A=b=c").unwrap(), ("A".to_string(), "b=c".to_string()));
+        assert_eq!(variable("A=").unwrap().1, "");
+        assert!(variable("=b").is_err());
+        assert!(variable("NLRIG_NO_SUCH").unwrap_err().contains("NLRIG_NO_SUCH=VALUE"));
+    }
+
+    #[test]
+    fn a_kernel_argument_is_one_word() {
+        assert_eq!(kernel_arg("slub_debug=FZ,kmalloc-64").unwrap(), "slub_debug=FZ,kmalloc-64");
+        for text in ["", "quiet loglevel=3", "a\nb"] {
+            assert!(kernel_arg(text).is_err(), "{text}");
+        }
     }
 }

@@ -93,12 +93,16 @@ pub struct TrialReport {
     pub verdict: Verdict,
     /// Why; nothing for a pass.
     pub reason: Option<String>,
-    /// How often it was tried: twice if the first machine was lost.
+    /// How often it was tried: twice if QEMU or the host lost the first machine.
     pub attempts: u32,
+    /// Whether it passed only at the second try.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flaky: bool,
     /// How the first machine was lost, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_loss: Option<String>,
-    /// Who caused the failure; reports of old call it `blame`.
+    /// Where the fault is, unless it passed or was skipped; reports of old call it
+    /// `blame`.
     #[serde(default, alias = "blame", skip_serializing_if = "Option::is_none")]
     pub fault_domain: Option<FaultDomain>,
     /// The machine it ran in; trials that name the same shared one boot.
@@ -268,8 +272,11 @@ mod tests {
 
     #[test]
     fn names_of_verdicts_are_those_of_the_contract() {
-        for verdict in [Verdict::Pass, Verdict::GuestHang, Verdict::LostVm] {
+        for verdict in [Verdict::Pass, Verdict::GuestHang, Verdict::Reset, Verdict::LostVm] {
             assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.name());
+        }
+        for domain in [FaultDomain::Guest, FaultDomain::Qemu, FaultDomain::Unknown] {
+            assert_eq!(serde_json::to_value(domain).unwrap(), domain.name());
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod collect;
 mod schedule;
+pub mod status;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -14,10 +15,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 
 use crate::abi::Abi;
-use crate::error;
 use crate::experiment::{Ask, Experiment, Trial};
 use crate::launcher::VmLauncher;
-use crate::report::{self, FaultDomain, Report, Section, TrialReport, Verdict, seconds};
+use crate::report::{self, Report, Section, TrialReport, seconds};
 use crate::say;
 use nlrig_build::{BuildContext, Built};
 use schedule::Schedule;
@@ -50,6 +50,7 @@ pub fn plan(
         for trial in experiment.plan(ask)? {
             for repetition in 1..=repetitions {
                 let mut trial = trial.clone();
+                trial.job.env.extend(ask.env.iter().cloned());
                 if repetitions > 1 {
                     trial.name.push_str(&format!("/repetition={repetition}"));
                 }
@@ -224,31 +225,16 @@ pub fn forget_old(results: &Path, kept: usize) {
     }
 }
 
-/// The exit status of a run: the rig's own trouble outranks a failed trial. A
-/// machine that its guest has ended is a failed trial; one that QEMU or the host
-/// has ended is the rig's.
-pub fn status(report: &Report) -> u8 {
-    let of_rig = |trial: &TrialReport| match trial.verdict {
-        Verdict::Infra => true,
-        Verdict::LostVm => trial.fault_domain.is_some_and(|domain| domain != FaultDomain::Guest),
-        _ => false,
-    };
-    if report.trials.iter().any(of_rig) {
-        error::RIG
-    } else if report.trials.iter().all(|trial| trial.verdict.is_well()) {
-        error::OK
-    } else {
-        error::TRIAL_FAILED
-    }
-}
-
 /// Says how a trial went.
 fn say_result(trial: &TrialReport, done: usize, total: usize) {
     say::status(&format!("[{done}/{total}] {}", one_line(trial)));
 }
 
 fn one_line(trial: &TrialReport) -> String {
-    let verdict = trial.verdict.name();
+    let verdict = match trial.flaky {
+        true => "pass at the second try",
+        false => trial.verdict.name(),
+    };
     let measured = |key: &str| trial.measured.as_ref().and_then(|measured| measured.get(key));
     let found = measured("finding").and_then(serde_json::Value::as_str);
     let what = match (&trial.reason, measured("threads"), found) {

@@ -24,19 +24,37 @@ fn refused(arguments: &[&str], status: i32, words: &[&str]) {
     assert!(output.stdout.is_empty());
 }
 
+/// Holds a refusal to clap's own message, with its way out.
+fn misspelt(arguments: &[&str], words: &[&str]) {
+    let output = nlrig(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+    assert!(stderr.starts_with("error: "), "{arguments:?}: {stderr}");
+    for word in words.iter().chain(&["--help"]) {
+        assert!(stderr.contains(word), "{arguments:?} does not name {word}: {stderr}");
+    }
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn what_is_misspelt_is_shown_with_its_way_out() {
+    misspelt(&["run", "threads", "--abi", "arm"], &["arm", "--abi", "x86_64"]);
+    misspelt(&["run", "threads", "--stack", "2X"], &["2X"]);
+    misspelt(&["run", "threads", "--stack", "0"], &["\"0\"", "zero"]);
+    misspelt(&["run", "threads", "--timeout", "soon"], &["soon"]);
+    misspelt(&["run", "--time-out", "1m"], &["tip:", "--timeout", "Usage:"]);
+    misspelt(&["--no-such-option"], &["--no-such-option", "Usage:"]);
+}
+
 #[test]
 fn what_does_not_exist_is_a_usage_error() {
     refused(&["run", "nonsense"], 2, &["nonsense", "threads"]);
-    refused(&["run", "threads", "--abi", "arm"], 2, &["arm", "--abi"]);
-    refused(&["run", "threads", "--stack", "2X"], 2, &["2X"]);
-    refused(&["run", "threads", "--stack", "0"], 2, &["\"0\"", "zero"]);
     refused(&["run", "threads", "--set", "colour=red"], 2, &["colour"]);
     refused(&["run", "threads", "--set", "predict_only=maybe"], 2, &["maybe"]);
     refused(&["run", "threads", "--kernel", "9.9"], 2, &["9.9", "6.1"]);
     refused(&["run", "threads", "--flavour", "vanilla"], 2, &["vanilla"]);
-    refused(&["run", "threads", "--timeout", "soon"], 2, &["soon"]);
-    refused(&["--no-such-option"], 2, &["--no-such-option"]);
     refused(&["exec", "--abi", "i386,x86_64", "--", "true"], 2, &["one --abi"]);
+    refused(&["exec", "--json", "-", "--", "true"], 2, &["--json -", "file"]);
 }
 
 #[test]

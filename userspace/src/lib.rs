@@ -20,11 +20,7 @@ pub mod maps;
 pub mod netlink;
 pub mod pids;
 pub mod ports;
+pub mod uapi;
 pub mod workers;
 
 pub use nlrig_init::protocol;
-
-/// The numbers of `module/uapi/nlrig.h`, read from it at build time.
-pub mod uapi {
-    include!(concat!(env!("OUT_DIR"), "/uapi.rs"));
-}

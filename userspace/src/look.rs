@@ -37,6 +37,8 @@ pub struct Look {
     pub uid: u32,
     /// The text of /proc/self/maps.
     pub maps: String,
+    /// The personality: the flags of personality(2) that were set before exec.
+    pub personality: u32,
     /// Tasks alive in the whole system, kernel threads included: the count that
     /// kernel.threads-max is held against.
     pub tasks: u64,
@@ -89,6 +91,10 @@ pub struct Sysctls {
     pub max_map_count: u64,
     /// vm.mmap_min_addr: the lowest address a mapping may have.
     pub mmap_min_addr: u64,
+    /// vm.legacy_va_layout: mappings are placed from the bottom up if it is not 0.
+    pub legacy_va_layout: u64,
+    /// kernel.randomize_va_space: nothing is placed at random if it is 0.
+    pub randomize_va_space: u64,
     /// vm.overcommit_memory: 0 refuses only what is absurd, 1 nothing, 2 what
     /// goes beyond a limit.
     pub overcommit_memory: u64,
@@ -192,6 +198,7 @@ impl Look {
             uid,
             tasks,
             user_tasks,
+            personality: persona()?,
             last_pid,
             pids: ids,
             open_files: open_files()?,
@@ -210,6 +217,8 @@ impl Look {
                 pid_max: sysctl("kernel/pid_max")?,
                 max_map_count: sysctl("vm/max_map_count")?,
                 mmap_min_addr: sysctl("vm/mmap_min_addr")?,
+                legacy_va_layout: sysctl("vm/legacy_va_layout")?,
+                randomize_va_space: sysctl("kernel/randomize_va_space")?,
                 overcommit_memory: sysctl("vm/overcommit_memory")?,
             },
             limits: Limits {
@@ -333,6 +342,11 @@ fn each_task(mut seen: impl FnMut(u32, u32)) -> io::Result<()> {
 }
 
 pub use nlrig_init::proc::loadavg;
+
+/// The personality of this process.
+fn persona() -> io::Result<u32> {
+    Ok(nix::sys::personality::get()?.bits().cast_unsigned())
+}
 
 fn sysctl(name: &str) -> io::Result<u64> {
     let path = format!("/proc/sys/{name}");

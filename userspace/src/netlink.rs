@@ -12,8 +12,7 @@ use nlrig_netlink::wire::{HEADER_BYTES, Header, NLM_F_REQUEST};
 use nlrig_netlink::{Errno, GroupMask, Message, Messages};
 
 use crate::uapi::{
-    NETLINK_NLRIG, NLRIG_ECHO_SIZE, NLRIG_FAULT_SIZE, NLRIG_MSG_ECHO, NLRIG_MSG_ECHO_REPLY,
-    NLRIG_MSG_FAULT,
+    NETLINK_NLRIG, NLRIG_MSG_ECHO, NLRIG_MSG_ECHO_REPLY, NLRIG_MSG_FAULT, nlrig_echo, nlrig_fault,
 };
 
 /// The call that failed, in the order in which a worker makes them.
@@ -79,6 +78,9 @@ const SEQUENCE: u32 = 1;
 /// Room for each answer in bytes: an NLMSG_ERROR, which has a number and the
 /// whole request, is the longest.
 const ANSWER_BYTES: usize = 128;
+
+/// The size of the body of an echo.
+const ECHO_BYTES: usize = size_of::<nlrig_echo>();
 
 /// An answer came, and it is not the right one.
 const BAD_ANSWER: Failure = Failure { call: Call::Answer, errno: libc::EBADMSG };
@@ -155,7 +157,7 @@ impl Socket {
     /// # Errors
     /// The call that failed; [`Call::Answer`] with the error the kernel sent.
     pub fn fault(&self, kind: u32) -> Result<(), Failure> {
-        let mut body = [0; NLRIG_FAULT_SIZE as usize];
+        let mut body = [0; size_of::<nlrig_fault>()];
         body[..4].copy_from_slice(&kind.to_ne_bytes());
         let mut buffer = [0; ANSWER_BYTES];
         let header = Header::ack(NLRIG_MSG_FAULT as u16, 0, SEQUENCE);
@@ -172,7 +174,7 @@ impl Socket {
         body: &[u8],
         buffer: &'b mut [u8],
     ) -> Result<Message<'b>, Failure> {
-        let mut request = [0; HEADER_BYTES + NLRIG_ECHO_SIZE as usize];
+        let mut request = [0; HEADER_BYTES + ECHO_BYTES];
         let mut request = Builder::over(&mut request);
         request.message(header, |message| {
             message.raw(body);
@@ -190,8 +192,8 @@ impl Socket {
 }
 
 /// The body of an echo, struct nlrig_echo.
-fn echo_body(cookie: u64, portid: u32) -> [u8; NLRIG_ECHO_SIZE as usize] {
-    let mut body = [0; NLRIG_ECHO_SIZE as usize];
+fn echo_body(cookie: u64, portid: u32) -> [u8; ECHO_BYTES] {
+    let mut body = [0; ECHO_BYTES];
     body[..8].copy_from_slice(&cookie.to_ne_bytes());
     body[8..12].copy_from_slice(&portid.to_ne_bytes());
     body

@@ -46,7 +46,7 @@ struct message {
 	struct nlrig_echo echo;
 };
 
-_Static_assert(sizeof(struct message) == NLMSG_HDRLEN + NLRIG_ECHO_SIZE, "no padding");
+_Static_assert(sizeof(struct message) == NLMSG_HDRLEN + sizeof(struct nlrig_echo), "no padding");
 
 /* The first two and last_socket are written as there, and read by nobody. */
 static atomic_uint sockets, echoes, done, forever;

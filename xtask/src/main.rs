@@ -19,6 +19,8 @@ use std::process::{Command, ExitCode};
 const USAGE: u8 = 2;
 /// The machine is not ready or the rig does not build.
 const NOT_READY: u8 = 125;
+/// The same under `git bisect run`, which takes 125 for a revision to be skipped.
+const BISECT_ABORT: u8 = 128;
 
 /// Tells the rig which checkout it runs from: results go there.
 const CHECKOUT: &str = "NLRIG_CHECKOUT";
@@ -39,6 +41,7 @@ Usage:
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = env::args().skip(1).collect();
     let task = if arguments.is_empty() { String::new() } else { arguments.remove(0) };
+    let not_ready = if is_bisect(&arguments) { BISECT_ABORT } else { NOT_READY };
     let outcome = match task.as_str() {
         "rig" => rig(arguments),
         "test" => test(arguments),
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             say(&format!("error: {err}"));
-            ExitCode::from(NOT_READY)
+            ExitCode::from(not_ready)
         }
     }
 }
@@ -97,6 +100,12 @@ fn make_ready(arguments: &mut Vec<String>) -> Result<()> {
     let list = packages::List::read(&root().join("ci/host-packages.txt"))?;
     packages::ensure(&list.needed, yes)?;
     target::ensure(&list.fallback, yes)
+}
+
+/// Whether the rig is asked for `exec --bisect`.
+fn is_bisect(arguments: &[String]) -> bool {
+    let ours = arguments.split(|word| word == "--").next().unwrap_or_default();
+    ["exec", "--bisect"].iter().all(|word| ours.iter().any(|ours| ours == word))
 }
 
 /// Takes `--yes` out of what is ours: the words before a `--`.
@@ -161,6 +170,8 @@ mod tests {
         let mut ours = words("run --yes threads");
         assert!(take_yes(&mut ours));
         assert_eq!(ours, words("run threads"));
+        assert!(is_bisect(&words("exec --bisect -- true")));
+        assert!(!is_bisect(&words("exec -- git --bisect")));
         let mut theirs = words("exec -- apt-get --yes");
         assert!(!take_yes(&mut theirs));
         assert_eq!(theirs.len(), 4);

@@ -141,17 +141,15 @@ impl Builder {
     /// Finds or builds the kernel for one architecture.
     ///
     /// # Errors
-    /// The source is missing or damaged, a symbol of the configuration was
-    /// lost, or the build failed; the message names it.
+    /// The source is missing or damaged. An [`ErrorKind::KernelBuild`] if a symbol of the
+    /// configuration was lost or the source does not compile.
     pub fn build(&self, arch: Arch) -> Result<Kernel> {
         let source = Source::find(self)?;
         let compiler = compiler()?;
         let config = config::resolve(self, &source, arch, &compiler)?;
         let entry = self.cache.entry("kernel", key(&source, &config, &compiler), |dir| {
             let tree = source.unpack(&self.cache)?;
-            let objects = self
-                .compile(&tree, arch, &config, dir)
-                .map_err(|err| err.with_kind(ErrorKind::KernelBuild))?;
+            let objects = self.compile(&tree, arch, &config, dir)?;
             let build = dir.join("build");
             let release = fs::read_to_string(build.join("include/config/kernel.release"))?;
             let kernel = Kernel {
@@ -211,7 +209,7 @@ impl Builder {
         let start = Instant::now();
         let mut progress = ui::Progress::new();
         let mut objects = 0;
-        run_logged(
+        let compiled = run_logged(
             make(tree, &build, arch, self.jobs, &["vmlinux", "modules"])?,
             &what,
             &log,
@@ -224,11 +222,21 @@ impl Builder {
                 progress
                     .update(|| format!("{what}: {objects} of about {about} objects, {seconds} s"));
             },
-        )?;
+        );
         drop(progress);
+        compiled.map_err(does_not_build)?;
         ui::status(&format!("{what}: {objects} objects in {} s", start.elapsed().as_secs()));
         remove_objects(&build)?;
         Ok(objects)
+    }
+}
+
+/// Makes the error of a command that failed an [`ErrorKind::KernelBuild`]. A host that lacks
+/// something is not the kernel's fault.
+fn does_not_build(err: Error) -> Error {
+    match err.kind() {
+        ErrorKind::CommandFailed => err.with_kind(ErrorKind::KernelBuild),
+        _ => err,
     }
 }
 

@@ -37,8 +37,6 @@ pub struct GuestCrate {
     pub package: &'static str,
     /// The crates, by their folder in the workspace.
     pub crates: Vec<CrateSource>,
-    /// Further files that they are built from: paths in the workspace, and texts.
-    pub files: Vec<(&'static str, &'static str)>,
 }
 
 /// The source of one crate. Manifest and source are apart, because cargo leaves
@@ -58,7 +56,7 @@ pub struct CrateSource {
 /// # Errors
 /// The data of this crate is incomplete.
 pub(crate) fn init() -> Result<GuestCrate> {
-    Ok(GuestCrate { package: "nlrig-init", crates: vec![init_source()?], files: Vec::new() })
+    Ok(GuestCrate { package: "nlrig-init", crates: vec![init_source()?] })
 }
 
 /// The source of PID 1 and of the protocol by which a guest is driven: crates of
@@ -113,9 +111,6 @@ pub fn build(cache: &Cache, guest: &GuestCrate, arch: Arch) -> Result<Programs> 
     for source in &guest.crates {
         key = key.add("manifest", source.manifest);
         key = Tree::Embedded(source.source).add_to(key, source.folder)?;
-    }
-    for (path, text) in &guest.files {
-        key = key.add(path, text);
     }
     let entry = cache.entry("programs", key, |dir| {
         let made = compile(cache, guest, arch, &choice.toolchain, dir)?;
@@ -181,9 +176,6 @@ fn write_workspace(guest: &GuestCrate, workspace: &Path) -> Result<()> {
         let folder = workspace.join(source.folder);
         Tree::Embedded(source.source).write_to(&folder.join("src"))?;
         write_if_changed(&folder.join("Cargo.toml"), source.manifest.as_bytes())?;
-    }
-    for (path, text) in &guest.files {
-        write_if_changed(&workspace.join(path), text.as_bytes())?;
     }
     Ok(())
 }

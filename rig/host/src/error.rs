@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Usage,
     /// The kernel's own build failed, or its configuration did not resolve.
     KernelBuild,
+    /// A command ran to its end without success, and the host is not to blame.
+    CommandFailed,
     /// A kernel module did not compile.
     ModuleBuild,
     /// Anything else: a missing tool, a full disk, a damaged file.

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Context, Error, Result, bail};
+use crate::{Context, Error, ErrorKind, Result, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -141,7 +141,9 @@ impl Drop for Child {
 /// # Errors
 /// It cannot be started, does not end in time, or does not succeed; the message
 /// names the command, the log, and the first line in it that looks like an
-/// error. [`Interrupted`](crate::interrupt::Interrupted) if a signal came.
+/// error. [`ErrorKind::CommandFailed`] if it ended without success and its output
+/// does not blame the host; [`Interrupted`](crate::interrupt::Interrupted) if a
+/// signal came.
 pub fn run_logged(
     mut command: Command,
     what: &str,
@@ -163,6 +165,7 @@ pub fn run_logged(
     let mut child = Child::spawn(command, Vec::new())?;
     let deadline = Instant::now() + limit;
     let mut first_error = None;
+    let mut by_host = false;
     let mut output = File::from(OwnedFd::from(output));
     let mut line = Vec::new();
     loop {
@@ -192,6 +195,7 @@ pub fn run_logged(
             if first_error.is_none() && looks_like_error(text) {
                 first_error = Some(text.to_string());
             }
+            by_host |= blames_host(text);
             each_line(text);
             line.clear();
         }
@@ -201,7 +205,10 @@ pub fn run_logged(
         Some(status) if status.success() => Ok(()),
         Some(status) => {
             let error = first_error.map(|line| format!(": {line}")).unwrap_or_default();
-            bail!("{what} failed ({status}){error}; the whole log is {}", log.display())
+            let log = log.display();
+            let message = format!("{what} failed ({status}){error}; the whole log is {log}");
+            let kind = if by_host { ErrorKind::Host } else { ErrorKind::CommandFailed };
+            Err(Error::new(message).with_kind(kind))
         }
         None => bail!("{what} closed its output and did not end; see {}", log.display()),
     }
@@ -270,6 +277,17 @@ fn readable_within(fds: &[BorrowedFd<'_>], wait: PollTimeout) -> Result<bool> {
 }
 
 /// Compilers, linkers, make, cargo, tar and xz say it in one of these ways.
+/// Whether a line of a build's output says that the host lacks something.
+fn blames_host(line: &str) -> bool {
+    // A program that the shell, or make itself, does not find.
+    let missing = line.starts_with("/bin/sh: ") && line.ends_with(": not found")
+        || line.starts_with("make") && line.ends_with(": No such file or directory");
+    // What the C library calls ENOSPC and ENOMEM, and how gcc reports SIGKILL.
+    const SIGNS: [&str; 3] =
+        ["No space left on device", "Cannot allocate memory", "Killed signal terminated program"];
+    missing || SIGNS.iter().any(|sign| line.contains(sign))
+}
+
 fn looks_like_error(line: &str) -> bool {
     const SIGNS: [&str; 9] = [
         "error:",
@@ -378,6 +396,25 @@ mod tests {
 
     fn is_zombie(pid: Pid) -> bool {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z"))
+    }
+
+    #[test]
+    fn a_host_that_lacks_something_is_told_from_a_source_that_is_wrong() {
+        for line in [
+            "/bin/sh: 1: flex: not found",
+            "make[2]: bison: No such file or directory",
+            "ld: final link failed: No space left on device",
+            "gcc: fatal error: Killed signal terminated program cc1",
+        ] {
+            assert!(blames_host(line), "{line}");
+        }
+        for line in [
+            "net/netlink/af_netlink.c:7:1: error: expected ';'",
+            "a.c:1:10: fatal error: linux/nosuch.h: No such file or directory",
+            "make[1]: *** No rule to make target 'x.o'.  Stop.",
+        ] {
+            assert!(!blames_host(line), "{line}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl std::fmt::Display for Severity {
 
 /// One kind of fault.
 #[derive(Debug, PartialEq, Eq)]
-pub struct FaultKind {
+pub struct SplatKind {
     /// Its name: unique, lower case, words joined by hyphens.
     pub name: &'static str,
     /// How severe it is.
@@ -54,8 +54,8 @@ const fn kind(
     what: &'static str,
     source: &'static str,
     patterns: &'static [&'static str],
-) -> FaultKind {
-    FaultKind { name, severity, what, source, patterns, timing: false }
+) -> SplatKind {
+    SplatKind { name, severity, what, source, patterns, timing: false }
 }
 
 pub(crate) const fn panic(
@@ -63,7 +63,7 @@ pub(crate) const fn panic(
     what: &'static str,
     source: &'static str,
     patterns: &'static [&'static str],
-) -> FaultKind {
+) -> SplatKind {
     kind(Severity::Panic, name, what, source, patterns)
 }
 
@@ -72,7 +72,7 @@ pub(crate) const fn oops(
     what: &'static str,
     source: &'static str,
     patterns: &'static [&'static str],
-) -> FaultKind {
+) -> SplatKind {
     kind(Severity::Oops, name, what, source, patterns)
 }
 
@@ -81,7 +81,7 @@ pub(crate) const fn warning(
     what: &'static str,
     source: &'static str,
     patterns: &'static [&'static str],
-) -> FaultKind {
+) -> SplatKind {
     kind(Severity::Warning, name, what, source, patterns)
 }
 
@@ -90,13 +90,13 @@ pub(crate) const fn late(
     what: &'static str,
     source: &'static str,
     patterns: &'static [&'static str],
-) -> FaultKind {
-    FaultKind { timing: true, ..warning(name, what, source, patterns) }
+) -> SplatKind {
+    SplatKind { timing: true, ..warning(name, what, source, patterns) }
 }
 
 /// Reports that [`KINDS`] has no pattern for: the kernel's continuation, a call
 /// trace, must follow.
-pub static OTHER_REPORT: FaultKind = warning(
+pub static OTHER_REPORT: SplatKind = warning(
     "other-report",
     "a report of another kind, with a call trace",
     "any file: BUG: or WARNING: and dump_stack()",

@@ -2,7 +2,7 @@
 //!
 //! The crate does no I/O: a [`Reader`] takes the bytes of a console as they
 //! come, in bounded memory, and keeps the most severe [`Splat`] so far. A splat
-//! is the line that reports the fault, the [`FaultKind`] of fault, and the call
+//! is the line that reports the fault, the [`SplatKind`] of fault, and the call
 //! trace behind the line.
 //!
 //! ```
@@ -33,7 +33,7 @@ mod table;
 mod taint;
 mod trace;
 
-pub use kinds::{FaultKind, KINDS, Severity};
+pub use kinds::{KINDS, Severity, SplatKind};
 pub use line::text_of;
 pub use reader::{LINE_MAX_BYTES, Reader, Splat, classify};
 pub use taint::Taint;

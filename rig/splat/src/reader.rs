@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::kinds::{FaultKind, KINDS, OTHER_REPORT, OUT_OF_MEMORY, Severity};
+use crate::kinds::{KINDS, OTHER_REPORT, OUT_OF_MEMORY, Severity, SplatKind};
 use crate::line::{self, ConsoleLine, Origin};
 use crate::pattern::Pattern;
 use crate::trace::Tracer;
@@ -30,7 +30,7 @@ const MESSAGE_LINES: u8 = 6;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Splat {
     /// What kind of fault.
-    pub kind: &'static FaultKind,
+    pub kind: &'static SplatKind,
     /// The line that reports it, without its prefixes.
     pub line: String,
     /// The message of WARN(), which the kernel prints above the line.
@@ -80,7 +80,7 @@ pub fn classify(log: &[u8]) -> Option<Splat> {
 /// The first line of a report of unknown kind, until its call trace follows.
 #[derive(Debug)]
 struct Candidate {
-    kind: &'static FaultKind,
+    kind: &'static SplatKind,
     line: String,
     caller: Option<String>,
     lines_left: u8,
@@ -290,7 +290,7 @@ impl Reader {
         at.map(|at| self.disowned.swap_remove(at)).is_some()
     }
 
-    fn found(&mut self, kind: &'static FaultKind, line: &str, caller: Option<&str>) {
+    fn found(&mut self, kind: &'static SplatKind, line: &str, caller: Option<&str>) {
         self.candidate = None;
         let message = self.cut.take().and_then(|(_, message)| message);
         let message = message.filter(|_| kind.name == "warn");
@@ -322,8 +322,8 @@ impl Reader {
 const PANIC: &str = "Kernel panic - not syncing: ";
 
 /// Patterns in the order of [`KINDS`], by the first byte of a line they match.
-static BY_FIRST_BYTE: LazyLock<Vec<Vec<(&FaultKind, Pattern)>>> = LazyLock::new(|| {
-    let of_kind = |kind: &'static FaultKind| {
+static BY_FIRST_BYTE: LazyLock<Vec<Vec<(&SplatKind, Pattern)>>> = LazyLock::new(|| {
+    let of_kind = |kind: &'static SplatKind| {
         kind.patterns.iter().map(move |&format| (kind, Pattern::new(format)))
     };
     let all: Vec<_> = KINDS.iter().flat_map(of_kind).collect();
@@ -332,7 +332,7 @@ static BY_FIRST_BYTE: LazyLock<Vec<Vec<(&FaultKind, Pattern)>>> = LazyLock::new(
     (0..=u8::MAX).map(|byte| of_byte(byte).collect()).collect()
 });
 
-fn kind_of(text: &str) -> Option<&'static FaultKind> {
+fn kind_of(text: &str) -> Option<&'static SplatKind> {
     let candidates = &BY_FIRST_BYTE[usize::from(*text.as_bytes().first()?)];
     candidates.iter().find(|(_, pattern)| pattern.matches(text)).map(|(kind, _)| *kind)
 }

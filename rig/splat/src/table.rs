@@ -1,10 +1,10 @@
 //! The table of kinds.
 
-use crate::kinds::{FaultKind, late, oops, panic, warning};
+use crate::kinds::{SplatKind, late, oops, panic, warning};
 
 /// All kinds. The first that matches a line is taken, so special kinds stand
 /// before general ones. Formats of Linux 3.10 to 6.18.
-pub const KINDS: &[FaultKind] = &[
+pub const KINDS: &[SplatKind] = &[
     panic(
         "panic",
         "panic()",

@@ -1,40 +1,81 @@
 //! `exec`: one command in a guest, as if it ran here.
 
-use std::path::Path;
-use std::time::Duration;
+mod outcome;
+mod record;
 
-use anyhow::{Context, Result, anyhow};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
 use nlrig_guest::protocol::{Exit, Job};
+use nlrig_host::ErrorKind;
 
 use super::prepare;
+use super::run::check_target;
 use crate::abi::Abi;
 use crate::guest::console::tail_of;
 use crate::guest::{CONSOLE_FILE, Guest, Limits};
 use crate::launcher::VmSpec;
-use crate::options::ExecOptions;
+use crate::options::{ExecOptions, FaultKind};
 use crate::report::Verdict;
 use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
 use crate::{error, say, usage};
+use outcome::Outcome;
+use record::Record;
 
-/// A command that says nothing for long is not hung.
+/// How long a command may take unless `--timeout` gives another time.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 const MEMORY_BYTES: u64 = 512 << 20;
 /// Where the guest sees the current directory.
 const CWD_IN_GUEST: &str = "/run/nlrig/cwd";
-/// How much of a lost guest's console is shown.
+/// How many of a lost guest's console lines are shown.
 const TAIL_LINES: usize = 15;
 
-/// Runs the command and gives back its exit status.
+/// Runs the command and returns the exit status.
 ///
 /// # Errors
-/// More than one ABI; the guest could not be built, or was lost.
+/// Usage errors; the guest could not be built or started.
 pub fn exec(options: &ExecOptions) -> Result<u8> {
     let abi = match options.guest.abi[..] {
         [] => Abi::X86_64,
         [abi] => abi,
         _ => return Err(usage!("exec runs one command in one guest: give one --abi")),
     };
+    if let Some(path) = &options.json {
+        if path == Path::new("-") {
+            return Err(usage!("--json -: standard output is the command's, give a file"));
+        }
+        check_target(path)?;
+    }
+    let start = Instant::now();
+    let mut record = Record::new(options, abi);
+    let ended = in_guest(options, abi, &mut record);
+    let status = match &ended {
+        Ok(outcome) => {
+            record.ended(outcome);
+            outcome.status(options.bisect)
+        }
+        // Nothing was tried.
+        Err(err) if matches!(error::kind(err), Some(ErrorKind::Usage | ErrorKind::Interrupted)) => {
+            return ended.map(|_| error::OK);
+        }
+        Err(err) => {
+            record.failed(err);
+            if options.bisect { error::bisect_status(err) } else { error::status(err) }
+        }
+    };
+    let written = match &options.json {
+        Some(path) => record.write(path, status, start.elapsed()),
+        None => Ok(()),
+    };
+    // The first error is the cause.
+    ended?;
+    written.map(|()| status)
+}
+
+/// Builds a guest, boots it, and runs the command in it.
+fn in_guest(options: &ExecOptions, abi: Abi, record: &mut Record) -> Result<Outcome> {
     let cwd = std::env::current_dir().context("the current directory is gone")?;
     let (access, mode) =
         if options.writable { (Access::ReadWrite, "rw") } else { (Access::ReadOnly, "ro") };
@@ -49,59 +90,75 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
         folders: vec![Folder { tag: "cwd".to_string(), path: cwd, access }],
         ..VmSpec::default()
     };
-    let job = Job {
+    let accel = lab.accel(&built)?.used;
+    record.built(&built, accel.name());
+    let limit = options.guest.timeout.unwrap_or(LIMIT);
+    let limits = Limits::fixed(limit, accel.slowdown());
+    let mut outcome = Outcome::default();
+    let ended = lab
+        .room(&built, &needs)
+        .and_then(|room| lab.boot(&built, needs, room, dir.path()))
+        .map_err(anyhow::Error::from)
+        .and_then(|guest| run(guest, options, limits, &mut outcome));
+    if let Err(err) = ended {
+        match error::into_vm_failure(err) {
+            Ok(loss) => outcome.failure = Some(loss),
+            // The reader of the output is gone; a command run here would get this.
+            Err(err) if is_broken_pipe(&err) => outcome.exit = Some(Exit::Signal(libc::SIGPIPE)),
+            Err(err) => return Err(err),
+        }
+    }
+    explain(&outcome, dir.path());
+    Ok(outcome)
+}
+
+/// Runs the command in a guest and ends the guest; what is known of the command
+/// is in `outcome` even if the end fails.
+fn run(
+    mut guest: Guest,
+    options: &ExecOptions,
+    limits: Limits,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let allowed: Vec<_> = options.allow.iter().copied().map(FaultKind::verdict).collect();
+    guest.allow(&allowed);
+    guest.forward_streams(!options.no_stdin);
+    outcome.exit = Some(guest.run(&job(options), limits, |_| Ok::<_, anyhow::Error>(()))?);
+    if let Some(loss) = guest.allowed_fault() {
+        say::status(&format!("the guest kernel reported a fault, which is allowed: {loss}"));
+    }
+    match guest.trouble() {
+        // A guest with a fault has nothing more to report.
+        Some(trouble) => Err(trouble.into()),
+        None => Ok(guest.end()?),
+    }
+}
+
+fn job(options: &ExecOptions) -> Job {
+    Job {
         argv: options.command.clone(),
-        stdin: true,
+        stdin: !options.no_stdin,
         cwd: Some(CWD_IN_GUEST.to_string()),
         user: options.guest.user,
         sysctls: options.guest.sysctl.clone(),
         rlimits: options.guest.rlimit.clone(),
+        env: options.guest.env.clone(),
         ..Job::default()
-    };
-    let slowdown = lab.accel(&built)?.used.slowdown();
-    let limits = Limits::fixed(options.guest.timeout.unwrap_or(LIMIT), slowdown);
-    let exit = lab
-        .room(&built, &needs)
-        .and_then(|room| lab.boot(&built, needs, room, dir.path()))
-        .map_err(anyhow::Error::from)
-        .and_then(|guest| run(guest, &job, limits));
-    match exit {
-        Ok(exit) => Ok(status(exit)),
-        // The reader of the output is gone, and so would be a command run here.
-        Err(err) if is_broken_pipe(&err) => Ok(128 + libc::SIGPIPE as u8),
-        Err(err) => match error::into_vm_failure(err) {
-            Ok(loss) => {
-                show_console(dir.path());
-                Err(anyhow!("{}: {}", story(loss.verdict), loss.reason))
-            }
-            Err(err) => Err(err),
-        },
     }
 }
 
-/// What a verdict means to who waits for a command.
-fn story(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Panic => "the guest's kernel panicked",
-        Verdict::Oops => "the guest's kernel oopsed",
-        Verdict::Warning => "the guest's kernel warned",
-        Verdict::GuestHang => "the guest hung",
-        Verdict::LostVm => "the guest was lost",
-        Verdict::Timeout => "the command was late",
-        Verdict::Taint => "the guest's kernel is tainted",
-        _ => "the guest could not be used",
+/// Tells the user what went wrong, with the end of the console if that may say
+/// more.
+fn explain(outcome: &Outcome, dir: &Path) {
+    let Some(message) = outcome.message() else { return };
+    if let Some(loss) = &outcome.failure {
+        let is_over = outcome.exit.is_some() || loss.verdict == Verdict::Timeout;
+        if !is_over {
+            show_console(dir);
+        }
+        say::detail(&loss.reason);
     }
-}
-
-fn run(mut guest: Guest, job: &Job, limits: Limits) -> Result<Exit> {
-    guest.forward_streams();
-    let exit = guest.run(job, limits, |_| Ok::<_, anyhow::Error>(()))?;
-    match guest.trouble() {
-        // The command has ended all the same, and its status is what was asked.
-        Some(trouble) => say::error(&format!("{}: {}", story(trouble.verdict), trouble.reason)),
-        None => guest.end()?,
-    }
-    Ok(exit)
+    say::error(&message);
 }
 
 fn is_broken_pipe(err: &anyhow::Error) -> bool {
@@ -112,33 +169,9 @@ fn is_broken_pipe(err: &anyhow::Error) -> bool {
     kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
-/// The status a shell would give.
-fn status(exit: Exit) -> u8 {
-    match exit {
-        Exit::Code(code) => code as u8,
-        Exit::Signal(signal) => 128_u8.wrapping_add(signal as u8),
-        Exit::NotStarted { reason, code } => {
-            say::error(&reason);
-            u8::try_from(code).unwrap_or(error::RIG)
-        }
-    }
-}
-
-/// Says the last lines that a lost guest wrote to its console.
+/// Shows the last lines that a guest wrote to its console.
 pub fn show_console(dir: &Path) {
     for line in tail_of(&dir.join(CONSOLE_FILE), TAIL_LINES) {
         say::status(&format!("guest: {line}"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_are_a_shells() {
-        assert_eq!(status(Exit::Code(42)), 42);
-        assert_eq!(status(Exit::Signal(9)), 137);
-        assert_eq!(status(Exit::NotStarted { reason: "x: not found".into(), code: 127 }), 127);
     }
 }

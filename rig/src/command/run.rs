@@ -6,9 +6,11 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{abis, prepare};
+use crate::error;
 use crate::experiment::{self, Ask};
 use crate::options::RunOptions;
-use crate::report::{self, terminal};
+use crate::report::{self, Report, Section, terminal};
+use crate::run::status::{Policy, all_skipped};
 use crate::run::{self, Run};
 use crate::{project, say, usage};
 
@@ -36,6 +38,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         cpus: guest.cpus,
         memory_bytes: guest.memory,
         timeout: guest.timeout,
+        env: guest.env.clone(),
     };
     let planned = run::plan(&experiments, &ask, options.repeat)?;
 
@@ -58,27 +61,51 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     }
     let mut run = Run::begin(workshop, lab, built, &guest.flavour, &results)?;
     say::status(&format!("{} trials; results in {}", planned.len(), run.stage.dir.display()));
+    let policy = Policy {
+        experiments: names.to_vec(),
+        abis: guest.abi.clone(),
+        allow_skip: options.allow_skip,
+        no_flaky: options.no_flaky,
+    };
     let ended = run.all(&planned, options.vms.map(|vms| vms as usize), options.run_timeout);
     // Whatever ended it: what was found until then is worth a report.
     let dir = run.stage.dir.clone();
     let (report, sections) = run.finish(&experiments)?;
 
+    let shown = publish(&report, &sections, options, &dir);
+    let status = run::status::status(&report, &policy);
+    match ended.and(shown) {
+        Ok(()) => {
+            if let Some(what) = all_skipped(&report, &policy).filter(|_| !policy.allow_skip) {
+                say::status(&format!("{what}: every trial was skipped; --allow-skip permits it"));
+            }
+            Ok(status)
+        }
+        // A trial that failed is worth more than what went wrong beside it.
+        Err(err) if !error::is_interruption(&err) && run::status::any_failed(&report) => {
+            say::error(&format!("{err:#}"));
+            Ok(status)
+        }
+        Err(err) => Err(err),
+    }
+}
+
+/// Writes the report where the user wants it, and prints it.
+fn publish(report: &Report, sections: &[Section], options: &RunOptions, dir: &Path) -> Result<()> {
     if let Some(path) = &options.page {
-        report::write_page(path, &report, &sections)?;
+        report::write_page(path, report, sections)?;
     }
-    let to_stdout = options.json.as_deref() == Some(Path::new("-"));
-    if let Some(path) = options.json.as_deref().filter(|_| !to_stdout) {
-        report::write_whole(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+    match options.json.as_deref() {
+        Some(path) if path == Path::new("-") => {
+            return Ok(say::result(&serde_json::to_string_pretty(report)?)?);
+        }
+        Some(path) => {
+            report::write_whole(path, &(serde_json::to_string_pretty(report)? + "\n"))?;
+        }
+        None => {}
     }
-    let shown = if to_stdout {
-        say::result(&serde_json::to_string_pretty(&report)?)
-    } else {
-        let tables: Vec<_> = sections.iter().map(terminal::section).collect();
-        say::result(&format!("{}\n{}", tables.join("\n"), dir.join("report.md").display()))
-    };
-    ended?;
-    shown?;
-    Ok(run::status(&report))
+    let tables: Vec<_> = sections.iter().map(terminal::section).collect();
+    Ok(say::result(&format!("{}\n{}", tables.join("\n"), dir.join("report.md").display()))?)
 }
 
 /// Refuses a place for the report before the work, not after it.

@@ -97,7 +97,9 @@ impl Experiment for Control {
             "verdict": judgement.verdict,
             "reason": reason,
             "verdict_s": seconds(facts.verdict),
+            "fault_domain": facts.fault_domain,
             "attempts": facts.attempts,
+            "flaky": facts.flaky,
         })));
         let Some(control) = ALL.iter().find(|control| trial.params["fault"] == control.name) else {
             return Judgement::fail(measured, "there is no such control");
@@ -117,10 +119,15 @@ impl Experiment for Control {
             let (took, most) = (seconds(facts.verdict), within.as_secs());
             return Judgement::fail(measured, format!("the verdict took {took} s, not {most} s"));
         }
-        // What is lost is tried again, and nothing else is.
-        let attempts = if verdict == Verdict::LostVm { 2 } else { 1 };
-        if facts.attempts != attempts {
+        let (attempts, fault_domain) = match is_calm(&trial.params) {
+            true => (1, None),
+            false => (control.attempts, control.fault_domain),
+        };
+        if facts.attempts != attempts || facts.flaky != (verdict == Verdict::Pass && attempts > 1) {
             return Judgement::fail(measured, format!("tried {} times", facts.attempts));
+        }
+        if facts.fault_domain != fault_domain {
+            return Judgement::fail(measured, format!("fault domain {:?}", facts.fault_domain));
         }
         Judgement::pass(measured)
     }
@@ -131,12 +138,20 @@ impl Experiment for Control {
         let well = calm.iter().filter(|trial| trial.verdict == Verdict::Pass).count();
         let mut machines: Vec<_> = calm.iter().map(|trial| trial.vm.as_str()).collect();
         machines.dedup();
-        let columns =
-            ["fault", "what happens", "architecture", "verdict", "seconds", "tries", "as expected"];
+        let columns = [
+            "fault",
+            "what happens",
+            "architecture",
+            "verdict",
+            "fault domain",
+            "seconds",
+            "tries",
+            "as expected",
+        ];
         let words = format!(
             "Seconds are from the start of the program to the verdict, in the last try; what \
-             takes four or eight of them is found by a deadline of that length. A machine that \
-             is lost is tried once more. Of the same programs without their faults {well} of {} \
+             takes four or eight of them is found by a deadline of that length. A trial whose \
+             machine is lost to QEMU or to the host is tried once more. Of the same programs without their faults {well} of {} \
              passed, in {} machines.",
             calm.len(),
             machines.len(),
@@ -154,7 +169,7 @@ impl Experiment for Control {
 
 /// The kinds of fault report that are found on a console, for the page.
 fn kinds() -> Section {
-    let entry = |kind: &nlrig_splat::FaultKind| Entry {
+    let entry = |kind: &nlrig_splat::SplatKind| Entry {
         title: format!("{} ({})", kind.name, kind.severity),
         fields: vec![
             ("fault", kind.what.to_string()),
@@ -224,6 +239,7 @@ fn row(trial: &TrialReport) -> Vec<String> {
         what.to_string(),
         trial.abi.kernel().to_string(),
         text("verdict"),
+        text("fault_domain"),
         took.map_or("-".to_string(), |seconds| format!("{seconds:.1}")),
         trial.attempts.to_string(),
         if trial.verdict == Verdict::Pass { "yes" } else { "no" }.to_string(),
@@ -233,6 +249,7 @@ fn row(trial: &TrialReport) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::FaultDomain;
 
     fn reviewed(name: &str, verdict: Verdict, reason: &str, facts: Facts<'_>) -> Verdict {
         let ask = Ask::new(&[Abi::I386], "6.1");
@@ -247,23 +264,41 @@ mod tests {
     fn a_control_passes_only_with_its_own_verdict_reason_time_and_tries() {
         let facts = |attempts, seconds| Facts {
             attempts,
+            flaky: false,
+            fault_domain: Some(FaultDomain::Guest),
             verdict: Duration::from_secs(seconds),
             data: &[],
         };
+        let calm = |attempts| Facts { fault_domain: None, ..facts(attempts, 1) };
         let said = "nlrig: a panic on request";
         assert_eq!(reviewed("panic", Verdict::Panic, said, facts(1, 1)), Verdict::Pass);
         assert_eq!(reviewed("panic", Verdict::Oops, said, facts(1, 1)), Verdict::Fail);
         assert_eq!(reviewed("panic", Verdict::Panic, "else", facts(1, 1)), Verdict::Fail);
         assert_eq!(reviewed("panic", Verdict::Panic, said, facts(1, 60)), Verdict::Fail);
         assert_eq!(reviewed("panic", Verdict::Panic, said, facts(2, 1)), Verdict::Fail);
-        assert_eq!(reviewed("calm/panic", Verdict::Pass, "", facts(1, 1)), Verdict::Pass);
+        assert_eq!(reviewed("calm/panic", Verdict::Pass, "", calm(1)), Verdict::Pass);
         assert_eq!(reviewed("calm/panic", Verdict::Panic, said, facts(1, 1)), Verdict::Fail);
+        let host = Facts { fault_domain: Some(FaultDomain::Host), ..facts(1, 1) };
+        assert_eq!(reviewed("panic", Verdict::Panic, said, host), Verdict::Fail);
+        assert_eq!(reviewed("qemu-killed-once", Verdict::Pass, "", calm(2)), Verdict::Fail);
+        let flaky = Facts { flaky: true, ..calm(2) };
+        assert_eq!(reviewed("qemu-killed-once", Verdict::Pass, "", flaky), Verdict::Pass);
+    }
+
+    #[test]
+    fn each_fault_domain_has_a_control() {
+        use FaultDomain::*;
+        for domain in [Guest, Qemu, Host, Unknown] {
+            assert!(ALL.iter().any(|control| control.fault_domain == Some(domain)), "{domain:?}");
+        }
     }
 
     #[test]
     fn each_verdict_but_skip_has_a_control() {
         use Verdict::*;
-        for verdict in [Fail, Timeout, GuestHang, Panic, Oops, Warning, Taint, LostVm, Infra] {
+        for verdict in
+            [Pass, Fail, Timeout, GuestHang, Panic, Oops, Warning, Taint, Reset, LostVm, Infra]
+        {
             assert!(ALL.iter().any(|control| control.verdict == verdict), "{verdict:?}");
         }
     }

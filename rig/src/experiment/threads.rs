@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use nlrig_guest::look::{Look, Outcome, PROGRESS_EVERY, Report};
-use nlrig_guest::protocol::{Aslr, Exit, Job, Rlimit};
+use nlrig_guest::protocol::{Aslr, Exit, Job, MmapLayout, Rlimit};
 use serde_json::{Map, Value, json};
 
 use super::{Ask, Experiment, Judgement, Observed, Trial, object, one_of, workload};
@@ -88,19 +88,33 @@ impl Experiment for Threads {
         &[
             ("predict_only", "true: look and predict, create no thread"),
             ("aslr", "off: the kernel places mappings at fixed addresses"),
+            (
+                "layout",
+                "legacy: the kernel places mappings from the bottom up (ADDR_COMPAT_LAYOUT)",
+            ),
         ]
     }
 
     fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
+        let legacy = one_of(ask, "layout", ["default", "legacy"])? == "legacy";
+        let layout = if legacy { MmapLayout::Legacy } else { MmapLayout::Default };
         let variant = Variant {
             predict_only: one_of(ask, "predict_only", ["false", "true"])? == "true",
             aslr: if one_of(ask, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On },
-            own: !ask.sysctls.is_empty() || !ask.rlimits.is_empty() || ask.user.is_some(),
+            layout,
+            own: !ask.sysctls.is_empty()
+                || !ask.rlimits.is_empty()
+                || ask.user.is_some()
+                || layout == MmapLayout::Legacy,
         };
         let stacks = stacks(ask)?;
-        if ask.rlimits.iter().any(|limit| limit.name == "stack") {
+        if let Some(bytes) = ask.rlimits.iter().find_map(stack_limit)
+            && bytes < BY_RLIMIT_MIN_BYTES
+        {
+            let (size, least) = (show_size(bytes), show_size(BY_RLIMIT_MIN_BYTES));
             return Err(usage!(
-                "--rlimit stack: threads sets it itself; give the size with --stack"
+                "--rlimit stack={size}: the main thread needs at least {least}; --stack sets the \
+                 stack size of the other threads"
             ));
         }
         let mut trials = Vec::new();
@@ -138,10 +152,21 @@ impl Experiment for Threads {
 struct Variant {
     /// Look and predict only.
     predict_only: bool,
-    /// Where mappings go.
+    /// Whether mappings go to random addresses.
     aslr: Aslr,
+    /// Whether mappings are placed from the top down or from the bottom up.
+    layout: MmapLayout,
     /// The user has set limits: the paper's numbers do not compare.
     own: bool,
+}
+
+fn is_stack(limit: &Rlimit) -> bool {
+    limit.name == "stack"
+}
+
+/// The value of RLIMIT_STACK, if this is one and not unlimited.
+fn stack_limit(limit: &Rlimit) -> Option<u64> {
+    limit.value.filter(|_| is_stack(limit))
 }
 
 /// The stack sizes asked for, each once; the paper's if none is.
@@ -181,7 +206,8 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
     let mut rlimits = Vec::new();
     rlimits
         .extend(setting.nofile.map(|value| Rlimit { name: "nofile".into(), value: Some(value) }));
-    if stack < BY_RLIMIT_MIN_BYTES {
+    // A limit of the user's own is for the layout: the size needs another way then.
+    if stack < BY_RLIMIT_MIN_BYTES || ask.rlimits.iter().any(is_stack) {
         argv.extend(["--stack".to_string(), stack.to_string()]);
     } else {
         rlimits.push(Rlimit { name: "stack".into(), value: Some(stack) });
@@ -210,12 +236,21 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
         params.insert("predict_only".into(), json!(true));
     }
     params.insert("aslr".into(), json!(variant.aslr));
+    params.insert("layout".into(), json!(variant.layout));
     let memory = if abi == Abi::X86_64 { MEMORY_64_BYTES } else { MEMORY_32_BYTES };
     Trial {
         name,
         abi,
         params,
-        job: Job { argv, user: ask.user, sysctls, rlimits, aslr: variant.aslr, ..Job::default() },
+        job: Job {
+            argv,
+            user: ask.user,
+            sysctls,
+            rlimits,
+            aslr: variant.aslr,
+            mmap_layout: variant.layout,
+            ..Job::default()
+        },
         desk: None,
         cpus: ask.cpus.unwrap_or(2),
         memory_bytes: ask.memory_bytes.unwrap_or(memory),

@@ -1,16 +1,15 @@
-//! Memory: what a worker takes of it, and for how many there is enough.
+//! Memory: the cost of a worker, and the number of workers that fit.
 //!
-//! What the kernel's allocators take in the end cannot be told to the byte, so
-//! where memory binds the model gives a bound from either side. It is only
-//! there to say that memory is what binds, and about where: if any other limit
-//! binds below the lower bound, memory does not matter at all.
+//! The cost cannot be predicted to the byte, as it depends on the compiler and on
+//! the kernel's configuration. So the model gives a lower and an upper bound. They
+//! matter only if no other limit binds below the lower bound.
 
 use nlrig_guest::look::Look;
 
 use super::{Limit, PAGE_BYTES, Room};
 use crate::abi::{Abi, Arch};
 
-/// What one worker takes beside pages: task_struct with its FPU state, struct
+/// The bytes of kernel objects of one worker: task_struct with its FPU state, struct
 /// pid, two areas, and the socket with its inode, dentry and file.
 ///
 /// Measured with the flavour `default` of 6.1: the difference of MemAvailable
@@ -33,9 +32,9 @@ fn kernel_stack_bytes(arch: Arch) -> u64 {
     }
 }
 
-/// Page tables for one page at the top of each stack: of every table a part, as
-/// long as several stacks share it. Without PAE a table of 32 bits maps 4 MiB;
-/// one of 64 bits maps 2 MiB, and the next higher one 1 GiB.
+/// The bytes of page tables for one page at the top of each stack. Stacks that share
+/// a table pay a part of it each. Without PAE a 32-bit table maps 4 MiB; a 64-bit
+/// table maps 2 MiB, and the next higher one 1 GiB.
 fn page_table_bytes(arch: Arch, each_bytes: u64) -> u64 {
     let spans: &[u64] = match arch {
         Arch::I386 => &[4 << 20],
@@ -44,7 +43,7 @@ fn page_table_bytes(arch: Arch, each_bytes: u64) -> u64 {
     spans.iter().map(|&span| PAGE_BYTES * each_bytes.min(span) / span).sum()
 }
 
-/// What a worker takes: at least, at most.
+/// Bounds on the bytes of memory that one worker takes.
 #[derive(Clone, Copy)]
 struct Cost {
     least: u64,
@@ -52,7 +51,7 @@ struct Cost {
 }
 
 impl Cost {
-    /// The kernel's own part, which has to be low memory on i386.
+    /// The kernel's part, which has to be low memory on i386.
     fn of_kernel(arch: Arch, each_bytes: u64) -> Cost {
         let sure = kernel_stack_bytes(arch) + page_table_bytes(arch, each_bytes);
         let objects = objects_bytes(arch);
@@ -60,15 +59,15 @@ impl Cost {
         Cost { least: sure + objects * 3 / 4, most: sure + objects * 3 / 2 }
     }
 
-    /// With the touched pages of its stack: one, or two where a frame crosses
-    /// a page.
+    /// The kernel's part and the touched pages of the worker's stack: one, or two
+    /// where a frame crosses a page.
     fn of_all(arch: Arch, each_bytes: u64) -> Cost {
         let kernel = Cost::of_kernel(arch, each_bytes);
         Cost { least: kernel.least + PAGE_BYTES, most: kernel.most + 2 * PAGE_BYTES }
     }
 
-    /// For how many there is room in so many bytes, give or take what the
-    /// kernel keeps back or gives up when it is pressed.
+    /// The number of workers that fit in `bytes`. It is a range, because the kernel
+    /// may hold back, or free under pressure, up to 1/32 of memory.
     fn room(self, limit: Limit, bytes: u64, total_bytes: u64) -> Room {
         let reserve = total_bytes / 32;
         Room {
@@ -79,7 +78,7 @@ impl Cost {
     }
 }
 
-/// The rooms that memory leaves.
+/// The room that memory leaves, a value for each kind of memory.
 pub fn rooms(look: &Look, abi: Abi, stack_bytes: u64, each_bytes: u64) -> Vec<Room> {
     let arch = abi.kernel();
     let memory = &look.memory;
@@ -97,18 +96,17 @@ pub fn rooms(look: &Look, abi: Abi, stack_bytes: u64, each_bytes: u64) -> Vec<Ro
         // Making a stack writable is refused if it alone is larger than all
         // memory; the guest has no swap (mm/util.c, `__vm_enough_memory`).
         0 if stack_bytes > memory.total_bytes => rooms.push(Room::exact(Limit::Memory, 0)),
-        2 => rooms.push(promised(look, stack_bytes)),
+        2 => rooms.push(committed(look, stack_bytes)),
         _ => {}
     }
     rooms
 }
 
-/// With vm.overcommit_memory=2 every writable page is promised when it is
-/// mapped, and promises have a limit (mm/util.c, `__vm_enough_memory`). All but
-/// root leave reserves to others. The sum of promises is counted on each
-/// processor apart, up to 1/256 of all memory off the whole
-/// (mm/mm_init.c, `mm_compute_batch`).
-fn promised(look: &Look, stack_bytes: u64) -> Room {
+/// The room under vm.overcommit_memory=2, where every writable page is committed when
+/// it is mapped, up to CommitLimit (mm/util.c, `__vm_enough_memory`). All users but
+/// root leave a reserve. The sum of commitments is kept per processor and may be
+/// wrong by 1/256 of all memory (mm/mm_init.c, `mm_compute_batch`).
+fn committed(look: &Look, stack_bytes: u64) -> Room {
     let memory = &look.memory;
     let left = memory.commit_limit_bytes.saturating_sub(memory.committed_bytes);
     let off = memory.total_bytes / 256;

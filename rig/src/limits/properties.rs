@@ -18,7 +18,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 
 use super::*;
-use system::{Ids, Kind, PAGE, System, Vma, space};
+use system::{Ids, PAGE, System, Vma, VmaKind, exec};
 
 /// A stack of this many pages, between powers of two: from 2 MiB to 4 GiB, or
 /// on 64 bits from 64 GiB to 32 TiB.
@@ -43,6 +43,7 @@ fn look() -> impl Strategy<Value = Look> {
         page_bytes: PAGE,
         uid: used.0,
         maps: String::new(),
+        personality: 0,
         tasks: used.1,
         user_tasks: used.2,
         last_pid: used.4,
@@ -63,6 +64,8 @@ fn look() -> impl Strategy<Value = Look> {
             pid_max: kernel.1.unwrap_or(1 << 22),
             max_map_count: kernel.2.unwrap_or(1 << 30),
             mmap_min_addr: kernel.3,
+            legacy_va_layout: 0,
+            randomize_va_space: 2,
             overcommit_memory: 1,
         },
         limits: Limits {
@@ -75,13 +78,37 @@ fn look() -> impl Strategy<Value = Look> {
     })
 }
 
+/// What decides on the layout of an address space.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    /// 0 is top-down; 1 is bottom-up by sysctl, 2 by personality.
+    legacy: u8,
+    /// 0 is random; 1 is fixed by sysctl, 2 by personality.
+    fixed: u8,
+    /// Whether RLIMIT_STACK is unlimited, rather than the size of a thread's stack.
+    unlimited: bool,
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let rarely = || prop_oneof![2 => Just(0_u8), 1 => Just(1), 1 => Just(2)];
+    (rarely(), rarely(), any::<bool>()).prop_map(|(legacy, fixed, unlimited)| Setup {
+        legacy,
+        fixed,
+        unlimited,
+    })
+}
+
 fn system() -> impl Strategy<Value = System> {
     let more = vec((any::<u64>(), 1..0x2000_u64, any::<u8>()), 0..6);
-    abi().prop_flat_map(move |abi| {
+    (abi(), setup()).prop_flat_map(move |(abi, setup)| {
         (look(), stack(abi), any::<[u64; 4]>(), more.clone()).prop_map(
             move |(mut look, stack, random, more)| {
-                look.limits.stack_bytes = Some(stack);
-                space(look, abi, stack, random, &more)
+                look.limits.stack_bytes = (!setup.unlimited).then_some(stack);
+                look.sysctls.legacy_va_layout = u64::from(setup.legacy == 1);
+                look.sysctls.randomize_va_space = if setup.fixed == 1 { 0 } else { 2 };
+                look.personality = if setup.legacy == 2 { 0x020_0000 } else { 0 }
+                    | if setup.fixed == 2 { 0x004_0000 } else { 0 };
+                exec(look, abi, stack, random, &more)
             },
         )
     })
@@ -98,7 +125,8 @@ fn unlimited(mut system: System) -> System {
 }
 
 fn room(system: &System, limit: Limit) -> Option<u64> {
-    let rooms = rooms(&system.look, system.abi, system.stack).unwrap();
+    let space = Space::of(&system.look, system.abi).unwrap();
+    let rooms = rooms(&system.look, &space, system.abi, system.stack);
     rooms.into_iter().find(|room| room.limit == limit).map(|room| room.most)
 }
 
@@ -120,11 +148,12 @@ fn absurd_maps() -> impl Strategy<Value = String> {
 }
 
 fn absurd_look() -> impl Strategy<Value = Look> {
-    (look(), absurd_maps(), vec(absurd(), 21), any::<[bool; 4]>()).prop_map(
+    (look(), absurd_maps(), vec(absurd(), 24), any::<[bool; 4]>()).prop_map(
         |(mut look, maps, numbers, limited)| {
             let mut numbers = numbers.into_iter();
             let mut number = move || numbers.next().unwrap_or(0);
             look.maps = maps;
+            look.personality = number() as u32;
             let (sysctls, memory) = (&mut look.sysctls, &mut look.memory);
             for field in [
                 &mut look.page_bytes,
@@ -142,6 +171,8 @@ fn absurd_look() -> impl Strategy<Value = Look> {
                 &mut sysctls.pid_max,
                 &mut sysctls.max_map_count,
                 &mut sysctls.mmap_min_addr,
+                &mut sysctls.legacy_va_layout,
+                &mut sysctls.randomize_va_space,
                 &mut sysctls.overcommit_memory,
             ] {
                 *field = number();
@@ -162,6 +193,13 @@ fn config(cases: u32) -> ProptestConfig {
 
 proptest! {
     #![proptest_config(config(384))]
+
+    #[test]
+    fn the_ranges_searched_are_read_from_the_memory_map(system in system()) {
+        let areas = maps::parse(&system.look.maps).unwrap();
+        let searches = layout::searches(&system.look, system.abi, &areas);
+        prop_assert_eq!(searches, system.searches());
+    }
 
     #[test]
     fn stacks_are_placed_until_no_hole_is_left(system in system()) {
@@ -225,7 +263,7 @@ proptest! {
         system.look.uid = 0;
         let before = room(&system, Limit::AddressSpace);
         let start = PAGE * (at % (1 << 35));
-        system.add(Vma { start, end: start + pages * PAGE, kind: Kind::Other });
+        system.add(Vma { start, end: start + pages * PAGE, kind: VmaKind::Other });
         let after = room(&system, Limit::AddressSpace);
         prop_assert!(after <= before);
         system.stack += more * PAGE;
@@ -266,7 +304,7 @@ proptest! {
     ) {
         let stack = stack.max(1);
         if let Ok(prediction) = predict(&look, abi, stack) {
-            let rooms = rooms(&look, abi, stack).unwrap();
+            let rooms = rooms(&look, &Space::of(&look, abi).unwrap(), abi, stack);
             let named = (prediction.binding_limit, prediction.threads);
             prop_assert!(rooms.iter().any(|room| (room.limit, room.most) == named));
         }

@@ -1,46 +1,47 @@
-//! The address space: where stacks go, how many there is room for, and how many
-//! areas they cost.
+//! The address space: the places of stacks, their number, and the areas they cost.
 //!
-//! The kernel searches from mmap_base down, and when that fails from a third of
-//! the address space up (mm/mmap.c, `generic_get_unmapped_area_topdown`; on a
-//! 64-bit kernel arch/x86/kernel/sys_x86_64.c). So stacks fill the holes below
-//! mmap_base from the highest one down, each from its top, and then those above
-//! from the lowest one up, each from its bottom.
+//! Each search of the layout fills the gaps in its range one after the other, stack
+//! against stack. A search from the top starts at the end of the highest gap, one
+//! from the bottom at the start of the lowest. The next search gets what is left.
 
 use nlrig_guest::look::{Look, Outcome};
-use nlrig_guest::maps::{self, Area};
+use nlrig_guest::maps::{self, Area, Kind};
 
-use super::PAGE_BYTES;
+use super::Placed;
+use super::layout::{self, Direction, STACK_GUARD_GAP_BYTES, Search};
 use crate::abi::Abi;
-
-/// The gap that the kernel keeps below a stack that grows: `stack_guard_gap`,
-/// 256 pages (mm/mmap.c).
-const STACK_GUARD_GAP_BYTES: u64 = 256 * PAGE_BYTES;
 
 /// The address space of a process before its first thread.
 pub struct Space {
     areas: Vec<Area>,
-    abi: Abi,
-    /// Where the search from the top begins.
-    mmap_base: u64,
-    /// Where the search from the bottom does.
-    bottom_up_from: u64,
-    /// The lowest address that is offered.
-    low: u64,
+    searches: Vec<Search>,
+    /// The end of the process's part of the address space.
+    task_size: u64,
     /// The lowest address that is granted.
-    min_addr: u64,
+    lowest_granted: u64,
 }
 
-/// A hole, as far as stacks can use it.
-struct Hole {
+/// A gap between two areas.
+#[derive(Clone, Copy)]
+struct Gap {
+    start: u64,
+    end: u64,
+    /// Writable memory, such as the heap, starts where the gap ends.
+    writable_above: bool,
+    /// Memory without access ends where the gap starts.
+    no_access_below: bool,
+}
+
+/// The stacks that one search places in one gap.
+struct Batch {
     stacks: u64,
     first: Joins,
     last: Joins,
-    /// The next place in it is offered, and then refused with EPERM.
+    /// The next place in the gap is offered and then refused with EPERM.
     refused: bool,
 }
 
-/// What a stack becomes one area with.
+/// The neighbours that a stack becomes one area with.
 #[derive(Clone, Copy, Default)]
 struct Joins {
     /// Writable memory above it: the heap.
@@ -50,8 +51,8 @@ struct Joins {
 }
 
 impl Joins {
-    /// What a worker costs in areas, and how far from the maximum their number
-    /// must be before it.
+    /// The areas that a worker costs, and the least distance of their number from the
+    /// maximum before the worker is created.
     ///
     /// The mapping of a stack joins the guard before it; `mprotect` then splits
     /// it twice, and each split needs `map_count < max` (mm/mmap.c,
@@ -71,48 +72,44 @@ impl Space {
     /// The address space that a look shows.
     ///
     /// # Errors
-    /// The look's memory map is none.
+    /// The look's memory map cannot be parsed.
     pub fn of(look: &Look, abi: Abi) -> Result<Space, maps::BadLine> {
         let mut areas = maps::parse(&look.maps)?;
         areas.retain(|area| area.start < maps::KERNEL);
-        let mmap_base = mmap_base(&areas, abi);
-        let bottom_up_from = (task_size(abi) / 3).next_multiple_of(PAGE_BYTES)
-            + if abi == Abi::I386 { 0 } else { moved(look, abi, mmap_base) };
-        let min_addr = look.sysctls.mmap_min_addr.max(PAGE_BYTES);
         Ok(Space {
+            searches: layout::searches(look, abi, &areas),
             areas,
-            abi,
-            mmap_base,
-            bottom_up_from,
-            // A 64-bit kernel offers places from the second page on, and then
-            // refuses what is below vm.mmap_min_addr to all but root
-            // (security/commoncap.c, `cap_mmap_addr`). It does not search again.
-            low: if abi == Abi::I386 { min_addr } else { PAGE_BYTES },
-            min_addr: if abi == Abi::I386 || look.uid != 0 { min_addr } else { PAGE_BYTES },
+            task_size: layout::task_size(abi),
+            lowest_granted: layout::lowest_granted(look, abi),
         })
     }
 
-    /// How many areas there are.
+    /// The number of areas.
     pub fn areas(&self) -> u64 {
         self.areas.len() as u64
     }
 
-    /// Bytes in all of them.
+    /// Bytes in all areas.
     pub fn mapped_bytes(&self) -> u64 {
         self.areas.iter().map(|area| area.end - area.start).sum()
     }
 
-    /// For how many stacks, each with its guard, there is room.
-    pub fn stacks(&self, each_bytes: u64) -> u64 {
-        self.holes(each_bytes).iter().map(|hole| hole.stacks).sum()
+    /// The number of stacks, each with its guard, that each search places.
+    pub fn stacks(&self, each_bytes: u64) -> Vec<Placed> {
+        let placed = |(search, batches): (Search, Vec<Batch>)| Placed {
+            search,
+            stacks: batches.iter().map(|batch| batch.stacks).sum(),
+        };
+        self.fill(each_bytes).into_iter().map(placed).collect()
     }
 
-    /// How many workers can be created until vm.max_map_count refuses one.
+    /// The number of workers until vm.max_map_count refuses one.
     pub fn by_map_count(&self, each_bytes: u64, max: u64) -> u64 {
         let (mut areas, mut workers) = (self.areas(), 0);
-        // Behind the last hole as if there was one more without end.
-        let further = [(u64::MAX, Joins::default())];
-        for (run, joins) in self.holes(each_bytes).iter().flat_map(Hole::runs).chain(further) {
+        let filled = self.fill(each_bytes);
+        let runs = filled.iter().flat_map(|(_, batches)| batches).flat_map(Batch::runs);
+        // Behind the last gap the formula assumes one more without end.
+        for (run, joins) in runs.chain([(u64::MAX, Joins::default())]) {
             let (cost, distance) = joins.terms();
             let fitting = match max.checked_sub(distance).and_then(|most| most.checked_sub(areas)) {
                 None => 0,
@@ -127,131 +124,125 @@ impl Space {
         workers
     }
 
-    /// The largest hole that was left, of those that the guest listed.
-    pub fn largest_hole_bytes(&self, outcome: &Outcome) -> u64 {
-        let high = task_size(self.abi);
+    /// The largest gap that some search reaches, of those that the guest listed
+    /// after its last thread.
+    pub fn largest_gap_bytes(&self, outcome: &Outcome) -> u64 {
         let stack = self.areas.iter().find(|area| area.grows_down);
         let usable = |&(start, end): &(u64, u64)| {
             let below_stack = stack.is_some_and(|stack| stack.start == end);
             let end = if below_stack { end.saturating_sub(STACK_GUARD_GAP_BYTES) } else { end };
-            end.min(high).saturating_sub(self.from(start))
+            let reached =
+                |search: &Search| end.min(search.end).saturating_sub(start.max(search.start));
+            self.searches.iter().map(reached).max().unwrap_or(0)
         };
-        // What is above the last mapping is a hole too.
-        let above = [(outcome.mapped_end, high)];
+        // What is above the last mapping is a gap too.
+        let above = [(outcome.mapped_end, self.task_size)];
         outcome.holes.iter().chain(&above).map(usable).max().unwrap_or(0)
     }
 
-    /// From where on a hole that starts here is used.
-    fn from(&self, start: u64) -> u64 {
-        if start >= self.mmap_base { start.max(self.bottom_up_from) } else { start.max(self.low) }
+    /// The batches of each search, in the order in which the gaps are filled, until a
+    /// place is refused.
+    fn fill(&self, each_bytes: u64) -> Vec<(Search, Vec<Batch>)> {
+        let mut gaps = self.gaps();
+        let mut filled = Vec::new();
+        for &search in &self.searches {
+            if search.direction == Direction::TopDown {
+                gaps.reverse();
+            }
+            let (mut batches, mut left) = (Vec::new(), Vec::new());
+            for gap in gaps {
+                let (batch, rest) = gap.fill(search, each_bytes, self.lowest_granted);
+                batches.extend(batch);
+                left.extend(rest);
+            }
+            left.sort_by_key(|gap| gap.start);
+            gaps = left;
+            let refused = batches.iter().position(|batch| batch.refused);
+            batches.truncate(refused.map_or(usize::MAX, |last| last + 1));
+            filled.push((search, batches));
+            if refused.is_some() {
+                break;
+            }
+        }
+        filled
     }
 
-    /// All holes, in the order in which they are filled, until nothing more is
-    /// granted.
-    fn holes(&self, each_bytes: u64) -> Vec<Hole> {
-        let end = Area {
-            start: task_size(self.abi),
-            end: task_size(self.abi),
-            kind: maps::Kind::Other,
-            grows_down: false,
-            name: String::new(),
-        };
-        let (mut down, mut up) = (Vec::new(), Vec::new());
+    /// The gaps between the areas, by address.
+    fn gaps(&self) -> Vec<Gap> {
+        let mut gaps = Vec::new();
         let mut below: Option<&Area> = None;
-        for above in self.areas.iter().chain([&end]) {
+        for above in self.areas.iter().map(Some).chain([None]) {
             let start = below.map_or(0, |area| area.end);
-            if start >= self.mmap_base {
-                up.push(self.hole(below, above, each_bytes, false));
-            } else {
-                down.push(self.hole(below, above, each_bytes, true));
+            let end = above.map_or(self.task_size, |area| {
+                let gap = if area.grows_down { STACK_GUARD_GAP_BYTES } else { 0 };
+                area.start.saturating_sub(gap)
+            });
+            if start < end {
+                gaps.push(Gap {
+                    start,
+                    end,
+                    writable_above: above.is_some_and(|area| area.kind == Kind::Writable),
+                    no_access_below: below.is_some_and(|area| area.kind == Kind::NoAccess),
+                });
             }
-            if below.is_none_or(|below| above.end > below.end) {
-                below = Some(above);
-            }
+            below = above;
         }
-        let mut holes: Vec<_> = down.into_iter().rev().chain(up).collect();
-        if let Some(last) = holes.iter().position(|hole| hole.refused) {
-            holes.truncate(last + 1);
-        }
-        holes
-    }
-
-    /// The hole between two areas, filled from its top or its bottom.
-    fn hole(&self, below: Option<&Area>, above: &Area, each_bytes: u64, from_top: bool) -> Hole {
-        let floor = below.map_or(0, |area| area.end);
-        let start = self.from(floor);
-        let gap = if above.grows_down { STACK_GUARD_GAP_BYTES } else { 0 };
-        let end = above.start.saturating_sub(gap).min(task_size(self.abi));
-        let fitting = |from: u64| end.saturating_sub(from) / each_bytes;
-        let stacks = fitting(start);
-        let granted = stacks.min(fitting(start.max(self.min_addr)));
-        let full = stacks * each_bytes == end.saturating_sub(start);
-        let joins_above = gap == 0 && above.kind == maps::Kind::Writable;
-        let joins_below =
-            below.is_some_and(|area| area.kind == maps::Kind::NoAccess && area.end == start);
-        let (above, below) = (
-            Joins { above: joins_above, below: false },
-            Joins { above: false, below: joins_below },
-        );
-        let none = Joins::default();
-        let (first, last) = match (from_top, full) {
-            (true, true) => (above, below),
-            (true, false) => (above, none),
-            (false, true) => (below, above),
-            (false, false) => (below, none),
-        };
-        Hole { stacks: granted, first, last, refused: granted < stacks }
+        gaps
     }
 }
 
-impl Hole {
-    /// Its stacks by what they join, in the order in which they come.
-    fn runs(&self) -> impl Iterator<Item = (u64, Joins)> {
-        let both = Joins {
-            above: self.first.above || self.last.above,
-            below: self.first.below || self.last.below,
+impl Gap {
+    /// The batch that a search places in this gap, if any, and the gaps that are left.
+    fn fill(
+        self,
+        search: Search,
+        each_bytes: u64,
+        lowest_granted: u64,
+    ) -> (Option<Batch>, Vec<Gap>) {
+        let (start, end) = (self.start.max(search.start), self.end.min(search.end));
+        let stacks = end.saturating_sub(start) / each_bytes;
+        if stacks == 0 {
+            return (None, vec![self]);
+        }
+        let bytes = stacks * each_bytes;
+        let (start, end) = match search.direction {
+            Direction::TopDown => (end - bytes, end),
+            Direction::BottomUp => (start, start + bytes),
         };
+        let granted = match search.direction {
+            Direction::TopDown => stacks.min(end.saturating_sub(lowest_granted) / each_bytes),
+            Direction::BottomUp if start < lowest_granted => 0,
+            Direction::BottomUp => stacks,
+        };
+        let above = Joins { above: self.writable_above && end == self.end, below: false };
+        let below = Joins { above: false, below: self.no_access_below && start == self.start };
+        let (first, last) = match search.direction {
+            Direction::TopDown => (above, below),
+            Direction::BottomUp => (below, above),
+        };
+        let batch = Batch { stacks: granted, first, last, refused: granted < stacks };
+        // Stacks that are placed beside this batch later cost as much as in the open:
+        // `mprotect` cuts them off the guard above, and their own guard does not join
+        // a writable neighbour.
+        let left = [
+            Gap { end: start, writable_above: false, ..self },
+            Gap { start: end, no_access_below: false, ..self },
+        ];
+        (Some(batch), left.into_iter().filter(|gap| gap.start < gap.end).collect())
+    }
+}
+
+impl Batch {
+    /// Runs of stacks that join the same neighbours, in the order of creation.
+    fn runs(&self) -> impl Iterator<Item = (u64, Joins)> + use<> {
         let last = if self.refused { Joins::default() } else { self.last };
+        let both =
+            Joins { above: self.first.above || last.above, below: self.first.below || last.below };
         let runs = match self.stacks {
-            0 => [(0, both), (0, both), (0, both)],
-            1 if self.refused => [(1, self.first), (0, both), (0, both)],
+            0 => [(0, both); 3],
             1 => [(1, both), (0, both), (0, both)],
             stacks => [(1, self.first), (stacks - 2, Joins::default()), (1, last)],
         };
         runs.into_iter()
     }
-}
-
-/// TASK_SIZE (arch/x86/include/asm/page_32_types.h, page_64_types.h).
-fn task_size(abi: Abi) -> u64 {
-    match abi {
-        Abi::I386 => 0xc000_0000,
-        Abi::Ia32 => 0xffff_e000,
-        Abi::X86_64 => 0x7fff_ffff_f000,
-    }
-}
-
-/// What is mapped first ends at mmap_base: on 32 bits the vdso; on 64 bits,
-/// where that is above the stack, the program itself.
-fn mmap_base(areas: &[Area], abi: Abi) -> u64 {
-    let stack = areas.iter().find(|area| area.grows_down).map_or(task_size(abi), |area| area.start);
-    let mapped = || areas.iter().rev().filter(|area| area.end <= stack);
-    let vdso = mapped().find(|area| area.name == "[vdso]");
-    vdso.or(mapped().next()).map_or(stack, |area| area.end)
-}
-
-/// By how much the kernel moved mmap_base down at random: as much as it moves
-/// the start of the search from the bottom up (arch/x86/mm/mmap.c,
-/// `mmap_base`, `mmap_legacy_base`).
-fn moved(look: &Look, abi: Abi, mmap_base: u64) -> u64 {
-    let (stack_random_pages, most_pages) = match abi {
-        Abi::I386 | Abi::Ia32 => (0x7ff, 0xff),
-        Abi::X86_64 => (0x3f_ffff, 0xfff_ffff),
-    };
-    let size = task_size(abi);
-    let stack_bytes = look.limits.stack_bytes.unwrap_or(u64::MAX);
-    let below = stack_bytes
-        .saturating_add(stack_random_pages * PAGE_BYTES + STACK_GUARD_GAP_BYTES)
-        .clamp(128 << 20, size / 6 * 5);
-    (size - below).saturating_sub(mmap_base).min(most_pages * PAGE_BYTES)
 }

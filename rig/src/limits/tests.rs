@@ -17,6 +17,7 @@ fn look() -> Look {
         page_bytes: 4096,
         uid: 0,
         maps: I386.to_string(),
+        personality: 0,
         tasks: 40,
         user_tasks: 40,
         last_pid: 60,
@@ -37,6 +38,8 @@ fn look() -> Look {
             pid_max: 1 << 20,
             max_map_count: 1 << 20,
             mmap_min_addr: 4096,
+            legacy_va_layout: 0,
+            randomize_va_space: 2,
             overcommit_memory: 0,
         },
         limits: Limits {
@@ -67,6 +70,83 @@ fn every_hole_takes_as_many_stacks_as_fit() {
 }
 
 /// 24 MiB less the 972 pages that are mapped hold ten stacks of 513 pages.
+/// The program and its heap in the two tests below, as seen in a guest.
+const PROGRAM: &str = "\
+00400000-0052b000 r-xp 00000000 00:0d 4          /run/nlrig/guest/workloads/threads
+0052b000-0052e000 rw-p 00000000 00:00 0
+01f8e000-02279000 rw-p 00000000 00:00 0          [heap]
+";
+/// The main stack in the two tests below.
+const STACK: &str = "bfbff000-bfc20000 rw-p 00000000 00:00 0          [stack]\n";
+const PER_STACK: u64 = (2 << 20) + 4096;
+
+fn placed(look: &Look) -> Vec<(Direction, u64, u64)> {
+    let prediction = predict(look, Abi::I386, 2 << 20).unwrap();
+    assert_eq!(prediction.binding_limit, Limit::AddressSpace);
+    let placed = |placed: &Placed| {
+        let Search { direction, start, end } = placed.search;
+        let edge = if direction == Direction::TopDown { end } else { start };
+        (direction, edge, placed.stacks)
+    };
+    prediction.searches.iter().map(placed).collect()
+}
+
+#[test]
+fn an_unlimited_stack_leaves_a_sixth_of_the_addresses_between_the_searches() {
+    let mapped = "\
+1ff17000-1ff18000 ---p 00000000 00:00 0
+1ff18000-1ff1a000 rw-p 00000000 00:00 0
+1ff1a000-1ff20000 r-xp 00000000 00:00 0          [vdso]
+";
+    let mut look = look();
+    look.maps = format!("{PROGRAM}{mapped}{STACK}");
+    look.limits.stack_bytes = None;
+    let below = 1 // 00001000-00400000, 1023 pages
+        + (0x01f8_e000 - 0x0052_e000) / PER_STACK
+        + (0x1ff1_7000 - 0x0227_9000) / PER_STACK;
+    let above = (0xbfbf_f000 - (1 << 20) - 0x4000_0000) / PER_STACK + 1;
+    let searches =
+        [(Direction::TopDown, 0x1ff2_0000, below), (Direction::BottomUp, 0x4000_0000, above)];
+    assert_eq!(placed(&look), searches);
+    // A guest created so many.
+    assert_eq!(below + above, 1271);
+}
+
+#[test]
+fn nothing_is_placed_below_a_third_of_the_addresses_in_the_bottom_up_layout() {
+    let mapped = "\
+40044000-4004a000 r-xp 00000000 00:00 0          [vdso]
+4004a000-4004b000 ---p 00000000 00:00 0
+4004b000-4004d000 rw-p 00000000 00:00 0
+";
+    let stacks = (0xbfbf_f000 - (1 << 20) - 0x4004_d000) / PER_STACK + 1;
+    let legacy: [fn(&mut Look); 2] = [
+        |look| look.sysctls.legacy_va_layout = 1,
+        |look| look.personality = libc::ADDR_COMPAT_LAYOUT.cast_unsigned(),
+    ];
+    for set in legacy {
+        let mut look = look();
+        look.maps = format!("{PROGRAM}{mapped}{STACK}");
+        set(&mut look);
+        assert_eq!(placed(&look), [(Direction::BottomUp, 0x4004_4000, stacks)]);
+    }
+    assert_eq!(stacks, 1020);
+}
+
+#[test]
+fn a_gap_that_no_search_reaches_does_not_count_as_room() {
+    let mut look = look();
+    look.sysctls.legacy_va_layout = 1;
+    let outcome = Outcome {
+        holes: vec![(0x0227_9000, 0x4004_4000)],
+        mapped_end: 0xbfff_0000,
+        ..refused_thread()
+    };
+    assert_eq!(bound(&look, &outcome, Abi::I386, 2 << 20), Limit::AddressSpace);
+    look.sysctls.legacy_va_layout = 0;
+    assert_eq!(bound(&look, &outcome, Abi::I386, 2 << 20), Limit::None);
+}
+
 #[test]
 fn each_limit_binds_when_it_is_the_lowest() {
     type Case = (Limit, u64, fn(&mut Look));
@@ -106,13 +186,13 @@ fn the_page_vsyscall_is_not_counted() {
     assert_eq!(predicted(&look), without);
 }
 
-#[test]
-fn what_stopped_them_is_told_by_evidence() {
-    let outcome = |call: &str, name: &str| Outcome {
+/// What a guest reports when the eleventh thread is refused.
+fn refused_thread() -> Outcome {
+    Outcome {
         threads: 10,
         sockets: 10,
         echoes: 10,
-        failed: Failed { call: call.into(), errno: 0, name: name.into() },
+        failed: Failed { call: "pthread_create".into(), errno: 11, name: "EAGAIN".into() },
         elapsed_ns: 1,
         tasks: 50,
         pid_room: 1000,
@@ -123,17 +203,29 @@ fn what_stopped_them_is_told_by_evidence() {
         mapped_end: 0xbff0_0000,
         open_files: 14,
         memory_available_bytes: 1 << 30,
+    }
+}
+
+#[test]
+fn what_stopped_them_is_told_by_evidence() {
+    let outcome = |call: &str, name: &str| Outcome {
+        failed: Failed { call: call.into(), errno: 0, name: name.into() },
+        ..refused_thread()
     };
-    let create = || outcome("pthread_create", "EAGAIN");
+    let create = refused_thread;
     let told = |look: &Look, outcome: &Outcome| bound(look, outcome, Abi::I386, 2 << 20);
     assert_eq!(told(&look(), &outcome("socket", "EMFILE")), Limit::Nofile);
     assert_eq!(told(&look(), &outcome("bind", "EADDRINUSE")), Limit::Port);
     assert_eq!(told(&look(), &outcome("socket", "ENOMEM")), Limit::Memory);
-    assert_eq!(told(&look(), &create()), Limit::Memory, "a hole is left");
+    assert_eq!(told(&look(), &create()), Limit::None, "a gap is left");
     let full = Outcome { holes: vec![(0x1000, 0x10_0000)], ..create() };
     assert_eq!(told(&look(), &full), Limit::AddressSpace);
     let room_above = Outcome { mapped_end: 0xbf00_0000, ..full };
-    assert_eq!(told(&look(), &room_above), Limit::Memory);
+    assert_eq!(told(&look(), &room_above), Limit::None);
+    let mut little = look();
+    little.memory.available_bytes = 1 << 16;
+    assert_eq!(told(&little, &create()), Limit::Memory);
+    assert_eq!(told(&look(), &outcome("socket", "ENFILE")), Limit::FileMax);
     let mut low = look();
     low.sysctls.threads_max = 50;
     assert_eq!(told(&low, &create()), Limit::ThreadsMax);

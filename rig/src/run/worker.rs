@@ -28,7 +28,7 @@ use crate::{procfs, say};
 const TAIL_LINES: usize = 15;
 /// How long a kernel is listened to between two trials.
 const LATE_WORDS: Duration = Duration::from_millis(50);
-/// How often a trial is tried: a machine may be lost by the host's doing.
+/// How often a trial is tried if QEMU or the host loses its machine.
 const ATTEMPTS_MAX: u32 = 2;
 
 /// Where the trials of a run are made; threads of the run share it.
@@ -81,6 +81,7 @@ struct Machine {
 /// What came of one try.
 struct Attempt {
     judgement: Judgement,
+    /// Where the fault is, unless it passed or was skipped.
     fault_domain: Option<FaultDomain>,
     /// From the start of the program to the verdict.
     verdict: Duration,
@@ -103,6 +104,15 @@ struct Notes {
     waited: Duration,
 }
 
+impl Attempt {
+    /// Whether the machine was lost to QEMU or to the host, which says nothing
+    /// about the guest. A loss that nobody can explain is final.
+    fn may_be_repeated(&self) -> bool {
+        self.judgement.verdict == Verdict::LostVm
+            && self.fault_domain.is_some_and(FaultDomain::is_rig)
+    }
+}
+
 impl<'a> Worker<'a> {
     /// Has no machine yet.
     pub fn new(stage: &'a Stage) -> Worker<'a> {
@@ -120,23 +130,36 @@ impl<'a> Worker<'a> {
         let start = Instant::now();
         let mut attempts = 1;
         let mut first_loss = None;
-        let mut attempt = self.attempt(planned, built, keep)?;
+        let mut attempt = self.attempt(planned, built, keep, attempts)?;
         let mut waited = attempt.notes.waited;
-        while attempt.judgement.verdict == Verdict::LostVm && attempts < ATTEMPTS_MAX {
+        while attempt.may_be_repeated() && attempts < ATTEMPTS_MAX {
             let reason = attempt.judgement.reason.unwrap_or_default();
             say::status(&format!("{}: lost-vm, tried once more: {reason}", planned.trial.name));
             set_aside(&self.stage.folder(&planned.trial))?;
             first_loss = Some(reason);
             attempts += 1;
-            attempt = self.attempt(planned, built, keep)?;
+            attempt = self.attempt(planned, built, keep, attempts)?;
             waited += attempt.notes.waited;
         }
+        let flaky = attempts > 1 && attempt.judgement.verdict == Verdict::Pass;
         let data = std::mem::take(&mut attempt.notes.data);
-        let facts = Facts { attempts, verdict: attempt.verdict, data: &data };
+        let facts = Facts {
+            attempts,
+            flaky,
+            fault_domain: attempt.fault_domain,
+            verdict: attempt.verdict,
+            data: &data,
+        };
+        let judged = attempt.judgement.verdict;
         attempt.judgement = planned.experiment.review(&planned.trial, attempt.judgement, &facts);
+        if attempt.judgement.verdict != judged {
+            attempt.fault_domain = None;
+        }
+        // A machine that is broken on purpose is not flaky: its review knows.
+        let flaky = flaky && planned.trial.fault.is_none();
         let duration_s = seconds(start.elapsed().saturating_sub(waited));
         let report = self.report(planned, built, attempt)?;
-        Ok(TrialReport { attempts, first_loss, duration_s, ..report })
+        Ok(TrialReport { attempts, flaky, first_loss, duration_s, ..report })
     }
 
     /// Reports a trial that is not run.
@@ -147,15 +170,15 @@ impl<'a> Worker<'a> {
         let judgement =
             Judgement { verdict: Verdict::Infra, reason: Some(why.to_string()), measured: None };
         let (verdict, notes) = Default::default();
-        let attempt = Attempt { judgement, fault_domain: None, verdict, notes };
+        let fault_domain = Some(FaultDomain::Host);
+        let attempt = Attempt { judgement, fault_domain, verdict, notes };
         Ok(TrialReport { attempts: 0, ..self.report(planned, built, attempt)? })
     }
 
     fn report(&self, planned: &Planned, built: &Built, attempt: Attempt) -> Result<TrialReport> {
         let Planned { experiment, trial } = planned;
-        let Attempt {
-            judgement: Judgement { verdict, reason, measured }, fault_domain, notes, ..
-        } = attempt;
+        let Attempt { judgement, fault_domain, notes, .. } = attempt;
+        let Judgement { verdict, reason, measured } = judgement;
         let dir = self.stage.folder(trial);
         let tail = || guest::console::tail_of(&dir.join(guest::CONSOLE_FILE), TAIL_LINES);
         Ok(TrialReport {
@@ -169,8 +192,11 @@ impl<'a> Worker<'a> {
             verdict,
             reason,
             attempts: 1,
+            flaky: false,
             first_loss: None,
-            fault_domain: fault_domain.filter(|_| verdict == Verdict::LostVm),
+            // What a review fails or passes is about the guest.
+            fault_domain: Some(fault_domain.unwrap_or(FaultDomain::Guest))
+                .filter(|_| !verdict.is_well()),
             vm: notes.vm,
             measured,
             predicted: notes.predicted,
@@ -183,27 +209,34 @@ impl<'a> Worker<'a> {
         })
     }
 
-    fn attempt(&mut self, planned: &Planned, built: &Built, keep: bool) -> Result<Attempt> {
+    fn attempt(
+        &mut self,
+        planned: &Planned,
+        built: &Built,
+        keep: bool,
+        number: u32,
+    ) -> Result<Attempt> {
         let Planned { experiment, trial } = planned;
         let start = Instant::now();
         let mut notes = Notes::default();
         let observed = match &trial.desk {
             Some(desk) => at_the_desk(desk, built),
-            None => self.observe(*experiment, trial, built, keep, &mut notes),
+            None => self.observe(*experiment, trial, built, keep, number, &mut notes),
         };
-        let (judgement, fault_domain) = match observed {
-            Ok(observed) => {
-                (with_trouble(experiment.judge(trial, &observed), notes.trouble.take()), None)
-            }
+        let (judgement, domain) = match observed {
+            Ok(observed) => (experiment.judge(trial, &observed), FaultDomain::Guest),
             Err(err) if error::is_interruption(&err) => return Err(err),
             Err(err) => match error::into_vm_failure(err) {
-                Ok(VmFailure { verdict, reason, fault_domain }) => {
+                Ok(VmFailure { verdict, reason, fault_domain, .. }) => {
                     let judgement = Judgement { verdict, reason: Some(reason), measured: None };
-                    (with_trouble(judgement, notes.trouble.take()), Some(fault_domain))
+                    (judgement, fault_domain)
                 }
                 Err(err) => return Err(err.context(trial.name.clone())),
             },
         };
+        let domain = if notes.trouble.is_some() { FaultDomain::Guest } else { domain };
+        let judgement = with_trouble(judgement, notes.trouble.take());
+        let fault_domain = Some(domain).filter(|_| !judgement.verdict.is_well());
         let verdict = notes.begun.unwrap_or(start).elapsed();
         Ok(Attempt { judgement, fault_domain, verdict, notes })
     }
@@ -215,6 +248,7 @@ impl<'a> Worker<'a> {
         trial: &Trial,
         built: &Built,
         keep: bool,
+        number: u32,
         notes: &mut Notes,
     ) -> Result<Observed> {
         let dir = self.stage.folder(trial);
@@ -225,8 +259,11 @@ impl<'a> Worker<'a> {
         guest.keep_output()?;
         let mut sabotage = None;
         match trial.fault {
-            Some(Fault::Guest(how)) => guest.misbehave(how)?,
-            Some(Fault::Host(how)) => sabotage = Some((how, guest.parts()?)),
+            Some(Fault::GuestOnce(_) | Fault::HostOnce(_)) if number > 1 => {}
+            Some(Fault::Guest(how) | Fault::GuestOnce(how)) => guest.misbehave(how)?,
+            Some(Fault::Host(how) | Fault::HostOnce(how)) => {
+                sabotage = Some((how, guest.parts()?));
+            }
             None => {}
         }
         let slowdown = self.stage.lab.accel(built)?.used.slowdown();
@@ -294,7 +331,8 @@ impl<'a> Worker<'a> {
             let (name, last) = (&machine.name, &machine.last.name);
             say::status(&format!("{name} ends after {last}: {}", trouble.reason));
         }
-        let Trial { cpus, memory_bytes, boot: command_line, .. } = *trial;
+        let Trial { cpus, memory_bytes, boot, .. } = *trial;
+        let command_line = boot.to_string();
         let needs = VmSpec { cpus, memory_bytes, folders: Vec::new(), command_line };
         let start = Instant::now();
         let room = self.stage.lab.room(built, &needs)?;

@@ -8,6 +8,7 @@
 mod builds;
 #[path = "../common/mod.rs"]
 mod common;
+mod exit_status;
 mod fake;
 mod leftovers;
 mod missing;

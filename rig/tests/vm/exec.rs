@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use libtest_mimic::{Failed, Trial};
+use serde_json::{Value, json};
 
 use crate::common::{is_alive, soon};
 
@@ -17,10 +18,6 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("x86_64/uname", || prints(&["--", "uname", "-m"], "x86_64\n")),
         test("i386/uname", || prints(&["--abi", "i386", "--", "uname", "-m"], "i686\n")),
-        test("i386/status", || ends(&["--abi", "i386", "--", "sh", "-c", "exit 42"], 42)),
-        test("x86_64/false", || ends(&["--", "false"], 1)),
-        test("ia32/signal", || ends(&["--abi", "ia32", "--", "sh", "-c", "kill -9 $$"], 137)),
-        test("x86_64/real-time-signal", || ends(&["--", "sh", "-c", "kill -40 $$"], 168)),
         test("i386/wait", || {
             ends(&["--abi", "i386", "--timeout", "60s", "--", "sh", "-c", "sleep 1 & wait"], 0)
         }),
@@ -31,19 +28,21 @@ pub fn tests() -> Vec<Trial> {
         test("x86_64/reader-gone", reader_gone),
         // Longer than a guest may take to answer.
         test("x86_64/slow-reader", slow_reader).with_ignored_flag(true),
-        test("x86_64/not-found", not_found),
         test("i386/program-of-the-current-directory", program_of_the_current_directory),
         test("x86_64/bytes", bytes),
         test("x86_64/streams-apart", streams_apart),
         test("x86_64/limits-and-user", limits_and_user),
+        test("x86_64/environment", environment),
+        test("i386/kernel-argument", kernel_argument),
+        test("x86_64/no-input", no_input),
+        test("x86_64/record-of-a-success", record_of_a_success),
+        test("x86_64/record-of-an-oops", record_of_an_oops),
         test("x86_64/clock", || clock("x86_64")),
         test("i386/clock", || clock("i386")),
         test("x86_64/current-directory-is-read-only", read_only),
         test("i386/writable", writable),
-        test("x86_64/panic", panic),
         test("x86_64/words-in-the-kernels-log", || words_in_the_kernels_log("x86_64")),
         test("i386/words-in-the-kernels-log", || words_in_the_kernels_log("i386")),
-        test("i386/timeout", timeout),
         test("x86_64/interrupted", || stopped("INT")),
         test("x86_64/terminated", || stopped("TERM")),
         test("x86_64/killed", killed),
@@ -100,12 +99,6 @@ fn words_in_the_kernels_log(abi: &str) -> Outcome {
     let and_warn = format!("{WRITE}; /run/nlrig/guest/workloads/fault warn");
     let output = run(&["--abi", abi, "--", "sh", "-c", &and_warn])?;
     says(&output, "WARNING: CPU: ")
-}
-
-fn not_found() -> Outcome {
-    let output = run(&["--", "no-such-program"])?;
-    check("as a shell", output.status.code() == Some(127), &output)?;
-    says(&output, "no-such-program")
 }
 
 fn program_of_the_current_directory() -> Outcome {
@@ -184,6 +177,67 @@ fn limits_and_user() -> Outcome {
     prints(&[&limits[..], &["--", "sh", "-c", script]].concat(), "77\n1000\n4000\n")
 }
 
+fn environment() -> Outcome {
+    let script = "echo $GIVEN,$TAKEN,$HOSTS";
+    let output = nlrig()
+        .args(["-q", "--env", "GIVEN=a b=c", "--env", "TAKEN", "--", "sh", "-c", script])
+        .env("TAKEN", "taken")
+        .env("HOSTS", "not to be inherited")
+        .output()?;
+    check("what is given and no more", output.stdout == b"a b=c,taken,\n", &output)
+}
+
+fn kernel_argument() -> Outcome {
+    let words = ["--kernel-arg", "nokaslr", "--kernel-arg", "slub_debug=FZ"];
+    let output = run(&[&["--abi", "i386"], &words[..], &["--", "cat", "/proc/cmdline"]].concat())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // QEMU appends its virtio devices.
+    check("both are there", text.contains(" nokaslr slub_debug=FZ "), &output)
+}
+
+/// In a loop that reads, a command without `-n` would eat what is still to be
+/// read.
+fn no_input() -> Outcome {
+    let text =
+        "printf '%s\\n' one two | while read -r word; do \"$0\" exec -q -n -- echo \"$word\"; done";
+    let output = Command::new("sh").args(["-c", text, env!("CARGO_BIN_EXE_nlrig")]).output()?;
+    check("it runs twice", output.stdout == b"one\ntwo\n", &output)?;
+    let mut child = nlrig().args(["-n", "--", "cat"]).stdin(Stdio::piped()).spawn()?;
+    let status = child.wait()?;
+    if status.success() { Ok(()) } else { Err(format!("cat without input: {status}").into()) }
+}
+
+/// Runs a command with a record; gives back both.
+fn recorded(arguments: &[&str]) -> Result<(Output, Value), Failed> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("record.json");
+    let output = nlrig().arg("--json").arg(&file).args(arguments).output()?;
+    Ok((output, serde_json::from_slice(&fs::read(&file)?)?))
+}
+
+fn record_of_a_success() -> Outcome {
+    let (output, record) = recorded(&["--", "echo", "words"])?;
+    check("the output is the command's alone", output.stdout == b"words\n", &output)?;
+    assert_eq!(record["command"], json!(["echo", "words"]));
+    assert_eq!((&record["verdict"], &record["abi"]), (&json!("pass"), &json!("x86_64")));
+    assert_eq!((&record["exit_code"], &record["exit_status"]), (&json!(0), &json!(0)));
+    assert_eq!((&record["fault_domain"], &record["reason"]), (&json!(null), &json!(null)));
+    Ok(())
+}
+
+fn record_of_an_oops() -> Outcome {
+    let (output, record) = recorded(&["--", "/run/nlrig/guest/workloads/fault", "null"])?;
+    check("a fault of the kernel", output.status.code() == Some(99), &output)?;
+    says(&output, "the guest kernel oopsed: BUG: kernel NULL pointer dereference")?;
+    says(&output, "call trace:\n    nlrig_null_dereference+")?;
+    let text = |key: &str| record[key].as_str().unwrap_or_default().to_string();
+    check("the verdict", text("verdict") == "oops" && record["exit_status"] == 99, &output)?;
+    check("the fault domain", text("fault_domain") == "guest", &output)?;
+    check("the deciding line", text("line").starts_with("BUG: kernel NULL pointer"), &output)?;
+    let innermost = record["trace"][0].as_str().unwrap_or_default();
+    check("the call trace", innermost.starts_with("nlrig_null_dereference+"), &output)
+}
+
 /// The guest's date is the host's, within two seconds: the kernel reads it from
 /// the clock chip at boot.
 fn clock(abi: &str) -> Outcome {
@@ -211,20 +265,6 @@ fn writable() -> Outcome {
         .output()?;
     check("the file is there", fs::read(dir.path().join("file"))? == b"hello\n", &output)?;
     check("the host's files are not", output.stdout.is_empty(), &output)
-}
-
-fn panic() -> Outcome {
-    let start = Instant::now();
-    let output = run(&["--", "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 1000"])?;
-    check("the guest's end is the rig's trouble", output.status.code() == Some(125), &output)?;
-    says(&output, "panicked")?;
-    check("it is seen at once", start.elapsed() < Duration::from_secs(60), &output)
-}
-
-fn timeout() -> Outcome {
-    let output = run(&["--abi", "i386", "--timeout", "2s", "--", "sleep", "1000"])?;
-    check("late is the rig's trouble", output.status.code() == Some(125), &output)?;
-    says(&output, "the program was not done after")
 }
 
 /// A rig that a failed test does not leave behind: its machine would hold the

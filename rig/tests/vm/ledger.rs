@@ -48,7 +48,30 @@ pub fn tests() -> Vec<Trial> {
     ];
     let tests = tests.map(|(name, test)| Trial::test(name, test).with_ignored_flag(true));
     let source = Trial::test("claims/source-lines", source_lines);
-    tests.into_iter().chain([source]).collect()
+    let comments = Trial::test("module/kernel-doc", kernel_doc);
+    tests.into_iter().chain([source, comments]).collect()
+}
+
+/// The kernel's own check of kernel-doc comments finds nothing in the module.
+fn kernel_doc() -> Outcome {
+    let kernels = command::kernels(&GuestOptions::default())?;
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../module");
+    let mut check = Command::new(kernels.source_tree()?.join("scripts/kernel-doc"));
+    check.arg("-none");
+    for folder in [module.clone(), module.join("uapi")] {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "c" || extension == "h") {
+                check.arg(path);
+            }
+        }
+    }
+    let output = check.output()?;
+    let warnings = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() || !warnings.is_empty() {
+        return Err(format!("kernel-doc ({}): {warnings}", output.status).into());
+    }
+    Ok(())
 }
 
 /// What a row cites stands in the source of the kernel that is booted.

@@ -12,6 +12,7 @@ mod bench;
 mod common;
 mod endurance;
 mod exec;
+mod exit_status;
 mod host;
 mod hostile;
 mod ledger;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     // These first: they build in this process, which says how far it is.
     let mut tests = trials::tests();
     tests.extend(exec::tests());
+    tests.extend(exit_status::tests());
     tests.extend(hostile::tests());
     tests.extend(host::tests());
     tests.extend(accel::tests());

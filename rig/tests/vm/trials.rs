@@ -1,6 +1,7 @@
 //! Every trial of the default plans as a test, one of `threads` for each limit
-//! set low, and one for each size of stack: it passes if its verdict is `pass`,
-//! and if what bound is the limit that was set.
+//! set low, one for each layout of the address space, and one for each size of
+//! stack: it passes if its verdict is `pass`, and if what bound is the limit that
+//! the test is about.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,6 +65,11 @@ pub fn tests() -> Vec<Trial> {
         for (limit, set) in LOW {
             tests.push(test(with_low(abi, limit, set), Some(limit), |_| false, &shared));
         }
+        for (layout, set) in LAYOUTS {
+            let (few, many) = with_layout(abi, layout, set);
+            tests.push(test(few, Some("address-space"), |_| false, &shared));
+            tests.extend(many.into_iter().map(|planned| test(planned, None, |_| true, &shared)));
+        }
         for stack in STACKS {
             // Smaller than these, and a 32-bit program has ten thousand threads;
             // the smallest size is enough for every change.
@@ -101,6 +107,29 @@ const LOW: [Low; 8] = [
     }),
 ];
 
+/// A layout of the address space that is not the kernel's usual one, and what
+/// makes it so.
+type LayoutCase = (&'static str, fn(&mut Ask));
+
+const LAYOUTS: [LayoutCase; 5] = [
+    ("bottom-up-by-sysctl", |ask| ask.sysctls.extend(sysctl("vm.legacy_va_layout", "1"))),
+    ("bottom-up-by-personality", |ask| set(ask, "layout", "legacy")),
+    ("unlimited-stack", |ask| ask.rlimits.push(unlimited_stack())),
+    ("fixed", |ask| set(ask, "aslr", "off")),
+    ("fixed-unlimited-stack", |ask| {
+        set(ask, "aslr", "off");
+        ask.rlimits.push(unlimited_stack());
+    }),
+];
+
+fn set(ask: &mut Ask, key: &str, value: &str) {
+    ask.set.insert(key.to_string(), value.to_string());
+}
+
+fn unlimited_stack() -> Rlimit {
+    Rlimit { name: "stack".to_string(), value: None }
+}
+
 /// From the smallest that glibc takes to one that fits three times into 32 bits.
 const STACKS: [u64; 17] = {
     let mut stacks = [16 << 10; 17];
@@ -127,6 +156,30 @@ fn with_low(abi: Abi, limit: &str, set: fn(&mut Ask)) -> Planned {
     let mut planned = plan(&ask);
     planned.trial.name = format!("limits/{abi}/{limit}");
     planned
+}
+
+/// The trial of a layout in which the address space binds, and those of all sizes
+/// of stack, whatever binds.
+fn with_layout(abi: Abi, layout: &str, set: fn(&mut Ask)) -> (Planned, Vec<Planned>) {
+    let trial = |stack: u64, binds: bool| {
+        let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
+        ask.stacks = vec![stack];
+        if binds {
+            // The kernel refuses a stack that is larger than all memory.
+            ask.sysctls = sysctl("vm.overcommit_memory", "1");
+        } else if abi == Abi::X86_64 {
+            // No size binds there: a few threads show that all can be had.
+            ask.sysctls = sysctl("kernel.threads-max", "1000");
+        }
+        set(&mut ask);
+        let mut planned = plan(&ask);
+        planned.trial.name = format!("layouts/{abi}/{layout}/{}", show_size(stack));
+        planned
+    };
+    let binding = if abi == Abi::X86_64 { 1 << 40 } else { 2 << 20 };
+    let all = [64 << 10, 256 << 10, 2 << 20, 8 << 20, 64 << 20, 1 << 30];
+    let many = all.into_iter().filter(|&stack| stack != binding);
+    (trial(binding, true), many.map(|stack| trial(stack, false)).collect())
 }
 
 /// One stack size, if it is not in the default plan anyway.

@@ -46,12 +46,14 @@ fn loss(verdict: Verdict, reason: impl Into<String>) -> crate::outcome::Error {
 }
 
 /// What the guest said when it was ready.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Ready {
     /// The clock that its times come from.
     pub clocksource: String,
     /// What did not work while it came up; empty when all is well.
     pub faults: Vec<String>,
+    /// Modules that the kernel refused to load, each with its error.
+    pub refused: Vec<String>,
     /// From the start of QEMU to the event, on the host's clock.
     pub boot: Duration,
 }
@@ -74,10 +76,12 @@ pub struct Guest {
     dir: PathBuf,
     /// The names of its kernel's functions.
     symbols: PathBuf,
-    /// The kernel's taint mask when the guest became ready.
-    taint_at_ready: u64,
     /// The kernel's taint mask after the last job.
     taint: u64,
+    /// The same when it became ready: only what came later is a fault.
+    taint_at_ready: u64,
+    /// Kinds of faults of its kernel that are none.
+    allowed: Vec<Verdict>,
     /// Questions that it has not answered yet.
     pongs_due: u32,
     was_ready: bool,

@@ -39,6 +39,9 @@ pub struct VmLauncher {
     chosen: Mutex<BTreeMap<Arch, Choice>>,
     /// Held by who tries KVM, which takes a machine and so may have to wait.
     trying: Mutex<()>,
+    /// The user's own words for the kernels of all guests, but not of the one
+    /// that proves KVM: its verdict holds for the kernel image.
+    pub kernel_args: Vec<String>,
     versions: Mutex<BTreeMap<Arch, String>>,
 }
 
@@ -52,7 +55,7 @@ pub struct VmSpec {
     /// What it sees of the host, beside its own image.
     pub folders: Vec<Folder>,
     /// Further words for its kernel.
-    pub command_line: &'static str,
+    pub command_line: String,
 }
 
 impl VmLauncher {
@@ -62,8 +65,8 @@ impl VmLauncher {
     /// Nobody knows how much memory this host has.
     pub fn new(cache: Cache, mode: AccelMode) -> Result<VmLauncher> {
         let budget = Budget::of_host(&cache)?;
-        let (chosen, trying, versions) = Default::default();
-        Ok(VmLauncher { cache, mode, budget, chosen, trying, versions })
+        let (chosen, trying, kernel_args, versions) = Default::default();
+        Ok(VmLauncher { cache, mode, budget, chosen, trying, kernel_args, versions })
     }
 
     /// QEMU's version for an architecture.
@@ -157,16 +160,23 @@ impl VmLauncher {
     ///
     /// # Errors
     /// See [`Guest::boot`] and [`VmLauncher::accel`]; a [`VmFailure`] if the guest came up
-    /// with faults.
-    pub fn boot(&self, built: &Built, spec: VmSpec, room: Held, dir: &Path) -> Result<Guest> {
+    /// with faults, or its kernel refused a module.
+    pub fn boot(&self, built: &Built, mut spec: VmSpec, room: Held, dir: &Path) -> Result<Guest> {
         let accel = self.accel(built)?.used;
-        let guest = self.start(built, accel, spec, room, dir, BOOT_LIMIT * accel.slowdown())?;
-        if guest.ready.faults.is_empty() {
-            return Ok(guest);
+        let own = Some(spec.command_line.as_str()).filter(|words| !words.is_empty());
+        let words: Vec<_> =
+            own.into_iter().chain(self.kernel_args.iter().map(String::as_str)).collect();
+        spec.command_line = words.join(" ");
+        let mut guest = self.start(built, accel, spec, room, dir, BOOT_LIMIT * accel.slowdown())?;
+        if !guest.ready.faults.is_empty() {
+            let faults = guest.ready.faults.join("; ");
+            let reason = format!("the guest came up with faults: {faults}");
+            return Err(VmFailure::caused_by(Verdict::Infra, reason, FaultDomain::Host).into());
         }
-        let faults = guest.ready.faults.join("; ");
-        let reason = format!("the guest came up with faults: {faults}");
-        Err(VmFailure::caused_by(Verdict::Infra, reason, FaultDomain::Host).into())
+        match guest.refused_module()? {
+            Some(loss) => Err(loss.into()),
+            None => Ok(guest),
+        }
     }
 
     fn start(
@@ -186,7 +196,7 @@ impl VmLauncher {
         }
         if !spec.command_line.is_empty() {
             command_line.push(' ');
-            command_line.push_str(spec.command_line);
+            command_line.push_str(&spec.command_line);
         }
         let mut folders = vec![Folder {
             tag: "guest".to_string(),
@@ -241,7 +251,7 @@ mod tests {
         let lost =
             |fault_domain| Err(VmFailure::caused_by(Verdict::LostVm, "why", fault_domain).into());
         assert_eq!(probed(Ok(())).unwrap(), Ok(()));
-        for fault_domain in [FaultDomain::Guest, FaultDomain::Qemu] {
+        for fault_domain in [FaultDomain::Guest, FaultDomain::Qemu, FaultDomain::Unknown] {
             assert_eq!(probed(lost(fault_domain)).unwrap(), Err("why".to_string()));
         }
         assert!(probed(lost(FaultDomain::Host)).is_err());

@@ -6,6 +6,8 @@ use nlrig_host::interrupt::Interrupted;
 use nlrig_host::ui::brief;
 use serde::{Deserialize, Serialize};
 
+use nlrig_splat::Splat;
+
 /// What came of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -28,7 +30,9 @@ pub enum Verdict {
     Warning,
     /// The kernel was tainted.
     Taint,
-    /// The machine ended without its last event.
+    /// The guest rebooted or triple-faulted before its last event.
+    Reset,
+    /// The machine was lost to QEMU, to the host, or to nobody knows what.
     LostVm,
     /// The rig could not do its work.
     Infra,
@@ -47,6 +51,7 @@ impl Verdict {
             Verdict::Oops => "oops",
             Verdict::Warning => "warning",
             Verdict::Taint => "taint",
+            Verdict::Reset => "reset",
             Verdict::LostVm => "lost-vm",
             Verdict::Infra => "infra",
         }
@@ -68,16 +73,35 @@ impl From<nlrig_splat::Severity> for Verdict {
     }
 }
 
-/// Who caused a failure, as far as there is evidence.
+/// Where a fault is, as far as there is evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FaultDomain {
-    /// The guest, or nobody knows.
+    /// The guest: its kernel or its program.
     Guest,
     /// QEMU: it was killed, or failed.
     Qemu,
     /// The host: its disk, its memory, a daemon of the rig.
     Host,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl FaultDomain {
+    /// Its name, as in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            FaultDomain::Guest => "guest",
+            FaultDomain::Qemu => "qemu",
+            FaultDomain::Host => "host",
+            FaultDomain::Unknown => "unknown",
+        }
+    }
+
+    /// Whether the rig's own side failed, which says nothing about the guest.
+    pub fn is_rig(self) -> bool {
+        matches!(self, FaultDomain::Qemu | FaultDomain::Host)
+    }
 }
 
 /// A machine that did not do what it was asked, and what is known about it.
@@ -87,24 +111,47 @@ pub struct VmFailure {
     pub verdict: Verdict,
     /// A sentence that a person can act on.
     pub reason: String,
-    /// Who caused it.
+    /// Where the fault is.
     pub fault_domain: FaultDomain,
+    /// The kernel's own report that decides the verdict, if it printed one.
+    pub kernel_report: Option<KernelReport>,
+}
+
+/// A fault as the guest kernel printed it on the console.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KernelReport {
+    /// The deciding line, without its time stamp.
+    pub line: String,
+    /// The call trace, innermost function first.
+    pub trace: Vec<String>,
 }
 
 impl VmFailure {
-    /// A failure of the guest's own, as far as anybody knows.
+    /// A failure whose fault is in the guest.
     pub fn new(verdict: Verdict, reason: impl Into<String>) -> VmFailure {
         VmFailure::caused_by(verdict, reason, FaultDomain::Guest)
     }
 
-    /// A failure with a known cause. The reason may quote the guest, so its
+    /// A failure whose fault is in this domain. The reason may quote the guest, so its
     /// length is bounded.
     pub fn caused_by(
         verdict: Verdict,
         reason: impl Into<String>,
         fault_domain: FaultDomain,
     ) -> VmFailure {
-        VmFailure { verdict, reason: brief(reason.into()), fault_domain }
+        VmFailure { verdict, reason: brief(reason.into()), fault_domain, kernel_report: None }
+    }
+
+    /// A failure that the guest kernel reported itself.
+    pub fn of_splat(splat: &Splat) -> VmFailure {
+        VmFailure::new(splat.severity().into(), splat.describe()).with_report(splat)
+    }
+
+    /// The same failure with the kernel's report of its cause.
+    pub fn with_report(mut self, splat: &Splat) -> VmFailure {
+        let (line, trace) = (brief(splat.line.clone()), splat.trace.clone());
+        self.kernel_report = Some(KernelReport { line, trace });
+        self
     }
 }
 

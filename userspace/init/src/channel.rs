@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nlrig_init::protocol::{Event, LINE_MAX_BYTES, PORT_EVENTS, Request};
+use nlrig_init::protocol::{Event, LINE_MAX_BYTES, PORT_CLOSED, PORT_EVENTS, Request};
 
 /// The kernel makes the ports from a work queue, a moment after it starts PID 1
 /// at the latest; an emulated and busy machine takes longer.
@@ -68,7 +68,9 @@ impl Channel {
         let limit = LINE_MAX_BYTES as u64;
         self.requests.by_ref().take(limit).read_until(b'\n', &mut line)?;
         if line.is_empty() {
-            return Ok(None); // The host has closed its end.
+            // Otherwise the host takes the end of this guest for a reset.
+            eprintln!("{PORT_CLOSED}");
+            return Ok(None);
         }
         match serde_json::from_slice(&line)? {
             Request::End => Ok(None),

@@ -18,8 +18,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 use nlrig_init::proc::loadavg;
 use nlrig_init::protocol::{
-    Aslr, Event, Exit, Job, Misbehaviour, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Request, Rlimit,
-    WORKLOAD_FD,
+    Aslr, Event, Exit, Job, Misbehaviour, MmapLayout, PORT_STDERR, PORT_STDIN, PORT_STDOUT,
+    Request, Rlimit, WORKLOAD_FD,
 };
 
 use crate::channel::{Channel, open_port};
@@ -119,16 +119,17 @@ impl Running {
             .env("PATH", SEARCH_PATH)
             .env("HOME", "/")
             .env("TERM", "dumb")
+            .envs(job.env.iter().map(|(name, value)| (name, value)))
             .current_dir(job.cwd.as_deref().unwrap_or("/"))
             .stdin(stdin)
             .stdout(child_stdout)
             .stderr(child_stderr);
-        let (user, aslr) = (job.user, job.aslr);
+        let (user, persona) = (job.user, persona(job));
         let reports_fd = child_reports.as_raw_fd();
         wait_for_rest().map_err(rig)?;
         // SAFETY: the closure only makes system calls and allocates nothing.
         unsafe {
-            command.pre_exec(move || enter_child(&limits, user, aslr, reports_fd));
+            command.pre_exec(move || enter_child(&limits, user, persona, reports_fd));
         }
         let child = command.spawn().map_err(|err| start_failure(program, job, &err))?;
         Ok(Running {
@@ -219,11 +220,19 @@ fn wait_for_rest() -> io::Result<()> {
     Ok(())
 }
 
+/// The personality that a job asks for, beside PID 1's own.
+fn persona(job: &Job) -> Persona {
+    let mut persona = Persona::empty();
+    persona.set(Persona::ADDR_NO_RANDOMIZE, job.aslr == Aslr::Off);
+    persona.set(Persona::ADDR_COMPAT_LAYOUT, job.mmap_layout == MmapLayout::Legacy);
+    persona
+}
+
 /// In the child, between fork and exec.
 fn enter_child(
     limits: &[(Resource, rlim_t)],
     user: Option<u32>,
-    aslr: Aslr,
+    persona: Persona,
     reports_fd: RawFd,
 ) -> io::Result<()> {
     // PID 1 takes SIGCHLD from a descriptor; a shell must get its own.
@@ -235,9 +244,7 @@ fn enter_child(
     for &(resource, value) in limits {
         setrlimit(resource, value, value)?;
     }
-    if aslr == Aslr::Off {
-        personality::set(personality::get()? | Persona::ADDR_NO_RANDOMIZE)?;
-    }
+    personality::set(personality::get()? | persona)?;
     if let Some(id) = user {
         setgroups(&[])?;
         setgid(Gid::from_raw(id))?;

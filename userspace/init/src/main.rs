@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::kmod::init_module;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal};
 use nlrig_init::protocol::{Event, Misbehaviour, Request, WORKLOAD_FD};
@@ -50,7 +50,7 @@ fn run() -> io::Result<()> {
     child_signal.thread_block()?;
 
     let mut faults = mounts::mount_all(Path::new(mounts::TABLE));
-    faults.extend(load_modules());
+    let refused = load_modules(&mut faults);
     let mut channel = Channel::open()?;
 
     let uname = nix::sys::utsname::uname()?;
@@ -61,6 +61,7 @@ fn run() -> io::Result<()> {
         clocksource: first_line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         taint: taint(),
         faults,
+        refused,
     })?;
 
     let mut misbehaviour = None;
@@ -106,20 +107,29 @@ fn reserve_workload_descriptor() -> io::Result<()> {
     }
 }
 
-fn load_modules() -> Vec<String> {
+/// Loads the modules of the list and returns those that the kernel refused. What
+/// cannot be read is a fault of the host's share, not of the module.
+fn load_modules(faults: &mut Vec<String>) -> Vec<String> {
     let list = match fs::read_to_string(MODULES) {
         Ok(list) => list,
-        Err(err) => return vec![format!("{MODULES}: {err}")],
+        Err(err) => {
+            faults.push(format!("{MODULES}: {err}"));
+            return Vec::new();
+        }
     };
-    let mut faults = Vec::new();
+    let mut refused = Vec::new();
     for path in list.lines().filter(|line| !line.is_empty()) {
-        let loaded = File::open(path)
-            .and_then(|file| Ok(finit_module(file, c"", ModuleInitFlags::empty())?));
-        if let Err(err) = loaded {
-            faults.push(format!("module {path}: {err}"));
+        // Not finit_module(): its error may be the share's as well.
+        match fs::read(path) {
+            Ok(image) => {
+                if let Err(err) = init_module(&image, c"") {
+                    refused.push(format!("{path}: {}", io::Error::from(err)));
+                }
+            }
+            Err(err) => faults.push(format!("module {path}: {err}")),
         }
     }
-    faults
+    refused
 }
 
 fn uptime_s() -> f64 {

@@ -26,6 +26,9 @@ pub const PORT_STDERR: &str = "nlrig.stderr";
 /// PID 1 passes each on as [`Event::Data`].
 pub const WORKLOAD_FD: i32 = 3;
 
+/// What PID 1 prints on the console when the event port is closed under it.
+pub const PORT_CLOSED: &str = "nlrig-init: the host closed the event port";
+
 /// The longest line either side accepts, in bytes. A look at the address space
 /// of a small program is a few KiB.
 pub const LINE_MAX_BYTES: usize = 256 * 1024;
@@ -94,6 +97,12 @@ pub struct Job {
     pub rlimits: Vec<Rlimit>,
     /// Whether the kernel places its mappings at random, as it does by default.
     pub aslr: Aslr,
+    /// The order in which the kernel searches for a place for its mappings.
+    pub mmap_layout: MmapLayout,
+    /// Variables of its environment, beside `PATH`, `HOME` and `TERM`, which they
+    /// may override.
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
 }
 
 /// Address space layout randomisation of a program.
@@ -105,6 +114,17 @@ pub enum Aslr {
     On,
     /// Off for this program: personality(2), ADDR_NO_RANDOMIZE.
     Off,
+}
+
+/// The layout of a program's address space.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum MmapLayout {
+    /// The kernel's choice: top-down, unless vm.legacy_va_layout is set.
+    #[default]
+    Default,
+    /// Bottom-up for this program: personality(2), ADDR_COMPAT_LAYOUT.
+    Legacy,
 }
 
 /// One resource limit, as setrlimit(2) knows it.
@@ -135,6 +155,9 @@ pub enum Event {
         taint: u64,
         /// What did not work while the guest came up; empty when all is well.
         faults: Vec<String>,
+        /// Modules that the kernel refused to load, each with its error.
+        #[serde(default)]
+        refused: Vec<String>,
     },
     /// The program of the job runs.
     Started,
@@ -219,7 +242,7 @@ mod tests {
         });
         assert_eq!(
             serde_json::to_string(&job).unwrap(),
-            r#"{"request":"run","argv":["true"],"stdin":false,"cwd":null,"user":null,"sysctls":[],"rlimits":[{"name":"stack","value":null}],"aslr":"on"}"#
+            r#"{"request":"run","argv":["true"],"stdin":false,"cwd":null,"user":null,"sysctls":[],"rlimits":[{"name":"stack","value":null}],"aslr":"on","mmap_layout":"default","env":[]}"#
         );
         let end: Event = serde_json::from_str(r#"{"event":"end"}"#).unwrap();
         assert_eq!(end, Event::End);

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use nlrig_host::{Result, bail};
+use nlrig_host::{Error, ErrorKind, Result, bail};
 
 use super::source::Source;
-use super::{Builder, make};
+use super::{Builder, does_not_build, make};
 use crate::abi::Arch;
 use crate::sources::{DATA, data};
 use nlrig_host::cache::{self, Key};
@@ -42,12 +42,16 @@ pub fn resolve(builder: &Builder, source: &Source, arch: Arch, compiler: &str) -
                 &log,
                 RESOLVE_LIMIT,
                 |_| {},
-            )?;
+            )
+            .map_err(does_not_build)?;
         }
         let resolved = fs::read_to_string(build.join(".config"))?;
         let lost = lost_symbols(&requested(&merged)?, &resolved);
         if !lost.is_empty() {
-            bail!("kernel configuration {arch}: {} did not survive olddefconfig", lost.join(", "));
+            let lost = lost.join(", ");
+            let reason =
+                format!("kernel configuration {arch}: {lost} did not survive olddefconfig");
+            return Err(Error::new(reason).with_kind(ErrorKind::KernelBuild));
         }
         cache::write(&dir.join("config"), resolved)?;
         fs::remove_dir_all(&build)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nlrig_guest::protocol::Misbehaviour;
 
 use crate::experiment::{Fault, Sabotage};
-use crate::report::Verdict;
+use crate::report::{FaultDomain, Verdict};
 
 /// One control.
 #[derive(Clone, Copy, Debug)]
@@ -20,11 +20,15 @@ pub struct Control {
     pub sysctls: &'static [(&'static str, &'static str)],
     /// How long the program gets.
     pub timeout: Duration,
-    /// What the verdict must be,
+    /// What the verdict must be.
     pub verdict: Verdict,
-    /// what its reason must say,
+    /// What its fault domain must be; none for a pass.
+    pub fault_domain: Option<FaultDomain>,
+    /// How often it must be tried.
+    pub attempts: u32,
+    /// What the reason must say.
     pub says: &'static str,
-    /// and how soon it must come at the latest, after the program's start.
+    /// How soon the verdict must come at the latest, after the program's start.
     pub within: Duration,
 }
 
@@ -60,7 +64,25 @@ const fn at_once(
     verdict: Verdict,
     says: &'static str,
 ) -> Control {
-    Control { name, what, by, sysctls: &[], timeout: PLENTY, verdict, says, within: SOON }
+    Control {
+        name,
+        what,
+        by,
+        sysctls: &[],
+        timeout: PLENTY,
+        verdict,
+        fault_domain: Some(FaultDomain::Guest),
+        attempts: 1,
+        says,
+        within: SOON,
+    }
+}
+
+/// A fault outside of the guest. What QEMU or the host does is tried again.
+const fn outside(domain: FaultDomain, control: Control) -> Control {
+    let is_lost = matches!(control.verdict, Verdict::LostVm)
+        && matches!(domain, FaultDomain::Qemu | FaultDomain::Host);
+    Control { fault_domain: Some(domain), attempts: if is_lost { 2 } else { 1 }, ..control }
 }
 
 const fn late(seconds: u64, control: Control) -> Control {
@@ -177,42 +199,70 @@ pub const ALL: &[Control] = &[
         "reboot",
         "the guest reboots in the middle",
         By::Script("reboot -f"),
-        Verdict::LostVm,
+        Verdict::Reset,
         "without the guest's last event",
     ),
     at_once(
         "triple-fault",
         "a triple fault",
         By::Module("triple"),
-        Verdict::LostVm,
+        Verdict::Reset,
         "without the guest's last event",
     ),
+    // Would pass at a second try, which it must not get.
     at_once(
-        "qemu-killed",
-        "QEMU is killed",
-        host(Sabotage::KillQemu),
-        Verdict::LostVm,
-        "QEMU ended (signal: 9",
-    ),
-    at_once(
-        "share-daemon-killed",
-        "the daemon of a share is killed",
-        host(Sabotage::KillShareDaemon),
-        Verdict::LostVm,
-        "the daemon of the share guest died",
-    ),
-    at_once(
-        "channel-closed",
-        "the event port is closed",
-        host(Sabotage::CloseChannel),
-        Verdict::LostVm,
+        "reset-every-second-boot",
+        "the guest resets its machine in every second boot, the first included",
+        By::Outside(Fault::GuestOnce(Misbehaviour::NoLastEvent)),
+        Verdict::Reset,
         "without the guest's last event",
+    ),
+    outside(
+        FaultDomain::Qemu,
+        at_once(
+            "qemu-killed",
+            "QEMU is killed",
+            host(Sabotage::KillQemu),
+            Verdict::LostVm,
+            "QEMU ended (signal: 9",
+        ),
+    ),
+    Control {
+        fault_domain: None,
+        attempts: 2,
+        ..at_once(
+            "qemu-killed-once",
+            "QEMU is killed at the first try",
+            By::Outside(Fault::HostOnce(Sabotage::KillQemu)),
+            Verdict::Pass,
+            "",
+        )
+    },
+    outside(
+        FaultDomain::Host,
+        at_once(
+            "share-daemon-killed",
+            "the daemon of a share is killed",
+            host(Sabotage::KillShareDaemon),
+            Verdict::LostVm,
+            "the daemon of the share guest died",
+        ),
+    ),
+    outside(
+        FaultDomain::Unknown,
+        at_once(
+            "channel-closed",
+            "the event port is closed, nobody knows by whom",
+            host(Sabotage::CloseChannel),
+            Verdict::LostVm,
+            "the event port was closed",
+        ),
     ),
     at_once(
         "result-cut",
         "the machine ends in the middle of the program's last event",
         guest(Misbehaviour::CutResult),
-        Verdict::LostVm,
+        Verdict::Reset,
         "without the guest's last event",
     ),
     at_once(
@@ -226,7 +276,7 @@ pub const ALL: &[Control] = &[
         "no-last-event",
         "the machine ends without the session's last event",
         guest(Misbehaviour::NoLastEvent),
-        Verdict::LostVm,
+        Verdict::Reset,
         "without the guest's last event",
     ),
     at_once(
@@ -246,11 +296,14 @@ pub const ALL: &[Control] = &[
             "reported without end",
         )
     },
-    at_once(
-        "report-folder-gone",
-        "the folder of the report is removed in the middle",
-        host(Sabotage::RemoveFolder),
-        Verdict::Infra,
-        "the folder of the trial is gone",
+    outside(
+        FaultDomain::Host,
+        at_once(
+            "report-folder-gone",
+            "the folder of the report is removed in the middle",
+            host(Sabotage::RemoveFolder),
+            Verdict::Infra,
+            "the folder of the trial is gone",
+        ),
     ),
 ];

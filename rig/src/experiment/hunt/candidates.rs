@@ -117,8 +117,8 @@ fn plain() -> Vec<Candidate> {
         ),
         one(
             "bottom-up",
-            "the layout of kernels before 2.6.9, which `setarch -L`, \
-             vm.legacy_va_layout and an unlimited stack bring back",
+            "the layout of kernels before 2.6.9, which `setarch -L` and vm.legacy_va_layout \
+             bring back, and on older kernels an unlimited stack too",
             Real,
             Setup { layout: Layout::BottomUp, ..NOTHING },
         ),

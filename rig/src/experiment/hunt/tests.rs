@@ -160,6 +160,7 @@ fn reported(name: &str, at_2m: u64) -> TrialReport {
         verdict: judgement.verdict,
         reason: judgement.reason,
         attempts: 1,
+        flaky: false,
         first_loss: None,
         fault_domain: None,
         vm: String::new(),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::abi::Abi;
+use crate::limits::{Direction, Limit, Placed};
 use crate::report::{Section, TrialReport};
 use crate::units::show_size;
 
@@ -219,7 +220,7 @@ fn words(abi: Abi, setting: &str, trials: &[&TrialReport]) -> String {
         (Abi::X86_64, "threads-max") => "threads-max",
         (Abi::X86_64, "defaults") => "nofile",
         (Abi::X86_64, "nofile-raised") => "pid-max",
-        _ => return explanation(abi, setting, trials),
+        _ => return layout_words(trials).unwrap_or_default(),
     };
     if trials.iter().all(|trial| binding_limit(trial) == expected) {
         explanation(abi, setting, trials)
@@ -228,6 +229,32 @@ fn words(abi: Abi, setting: &str, trials: &[&TrialReport]) -> String {
          \"what bound\"; the model of each limit is in rig/src/limits.rs."
             .to_string()
     }
+}
+
+/// The layout of the address space, for the first of these trials that it binds.
+fn layout_words(trials: &[&TrialReport]) -> Option<String> {
+    let (trial, searches) = trials
+        .iter()
+        .filter(|trial| binding_limit(trial) == Limit::AddressSpace.name())
+        .find_map(|trial| Some((trial, searches(trial)?)))?;
+    let layout = match searches.first()?.search.direction {
+        Direction::TopDown => {
+            "The layout is top-down: mmap takes the highest free place below mmap_base and, when \
+             there is none, the lowest from TASK_UNMAPPED_BASE up."
+        }
+        Direction::BottomUp => {
+            "The layout is bottom-up: mmap takes the lowest free place from TASK_UNMAPPED_BASE up, \
+             and what lies below is out of reach."
+        }
+    };
+    let placed: Vec<_> = searches.iter().map(ToString::to_string).collect();
+    let size = show_size(stack_bytes(trial));
+    Some(format!("{layout} Stacks of {size} by search: {}.", placed.join(", then ")))
+}
+
+/// The searches of the prediction, in the order of the kernel.
+fn searches(trial: &TrialReport) -> Option<Vec<Placed>> {
+    serde_json::from_value(trial.predicted.as_ref()?.get("searches")?.clone()).ok()
 }
 
 fn binding_limit(trial: &TrialReport) -> &str {

@@ -43,6 +43,35 @@ fn small_stacks_are_set_by_attribute() {
 }
 
 #[test]
+fn a_stack_limit_of_the_users_leaves_the_size_to_the_attribute() {
+    let limited = |value| {
+        let mut ask = ask(&[Abi::I386]);
+        ask.stacks = vec![2 << 20];
+        ask.rlimits = vec![Rlimit { name: "stack".into(), value }];
+        Threads.plan(&ask)
+    };
+    let trial = &limited(None).unwrap()[0];
+    assert_eq!(trial.job.argv[1..], ["--stack", "2097152"]);
+    let limits: Vec<_> = trial.job.rlimits.iter().filter(|limit| limit.name == "stack").collect();
+    assert_eq!(limits, [&Rlimit { name: "stack".into(), value: None }]);
+    assert!(limited(Some(1 << 30)).is_ok());
+    let err = limited(Some(64 << 10)).unwrap_err();
+    assert!(err.to_string().contains("256K"), "{err}");
+}
+
+#[test]
+fn the_legacy_layout_is_a_personality_and_no_table_of_the_papers() {
+    let mut ask = ask(&[Abi::I386]);
+    ask.set.insert("layout".into(), "legacy".into());
+    for trial in Threads.plan(&ask).unwrap() {
+        assert_eq!(trial.job.mmap_layout, MmapLayout::Legacy);
+        assert_eq!(trial.params["setting"], "own");
+        assert_eq!(trial.params["layout"], "legacy");
+        assert!(trial.published.is_empty());
+    }
+}
+
+#[test]
 fn what_glibc_would_refuse_is_refused_here() {
     for (bytes, word) in [(4096, "16K"), (20_000, "pages"), (4 << 30, "32 bits")] {
         let mut ask = ask(&[Abi::I386]);
@@ -79,8 +108,12 @@ fn outcome(threads: u64) -> Outcome {
 #[test]
 fn a_count_that_is_off_by_one_fails_and_says_so() {
     assert_eq!(measured(&outcome(60), Limit::PidMax.name())["threads_per_s"], 30.0);
-    let predicted =
-        |threads| Prediction { threads, threads_at_least: None, binding_limit: Limit::PidMax };
+    let predicted = |threads| Prediction {
+        threads,
+        threads_at_least: None,
+        binding_limit: Limit::PidMax,
+        searches: Vec::new(),
+    };
     fn judge(outcome: &Outcome, predicted: Option<&Prediction>) -> Option<String> {
         disagreement(outcome, Limit::PidMax, predicted)
     }
@@ -153,6 +186,7 @@ fn reported(measured: Value, predicted: Value, verdict: Verdict) -> TrialReport 
         verdict,
         reason: None,
         attempts: 1,
+        flaky: false,
         first_loss: None,
         fault_domain: None,
         vm: String::new(),
@@ -165,6 +199,27 @@ fn reported(measured: Value, predicted: Value, verdict: Verdict) -> TrialReport 
         source_lines: Vec::new(),
         artifacts: Default::default(),
     }
+}
+
+#[test]
+fn a_table_of_ones_own_names_the_searches() {
+    let words = |searches: Value| {
+        let predicted =
+            json!({"threads": 9, "binding_limit": "address-space", "searches": searches});
+        let measured = json!({"threads": 9, "binding_limit": "address-space"});
+        let trial = reported(measured, predicted, Verdict::Pass);
+        table::sections(&[&trial]).remove(0).words
+    };
+    let bottom_up = json!({
+        "direction": "bottom-up", "start": 0x4000_0000, "end": 0xc000_0000_u64, "stacks": 1022
+    });
+    let legacy = words(json!([bottom_up]));
+    assert!(legacy.contains("is bottom-up"), "{legacy}");
+    assert!(legacy.contains("1022 from TASK_UNMAPPED_BASE 0x40000000 up."), "{legacy}");
+    let top_down =
+        json!({"direction": "top-down", "start": 4096, "end": 0x2000_0000, "stacks": 250});
+    let unlimited = words(json!([top_down, bottom_up]));
+    assert!(unlimited.contains("250 below mmap_base 0x20000000, then 1022 from"), "{unlimited}");
 }
 
 #[test]

@@ -71,7 +71,13 @@ fn tried(
     let observed = observed(data, told, made);
     let judgement = experiment.judge(trial, &observed);
     assert_judgement(&judgement);
-    let facts = Facts { attempts: 1, verdict: Duration::from_secs(1), data };
+    let facts = Facts {
+        attempts: 1,
+        flaky: false,
+        fault_domain: None,
+        verdict: Duration::from_secs(1),
+        data,
+    };
     let judgement = experiment.review(trial, judgement, &facts);
     assert_judgement(&judgement);
     report_of(experiment, trial, judgement, observed)
@@ -126,6 +132,7 @@ fn report_of(
         verdict: judgement.verdict,
         reason: judgement.reason,
         attempts: 1,
+        flaky: false,
         first_loss: None,
         fault_domain: None,
         vm: "vm-1".to_string(),

@@ -60,7 +60,7 @@ impl Guest {
     /// masked.
     pub(super) fn hung(&mut self, what: &str) -> Result<crate::outcome::Error> {
         let mut reason = what.to_string();
-        let splat = self.console.splat();
+        let (said, cause) = (self.console.splat(), self.kernel_fault());
         match self.processors() {
             Ok(places) => reason.push_str(&format!("; {places}")),
             Err(err) if err.is_interruption() => return Err(err),
@@ -75,7 +75,7 @@ impl Guest {
             if self.monitor.inject_nmi().is_ok() {
                 self.listen_for(PANIC_LIMIT)?;
             }
-            if let Some(panic) = self.console.splat().filter(|seen| Some(seen) != splat.as_ref()) {
+            if let Some(panic) = self.console.splat().filter(|seen| Some(seen) != said.as_ref()) {
                 let stack: Vec<_> =
                     panic.trace.iter().take(FRAMES_NAMED).map(String::as_str).collect();
                 if !stack.is_empty() {
@@ -83,12 +83,12 @@ impl Guest {
                 }
             }
         }
-        Ok(with_cause(VmFailure::new(Verdict::GuestHang, reason), splat.as_ref()).into())
+        Ok(with_cause(VmFailure::new(Verdict::GuestHang, reason), cause.as_ref()).into())
     }
 
     /// A loss with its cause, if the console has one.
     pub(super) fn with_splat(&self, loss: VmFailure) -> VmFailure {
-        with_cause(loss, self.console.splat().as_ref())
+        with_cause(loss, self.kernel_fault().as_ref())
     }
 
     /// Where each processor is, in a few words.
@@ -157,12 +157,13 @@ fn with_cause(loss: VmFailure, cause: Option<&Splat>) -> VmFailure {
         Some(splat)
             if splat.severity() == Severity::Warning && loss.verdict == Verdict::GuestHang =>
         {
-            VmFailure::new(loss.verdict, format!("{}; {}", loss.reason, splat.describe()))
+            let reason = format!("{}; {}", loss.reason, splat.describe());
+            VmFailure::new(loss.verdict, reason).with_report(splat)
         }
-        Some(splat) => VmFailure::new(
-            splat.severity().into(),
-            format!("{}; {}", splat.describe(), loss.reason),
-        ),
+        Some(splat) => {
+            let reason = format!("{}; {}", splat.describe(), loss.reason);
+            VmFailure::new(splat.severity().into(), reason).with_report(splat)
+        }
     }
 }
 

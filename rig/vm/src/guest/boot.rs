@@ -96,13 +96,14 @@ impl Guest {
             monitor: Monitor::new(monitor.into())?,
             dir: boot.dir.to_path_buf(),
             symbols: boot.symbols,
-            taint_at_ready: 0,
             taint: 0,
+            taint_at_ready: 0,
+            allowed: Vec::new(),
             pongs_due: 0,
             was_ready: false,
             end_limit: boot.end_limit,
             streams: Streams::new(stdin, stdout, stderr)?,
-            ready: Ready { clocksource: String::new(), faults: Vec::new(), boot: Duration::ZERO },
+            ready: Ready::default(),
             _scratch: scratch,
             _held: boot.held,
         };
@@ -112,11 +113,10 @@ impl Guest {
 
     fn wait_until_ready(&mut self, start: Instant, limit: Duration) -> Result<()> {
         match self.next_event(start + limit)? {
-            Some(Event::Ready { clocksource, faults, taint, .. }) => {
+            Some(Event::Ready { clocksource, faults, refused, taint, .. }) => {
                 let clocksource = brief(clocksource);
-                self.ready = Ready { clocksource, faults, boot: start.elapsed() };
-                self.taint_at_ready = taint;
-                self.taint = taint;
+                self.ready = Ready { clocksource, faults, refused, boot: start.elapsed() };
+                (self.taint, self.taint_at_ready) = (taint, taint);
                 self.was_ready = true;
                 Ok(())
             }

@@ -1,10 +1,11 @@
 //! The end of a machine: the one that was asked for, and every other.
 
 use std::net::Shutdown;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use crate::outcome::Result;
-use nlrig_init::protocol::{Event, Request};
+use nlrig_init::protocol::{Event, PORT_CLOSED, Request};
 use nlrig_splat::Severity;
 
 use super::job::CONSOLE_LAG;
@@ -41,8 +42,8 @@ impl Guest {
         }
         self.qemu.kill();
         self.console.drain();
-        if let Some(splat) = self.console.splat() {
-            return Err(loss(splat.severity().into(), splat.describe()));
+        if let Some(splat) = self.kernel_fault() {
+            return Err(VmFailure::of_splat(&splat).into());
         }
         match status {
             Some(status) if status.success() => Ok(()),
@@ -97,28 +98,62 @@ impl Guest {
         if let Some(splat) =
             self.console.splat().filter(|splat| splat.severity() == Severity::Panic)
         {
-            return loss(Verdict::Panic, splat.describe());
+            return VmFailure::of_splat(&splat).into();
         }
         if let Some(reason) = share.or_else(|| self.share_failure()) {
             return VmFailure::caused_by(Verdict::LostVm, reason, FaultDomain::Host).into();
         }
-        let how = match status {
-            Some(status) => format!("QEMU ended ({status})"),
-            None => "the guest or QEMU closed the event port".to_string(),
-        };
-        let why = match self.complaints.tail().last() {
-            Some(line) => format!(": {line}"),
-            None if status.is_some_and(|status| status.success()) => {
-                ": it has rebooted, or reset its processor by a triple fault".to_string()
-            }
-            None => String::new(),
-        };
-        let reason = format!("{how} without the guest's last event{why}");
-        // A guest cannot make QEMU fail; a reset of its machine is a success.
-        let fault_domain = match status {
-            Some(status) if !status.success() => FaultDomain::Qemu,
-            _ => FaultDomain::Guest,
-        };
-        self.with_splat(VmFailure::caused_by(Verdict::LostVm, reason, fault_domain)).into()
+        let closed = self.console.tail().iter().any(|line| line.ends_with(PORT_CLOSED));
+        let loss = lost_without_end(status.filter(|_| !closed), &self.complaints.tail());
+        self.with_splat(loss).into()
+    }
+}
+
+/// The loss of a machine whose QEMU ended with this status before the guest's
+/// last event, or with none if the event port was closed first; `complaints` are
+/// the last lines of QEMU's standard error.
+fn lost_without_end(status: Option<ExitStatus>, complaints: &[String]) -> VmFailure {
+    let Some(status) = status else {
+        let reason = "the event port was closed without the guest's last event";
+        return VmFailure::caused_by(Verdict::LostVm, reason, FaultDomain::Unknown);
+    };
+    let complaint = complaints.last().map_or(String::new(), |line| format!(": {line}"));
+    let terminated = complaints.iter().any(|line| line.contains(": terminating on signal "));
+    // QEMU ends successfully when it is told to by SIGTERM, SIGINT or SIGHUP
+    // (qemu_kill_report() in QEMU's softmmu/runstate.c).
+    if !status.success() || terminated {
+        let reason = format!("QEMU ended ({status}) without the guest's last event{complaint}");
+        return VmFailure::caused_by(Verdict::LostVm, reason, FaultDomain::Qemu);
+    }
+    // Under -no-reboot QEMU ends successfully when the guest resets its machine.
+    let reason = format!(
+        "the guest rebooted or triple-faulted: QEMU ended ({status}) without the guest's last \
+         event{complaint}"
+    );
+    VmFailure::new(Verdict::Reset, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    fn lost(status: Option<i32>, complaint: &str) -> (Verdict, FaultDomain) {
+        let complaints: Vec<_> = complaint.lines().map(str::to_string).collect();
+        let loss = lost_without_end(status.map(ExitStatus::from_raw), &complaints);
+        (loss.verdict, loss.fault_domain)
+    }
+
+    #[test]
+    fn only_a_qemu_that_ends_well_by_itself_was_reset_by_its_guest() {
+        const EXIT_1: i32 = 1 << 8;
+        const TERMINATED: &str = "qemu-system-x86_64: terminating on signal 15 from pid 1 (sh)";
+        assert_eq!(lost(Some(0), ""), (Verdict::Reset, FaultDomain::Guest));
+        assert_eq!(lost(Some(0), "warning: x"), (Verdict::Reset, FaultDomain::Guest));
+        assert_eq!(lost(Some(0), TERMINATED), (Verdict::LostVm, FaultDomain::Qemu));
+        assert_eq!(lost(Some(EXIT_1), ""), (Verdict::LostVm, FaultDomain::Qemu));
+        assert_eq!(lost(Some(9), ""), (Verdict::LostVm, FaultDomain::Qemu));
+        assert_eq!(lost(None, ""), (Verdict::LostVm, FaultDomain::Unknown));
     }
 }

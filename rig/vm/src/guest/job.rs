@@ -1,15 +1,17 @@
 //! One program in a guest, from its start to its end, and what is wrong with the
 //! kernel after it.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nlrig_init::protocol::{Event, Exit, Job, Misbehaviour, Request};
-use nlrig_splat::{Severity, Taint};
+use nlrig_splat::{Severity, Splat, Taint};
 
 use super::console::Console;
 use super::watch::{Due, Limits, Watch};
-use super::{Guest, VmFailure, Woken, loss, seconds};
-use crate::outcome::{Error, Result, Verdict};
+use super::{Guest, VmFailure, Woken, seconds};
+use crate::outcome::{Error, FaultDomain, Result, Verdict};
 use nlrig_host::interrupt;
 
 /// How long a program's last output may take to arrive, without the time that
@@ -18,6 +20,22 @@ const OUTPUT_LIMIT: Duration = Duration::from_secs(60);
 /// How long the console may lag behind an event that says that there is
 /// something on it.
 pub(super) const CONSOLE_LAG: Duration = Duration::from_millis(500);
+
+/// Taint bits of a warning: B, W and L.
+const TAINTS_OF_WARNING: u64 = 1 << 5 | 1 << 9 | 1 << 14;
+/// The taint bit of an oops: D.
+const TAINTS_OF_OOPS: u64 = 1 << 7;
+
+/// The taint bits that faults of these kinds set.
+fn allowed_taints(kinds: &[Verdict]) -> u64 {
+    let bits = |kind: &Verdict| match kind {
+        Verdict::Warning => TAINTS_OF_WARNING,
+        Verdict::Oops => TAINTS_OF_OOPS,
+        Verdict::Taint => !(TAINTS_OF_WARNING | TAINTS_OF_OOPS),
+        _ => 0,
+    };
+    kinds.iter().map(bits).fold(0, |all, bits| all | bits)
+}
 
 impl Guest {
     /// Runs one job to its end; `data` gets every object that its program
@@ -61,7 +79,7 @@ impl Guest {
             if self.pongs_due < pongs_due || self.streams.is_full() {
                 watch.answered(now);
             }
-            if self.console.splat().is_some_and(|splat| splat.severity() == Severity::Oops) {
+            if self.kernel_fault().is_some_and(|splat| splat.severity() == Severity::Oops) {
                 watch.doom(now);
             }
             match event {
@@ -90,12 +108,49 @@ impl Guest {
     /// What is wrong with the guest's kernel so far, from its console and its
     /// taint mask.
     pub fn trouble(&self) -> Option<VmFailure> {
-        if let Some(splat) = self.console.splat() {
-            return Some(VmFailure::new(splat.severity().into(), splat.describe()));
+        if let Some(splat) = self.kernel_fault() {
+            return Some(VmFailure::of_splat(&splat));
         }
-        let taint = Taint::of(self.taint, self.taint_at_ready)?;
+        let known = self.taint_at_ready | allowed_taints(&self.allowed);
+        let taint = Taint::of(self.taint, known)?;
         let verdict = taint.severity.map_or(Verdict::Taint, Verdict::from);
         Some(VmFailure::new(verdict, format!("the kernel is tainted: {}", taint.names)))
+    }
+
+    /// The loss of a guest whose kernel refused to load a module, with the
+    /// kernel's own reason if it printed one.
+    ///
+    /// # Errors
+    /// See [`Guest::listen_for`].
+    pub fn refused_module(&mut self) -> Result<Option<VmFailure>> {
+        let Some(refused) = self.ready.refused.first().cloned() else { return Ok(None) };
+        self.listen_for(CONSOLE_LAG)?;
+        let path = refused.split(": ").next().unwrap_or_default();
+        let name = Path::new(path).file_stem().and_then(OsStr::to_str).unwrap_or_default();
+        let prefix = format!("{name}: ");
+        let tail = self.console.tail();
+        let printed = tail.iter().rev().map(|line| nlrig_splat::text_of(line));
+        let mut words =
+            printed.filter(|line| line.starts_with(&prefix)).map(|line| format!("; {line}"));
+        let words = words.next().unwrap_or_default();
+        let reason = format!("the guest kernel refused to load the module {refused}{words}");
+        Ok(Some(self.with_splat(VmFailure::new(Verdict::Fail, reason))))
+    }
+
+    /// Takes faults of these kinds for none: the kernel goes on after them.
+    pub fn allow(&mut self, kinds: &[Verdict]) {
+        self.allowed = kinds.to_vec();
+    }
+
+    /// The worst fault that the kernel printed, unless its kind is allowed.
+    pub(super) fn kernel_fault(&self) -> Option<Splat> {
+        self.console.splat().filter(|splat| !self.allowed.contains(&splat.severity().into()))
+    }
+
+    /// The fault that the kernel printed and whose kind is allowed.
+    pub fn allowed_fault(&self) -> Option<VmFailure> {
+        let splat = self.console.splat()?;
+        self.allowed.contains(&splat.severity().into()).then(|| VmFailure::of_splat(&splat))
     }
 
     /// The kernel's own words, if it killed a process of this job for want of
@@ -113,10 +168,10 @@ impl Guest {
         self.streams.keep_in(&self.dir)
     }
 
-    /// Lets a command use the rig's own standard streams, from its start to
-    /// its end.
-    pub fn forward_streams(&mut self) {
-        self.streams.forward();
+    /// Lets a command use the rig's own standard output and error, from its
+    /// start to its end, and its standard input if `input` is true.
+    pub fn forward_streams(&mut self, input: bool) {
+        self.streams.forward(input);
     }
 
     /// Asks the guest to do its next job wrongly.
@@ -164,7 +219,9 @@ impl Guest {
             }
             interrupt::check()?;
             if waited > OUTPUT_LIMIT {
-                return Err(loss(Verdict::LostVm, "the command's output did not arrive whole"));
+                let reason = "the command's output did not arrive whole";
+                let domain = FaultDomain::Unknown;
+                return Err(VmFailure::caused_by(Verdict::LostVm, reason, domain).into());
             }
             let (start, held) = (Instant::now(), self.streams.hold());
             if matches!(self.wake(interrupt::POLL)?, Woken::Gone) {
@@ -176,5 +233,28 @@ impl Guest {
         }
         self.streams.close();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allowed_kind_hides_its_own_taint_bits_only() {
+        let judged = |kinds: &[Verdict], mask: u64| {
+            Taint::of(mask, allowed_taints(kinds))
+                .map(|taint| taint.severity.map_or(Verdict::Taint, Verdict::from))
+        };
+        const WARNED: u64 = 1 << 9;
+        const OOPSED: u64 = 1 << 7;
+        const MACHINE_CHECK: u64 = 1 << 4;
+        assert_eq!(judged(&[], WARNED), Some(Verdict::Warning));
+        assert_eq!(judged(&[Verdict::Warning], WARNED), None);
+        assert_eq!(judged(&[Verdict::Warning], WARNED | OOPSED), Some(Verdict::Oops));
+        assert_eq!(judged(&[Verdict::Taint], WARNED), Some(Verdict::Warning));
+        assert_eq!(judged(&[Verdict::Taint], MACHINE_CHECK), None);
+        assert_eq!(judged(&[Verdict::Oops], MACHINE_CHECK), Some(Verdict::Taint));
+        assert_eq!(judged(&[], 1 | 1 << 10 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 18), None);
     }
 }

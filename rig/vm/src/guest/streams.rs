@@ -109,9 +109,10 @@ impl Streams {
         })
     }
 
-    /// Uses the rig's own standard streams.
-    pub fn forward(&mut self) {
-        self.forward = true;
+    /// Uses the rig's own standard streams; of its input only if `input` is
+    /// true.
+    pub fn forward(&mut self, input: bool) {
+        self.forward = input;
         self.stdout.to = To::Own(1);
         self.stderr.to = To::Own(2);
     }

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use crate::Rows;
 use crate::client::{ANSWER, Client, PORTID};
 use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, State};
+use crate::module;
 use crate::process::{CHILD_LIMIT, Child};
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("A27.1", writing_into_a_literal),
@@ -38,7 +39,7 @@ fn writing_into_a_literal(evidence: &mut Evidence) -> Result<(), Trouble> {
     evidence.note("client_reported", told.is_ok());
     let answers = told.ok().and_then(|told| told.get("answers").and_then(Value::as_u64));
     evidence.note("answers", answers.unwrap_or(0));
-    evidence.note("kernel_sent", State::read()?.get(NLRIG_A_ARTICLE_SENT));
+    evidence.note("kernel_sent", State::read()?.article.sent);
     Ok(())
 }
 

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 
 use crate::Rows;
 use crate::evidence::{Evidence, Trouble};
-use crate::module::{Send, State};
+use crate::module::Send;
 use crate::observe::{Entry, state, task};
 use crate::peers::FREE_PORT;
 use crate::process::{CHILD_LIMIT, Child};
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("A6.1", messages_are_queued),
@@ -52,7 +53,7 @@ fn messages(count: u32) -> Send {
 
 /// The error of the first message that failed.
 fn error(state: &State) -> String {
-    match state.get(NLRIG_A_ERRNO) {
+    match state.send.errno {
         0 => "ok".to_string(),
         errno => Errno(errno as i32).to_string(),
     }
@@ -86,9 +87,9 @@ fn messages_are_queued(evidence: &mut Evidence) -> Result<(), Trouble> {
     let receiver = receiver()?;
     evidence.note("queued_bytes_before", Entry::of(NETLINK_NLRIG, PORTID)?.rmem);
     let state = messages(20).run()?;
-    evidence.note("sent", state.get(NLRIG_A_SENT));
-    evidence.note("failed", state.get(NLRIG_A_FAILED));
-    evidence.note("us_each", state.get(NLRIG_A_ELAPSED_US) / 20);
+    evidence.note("sent", state.send.sent);
+    evidence.note("failed", state.send.failed);
+    evidence.note("us_each", state.send.elapsed_us / 20);
     evidence.note("queued_bytes", Entry::of(NETLINK_NLRIG, PORTID)?.rmem);
     evidence.note("received_afterwards", receive_all(&receiver)?.messages);
     evidence.note("queued_bytes_afterwards", Entry::of(NETLINK_NLRIG, PORTID)?.rmem);
@@ -98,13 +99,13 @@ fn messages_are_queued(evidence: &mut Evidence) -> Result<(), Trouble> {
 fn the_queue_has_an_end(evidence: &mut Evidence) -> Result<(), Trouble> {
     let receiver = receiver()?;
     let state = messages(TOO_MANY).run()?;
-    evidence.note("sent", state.get(NLRIG_A_SENT));
-    evidence.note("failed", state.get(NLRIG_A_FAILED));
+    evidence.note("sent", state.send.sent);
+    evidence.note("failed", state.send.failed);
     evidence.note("error", error(&state));
     evidence.note("buffer_bytes", receiver.receive_buffer()?);
     let queued = Entry::of(NETLINK_NLRIG, PORTID)?.rmem;
     evidence.note("queued_bytes", queued);
-    evidence.note("bytes_each", queued / u64::from(state.get(NLRIG_A_SENT).max(1)));
+    evidence.note("bytes_each", queued / u64::from(state.send.sent.max(1)));
     Ok(())
 }
 
@@ -113,34 +114,34 @@ fn a_nonblocking_send_without_room(evidence: &mut Evidence) -> Result<(), Troubl
     let receiver = receiver()?;
     let asker = Socket::new(PROTOCOL)?;
     Send { context: NLRIG_CONTEXT_THREAD, ..messages(TOO_MANY) }.ask(&asker)??;
-    let over = State::wait(NLRIG_A_OVER, 1, AT_ONCE)?;
+    let over = State::wait(|state| state.send.done, AT_ONCE)?;
     evidence.note("returned", over);
     let state = State::read()?;
-    evidence.note("first_failed", state.get(NLRIG_A_FIRST_FAILED));
-    evidence.note("failed", state.get(NLRIG_A_FAILED));
+    evidence.note("first_failed", state.send.first_failed);
+    evidence.note("failed", state.send.failed);
     evidence.note("error", error(&state));
-    evidence.note("us_each", state.get(NLRIG_A_ELAPSED_US) / TOO_MANY);
+    evidence.note("us_each", state.send.elapsed_us / TOO_MANY);
     drop(receiver);
     // Without its receiver it waits no more.
-    State::wait(NLRIG_A_OVER, 1, AT_ONCE)?;
+    State::wait(|state| state.send.done, AT_ONCE)?;
     Ok(())
 }
 
 fn the_receiver_is_told(evidence: &mut Evidence) -> Result<(), Trouble> {
     let receiver = receiver()?;
     let state = messages(TOO_MANY).run()?;
-    evidence.note("failed", state.get(NLRIG_A_FAILED));
+    evidence.note("failed", state.send.failed);
     evidence.outcome("first_receive", &receive(&receiver));
     evidence.outcome("second_receive", &receive(&receiver));
     let rest = receive_all(&receiver)?;
     evidence.note("enobufs_later", rest.enobufs);
-    evidence.note("lost", i64::from(state.get(NLRIG_A_SENT)) - i64::from(rest.messages) - 1);
+    evidence.note("lost", i64::from(state.send.sent) - i64::from(rest.messages) - 1);
     Ok(())
 }
 
 fn some_room_again(evidence: &mut Evidence) -> Result<(), Trouble> {
     let receiver = receiver()?;
-    let sent = messages(TOO_MANY).run()?.get(NLRIG_A_SENT);
+    let sent = messages(TOO_MANY).run()?.send.sent;
     evidence.outcome("first_receive", &receive(&receiver));
     for _ in 0..sent / 2 {
         receive(&receiver)?;
@@ -156,7 +157,7 @@ fn some_room_again(evidence: &mut Evidence) -> Result<(), Trouble> {
 fn drops_are_counted(evidence: &mut Evidence) -> Result<(), Trouble> {
     let _receiver = receiver()?;
     evidence.note("drops_before", Entry::of(NETLINK_NLRIG, PORTID)?.drops);
-    let failed = messages(TOO_MANY).run()?.get(NLRIG_A_FAILED);
+    let failed = messages(TOO_MANY).run()?.send.failed;
     let drops = Entry::of(NETLINK_NLRIG, PORTID)?.drops;
     evidence.note("failed", failed);
     evidence.note("drops", drops);
@@ -168,10 +169,10 @@ fn a_receiver_that_will_not_be_told(evidence: &mut Evidence) -> Result<(), Troub
     let receiver = receiver()?;
     receiver.set_no_enobufs(true)?;
     let state = messages(TOO_MANY).run()?;
-    evidence.note("failed", state.get(NLRIG_A_FAILED));
+    evidence.note("failed", state.send.failed);
     evidence.note("drops", Entry::of(NETLINK_NLRIG, PORTID)?.drops);
     evidence.outcome("first_receive", &receive(&receiver));
-    for _ in 0..state.get(NLRIG_A_SENT) / 2 {
+    for _ in 0..state.send.sent / 2 {
         receive(&receiver)?;
     }
     evidence.note("with_room", error(&messages(1).run()?));
@@ -189,8 +190,8 @@ fn stands_still() -> Result<bool, Trouble> {
     let mut last = (0, start);
     loop {
         let state = State::read()?;
-        let sent = state.get(NLRIG_A_SENT);
-        let over = state.get(NLRIG_A_OVER) == 1 && sent > 0;
+        let sent = state.send.sent;
+        let over = state.send.done && sent > 0;
         if over || start.elapsed() > CHILD_LIMIT {
             return Ok(false);
         }
@@ -210,7 +211,7 @@ fn a_kernel_thread_waits_for_room(evidence: &mut Evidence) -> Result<(), Trouble
     let send = Send { context: NLRIG_CONTEXT_THREAD, block: true, ..messages(TOO_MANY) };
     send.ask(&asker)??;
     evidence.note("waits", stands_still()?);
-    evidence.note("sent_by_then", State::read()?.get(NLRIG_A_SENT));
+    evidence.note("sent_by_then", State::read()?.send.sent);
     let thread = task("nlrig/send")?;
     let in_state = thread.map(|thread| state(thread, thread)).transpose()?;
     evidence.note("thread_in_state", in_state.unwrap_or('-').to_string());
@@ -219,8 +220,8 @@ fn a_kernel_thread_waits_for_room(evidence: &mut Evidence) -> Result<(), Trouble
         receive(&receiver)?;
         received += 1;
     }
-    evidence.note("returned_afterwards", State::wait(NLRIG_A_OVER, 1, AT_ONCE)?);
-    evidence.note("failed", State::read()?.get(NLRIG_A_FAILED));
+    evidence.note("returned_afterwards", State::wait(|state| state.send.done, AT_ONCE)?);
+    evidence.note("failed", State::read()?.send.failed);
     evidence.note("received", received);
     Ok(())
 }
@@ -250,7 +251,7 @@ fn a_client_waits_for_itself(evidence: &mut Evidence) -> Result<(), Trouble> {
     evidence.note("client_in_state", state(client.id(), client.id())?.to_string());
     let start = Instant::now();
     kill(Pid::from_raw(client.id() as i32), Signal::SIGUSR1)?;
-    evidence.note("returned_by_signal", State::wait(NLRIG_A_OVER, 1, AT_ONCE)?);
+    evidence.note("returned_by_signal", State::wait(|state| state.send.done, AT_ONCE)?);
     evidence.note("after_signal_ms", start.elapsed().as_millis() as u64);
     evidence.note("error", error(&State::read()?));
     let told: Value = client.wait(CHILD_LIMIT)?;

@@ -86,7 +86,10 @@ fn receive_parts(
 /// A request for an echo.
 pub fn echo_request(sequence: u32) -> Vec<u8> {
     let header = Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, sequence);
-    builder::message(header, &[7; NLRIG_ECHO_SIZE as usize])
+    // The cookie; what follows it must be zero.
+    let mut body = [0; size_of::<nlrig_echo>()];
+    body[..8].fill(7);
+    builder::message(header, &body)
 }
 
 /// Whether this is the answer to that.

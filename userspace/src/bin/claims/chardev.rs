@@ -6,20 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 use std::time::Duration;
 
-use nlrig_guest::uapi::{NLRIG_IOC_EXCHANGE_NR, NLRIG_IOC_WAKE_NR};
-
-const EXCHANGE: libc::Ioctl = libc::_IOWR::<Exchange>(b'N' as u32, NLRIG_IOC_EXCHANGE_NR);
-const WAKE: libc::Ioctl = libc::_IOW::<u32>(b'N' as u32, NLRIG_IOC_WAKE_NR);
-
-/// struct nlrig_exchange, aligned as there on every word size.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Exchange {
-    /// A number; comes back plus one.
-    pub value: u64,
-    /// Comes back as the number of exchanges.
-    pub count: u64,
-}
+pub use nlrig_guest::uapi::nlrig_exchange as Exchange;
+use nlrig_guest::uapi::{NLRIG_IOC_EXCHANGE, NLRIG_IOC_WAKE};
 
 /// The device, open.
 pub struct Device {
@@ -50,14 +38,18 @@ impl Device {
     /// The kernel may write to where this points, or there is nothing.
     pub unsafe fn exchange_at(&self, argument: *mut Exchange) -> io::Result<()> {
         // SAFETY: the caller's word.
-        check(unsafe { libc::ioctl(self.file.as_raw_fd(), EXCHANGE, argument) })
+        check(unsafe {
+            libc::ioctl(self.file.as_raw_fd(), NLRIG_IOC_EXCHANGE as libc::Ioctl, argument)
+        })
     }
 
     /// NLRIG_IOC_WAKE: a timer of the kernel makes it readable after this.
     pub fn wake_after(&self, delay: Duration) -> io::Result<()> {
         let delay_ms = delay.as_millis() as u32;
         // SAFETY: the pointer is that of `delay_ms`, which is only read.
-        check(unsafe { libc::ioctl(self.file.as_raw_fd(), WAKE, &raw const delay_ms) })
+        check(unsafe {
+            libc::ioctl(self.file.as_raw_fd(), NLRIG_IOC_WAKE as libc::Ioctl, &raw const delay_ms)
+        })
     }
 
     /// Waits until the timer has expired: how often it has, so far.

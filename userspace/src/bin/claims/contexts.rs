@@ -7,8 +7,9 @@ use nlrig_netlink::{Errno, Group, GroupMask, Socket};
 
 use crate::Rows;
 use crate::evidence::{Evidence, Trouble};
-use crate::module::{Send, State};
+use crate::module::Send;
 use crate::peers::{FREE_PORT, bound, heard};
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("A26.1", the_kernel_begins),
@@ -43,7 +44,7 @@ fn note_sent(evidence: &mut Evidence, name: &str, context: u32) -> Result<(), Tr
 
 /// Where the kernel says that it was.
 fn whereabouts(state: &State) -> &'static str {
-    match state.get(NLRIG_A_IN) {
+    match state.send.contexts {
         NLRIG_IN_TASK => "task",
         NLRIG_IN_SOFTIRQ => "softirq",
         NLRIG_IN_HARDIRQ => "hardirq",
@@ -53,7 +54,7 @@ fn whereabouts(state: &State) -> &'static str {
 
 /// The error of the first message that failed.
 fn error(state: &State) -> String {
-    match state.get(NLRIG_A_ERRNO) {
+    match state.send.errno {
         0 => "none".to_string(),
         number => Errno(number as i32).to_string(),
     }
@@ -85,13 +86,13 @@ fn the_kernel_begins(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 fn an_agreed_port(evidence: &mut Evidence) -> Result<(), Trouble> {
     let early = to_port(AGREED, NLRIG_CONTEXT_THREAD).run()?;
-    evidence.note("sent_to_nobody", early.get(NLRIG_A_SENT));
+    evidence.note("sent_to_nobody", early.send.sent);
     evidence.note("error", error(&early));
     let socket = Socket::new(PROTOCOL)?;
     socket.bind(AGREED, GroupMask::NONE)?;
     evidence.note("heard_of_those", heard(&socket)?);
     let late = to_port(AGREED, NLRIG_CONTEXT_THREAD).run()?;
-    evidence.note("sent_to_a_socket", late.get(NLRIG_A_SENT));
+    evidence.note("sent_to_a_socket", late.send.sent);
     evidence.note("heard_of_these", heard(&socket)?);
     Ok(())
 }
@@ -157,9 +158,9 @@ fn a_full_queue_in_each(evidence: &mut Evidence) -> Result<(), Trouble> {
     let (receiver, portid) = small_receiver()?;
     Send { block: true, ..many(portid, NLRIG_CONTEXT_THREAD) }.ask(&asker)??;
     std::thread::sleep(Duration::from_millis(200));
-    evidence.note("thread_waits_for_room", State::read()?.get(NLRIG_A_OVER) == 0);
+    evidence.note("thread_waits_for_room", !State::read()?.send.done);
     evidence.note("heard_from_thread", read_all(&receiver, MANY)?.0);
-    if !State::wait(NLRIG_A_OVER, 1, Duration::from_secs(10))? {
+    if !State::wait(|state| state.send.done, Duration::from_secs(10))? {
         return Err("the thread goes on sending".into());
     }
 

@@ -6,9 +6,10 @@ use serde_json::json;
 
 use crate::Rows;
 use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, Send, State};
+use crate::module::{self, Send};
 use crate::peers::{bound, heard, message};
 use crate::process::as_user;
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("A21.1", more_than_32_groups),
@@ -63,7 +64,7 @@ fn more_than_32_groups(evidence: &mut Evidence) -> Result<(), Trouble> {
         evidence.outcome(&format!("join_{group}"), &socket.join(Group(group)));
     }
     let state = broadcast(40)?;
-    evidence.note("sent_to_40", state.get(NLRIG_A_SENT));
+    evidence.note("sent_to_40", state.send.sent);
     evidence.note("heard", heard(&socket)?);
     // A protocol of the kernel's own: RTNLGRP_BRVLAN.
     let (route, _) = bound(libc::NETLINK_ROUTE)?;
@@ -170,7 +171,7 @@ fn a_number_from_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
     let members = [member(&[2])?, member(&[3])?, member(&[6])?];
     // As a mask: groups 2 and 3.
     let state = broadcast(6)?;
-    evidence.note("sent", state.get(NLRIG_A_SENT));
+    evidence.note("sent", state.send.sent);
     note_heard(evidence, &members)
 }
 
@@ -193,10 +194,10 @@ fn a_mask_from_a_program(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 /// Calls of the input callback that this makes.
 fn inputs_by(act: impl FnOnce() -> Result<(), Trouble>) -> Result<u32, Trouble> {
-    let before = State::read()?.get(NLRIG_A_INPUTS);
+    let before = State::read()?.input.total;
     act()?;
     // The second question is a call itself.
-    Ok(State::read()?.get(NLRIG_A_INPUTS).wrapping_sub(before).saturating_sub(1))
+    Ok(State::read()?.input.total.wrapping_sub(before).saturating_sub(1))
 }
 
 fn a_group_and_a_port(evidence: &mut Evidence) -> Result<(), Trouble> {
@@ -235,7 +236,7 @@ fn groups_0_and_multicast(evidence: &mut Evidence) -> Result<(), Trouble> {
         protocol: Some(NETLINK_NLRIG_PAPER),
         ..Send::default()
     };
-    evidence.note("sent_by_the_kernel", order.run()?.get(NLRIG_A_SENT));
+    evidence.note("sent_by_the_kernel", order.run()?.send.sent);
     evidence.note("heard", heard(&socket)?);
     Ok(())
 }
@@ -248,7 +249,7 @@ fn groups_64_and_unicast(evidence: &mut Evidence) -> Result<(), Trouble> {
     evidence.outcome("echo", &answered);
     let state =
         Send { count: 1, portid: Some(socket.address()?.portid), ..Send::default() }.run()?;
-    evidence.note("sent_by_the_kernel", state.get(NLRIG_A_SENT));
+    evidence.note("sent_by_the_kernel", state.send.sent);
     evidence.note("heard", heard(&socket)?);
     Ok(())
 }

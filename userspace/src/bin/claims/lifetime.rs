@@ -12,9 +12,10 @@ use serde_json::json;
 use crate::Rows;
 use crate::client::{Client, PORTID};
 use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, State};
+use crate::module;
 use crate::observe::Log;
 use crate::process::{CHILD_LIMIT, Child};
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("A28.2", the_socket_is_released_at_exit),
@@ -56,7 +57,7 @@ fn unloading_with_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
         Client::new(PORTID, PORTID)?.greet(0)?;
         Ok(json!({}))
     })?;
-    State::wait(NLRIG_A_ARTICLE_INPUTS_NOW, 1, CHILD_LIMIT)?;
+    State::wait(|state| state.article.calls.active >= 1, CHILD_LIMIT)?;
     kill(Pid::from_raw(killed.id() as i32), Signal::SIGKILL)?;
     evidence.outcome("while_the_handler_works", &module::unload());
     // Waits for its end.

@@ -31,6 +31,7 @@ mod ports;
 mod process;
 mod senders;
 mod speed;
+mod state;
 mod threads;
 mod timing;
 mod zero;

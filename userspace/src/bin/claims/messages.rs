@@ -35,7 +35,7 @@ const PROTOCOL: i32 = NETLINK_NLRIG as i32;
 /// A type that the module does not know.
 const UNKNOWN: u16 = 1000;
 /// An echo's body.
-const ECHO: [u8; NLRIG_ECHO_SIZE as usize] = [0; _];
+const ECHO: [u8; size_of::<nlrig_echo>()] = [0; _];
 
 /// Sends a datagram to the kernel, and takes all the datagrams that it has
 /// answered: our module has, before send returns, and dumps go on while they are
@@ -132,7 +132,7 @@ fn dumps() -> Result<[(&'static str, Datagrams); 2], Trouble> {
     let ours = Socket::new(PROTOCOL)?;
     let mut request = Builder::new();
     request.message(Header::dump(NLRIG_MSG_DUMP as u16, 12), |body| {
-        body.u32(NLRIG_A_COUNT as u16, 1000);
+        body.u32(NLRIG_A_DUMP_COUNT as u16, 1000);
     });
     Ok([("route", exchange(&route, &links)?), ("module", exchange(&ours, request.bytes()?)?)])
 }

@@ -14,7 +14,8 @@ use nlrig_netlink::{Address, Errno, GroupMask, Header, Socket, builder};
 
 use crate::Rows;
 use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, State};
+use crate::module;
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("B19.1", sender_returns_at_once),
@@ -145,7 +146,7 @@ fn the_queue_works(evidence: &mut Evidence) -> Result<(), Trouble> {
     }
     evidence.note("sent", 5);
     evidence.note("answered", answered);
-    evidence.note("lost", State::read()?.get(NLRIG_A_PAPER_LOST));
+    evidence.note("lost", State::read()?.paper.dropped);
     Ok(())
 }
 
@@ -160,11 +161,11 @@ fn flood(evidence: &mut Evidence) -> Result<(), Trouble> {
     let state = State::read()?;
     evidence.note("sent", FLOOD);
     evidence.note("refused", refused);
-    evidence.note("waiting", state.get(NLRIG_A_PAPER_WAITING));
-    evidence.note("charged_bytes", state.get(NLRIG_A_PAPER_CHARGED));
+    evidence.note("waiting", state.paper.queued);
+    evidence.note("charged_bytes", state.paper.charged);
     evidence.note("receive_buffer_bytes", socket.receive_buffer()?);
     module::set("paper_delay_ms", 0)?;
-    if !State::wait(NLRIG_A_PAPER_DONE, FLOOD - state.get(NLRIG_A_PAPER_LOST), ANSWER_LIMIT)? {
+    if !State::wait(|now| now.paper.done >= FLOOD - state.paper.dropped, ANSWER_LIMIT)? {
         return Err("the flood is not handled".into());
     }
     Ok(())
@@ -195,18 +196,15 @@ fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), Trouble> {
     socket.set_option(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 4 << 20)?;
     let large = message(portid, BYTES);
     let mut sent = 0;
-    while sent < MOST && State::read()?.get(NLRIG_A_PAPER_LOST) == 0 {
+    while sent < MOST && State::read()?.paper.dropped == 0 {
         socket.send_to(&large, Address::KERNEL, 0)?;
         sent += 1;
     }
-    let state = State::read()?;
-    let [inputs, lost, done, waiting] =
-        [NLRIG_A_PAPER_INPUTS, NLRIG_A_PAPER_LOST, NLRIG_A_PAPER_DONE, NLRIG_A_PAPER_WAITING]
-            .map(|counter| state.get(counter));
+    let counters = State::read()?.paper;
     evidence.note("sent_without_error", sent);
-    evidence.note("came_in", inputs);
-    evidence.note("lost", lost);
-    evidence.note("handled_or_waiting", done + waiting);
+    evidence.note("came_in", counters.received);
+    evidence.note("lost", counters.dropped);
+    evidence.note("handled_or_waiting", counters.done + counters.queued);
     Ok(())
 }
 

@@ -3,14 +3,14 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use nlrig_guest::uapi::{NETLINK_NLRIG, NLRIG_A_INPUTS};
+use nlrig_guest::uapi::NETLINK_NLRIG;
 use nlrig_netlink::{Address, Errno, GroupMask, Header, Socket, builder};
 use serde_json::json;
 
 use crate::Rows;
 use crate::evidence::{Evidence, Trouble};
-use crate::module::State;
 use crate::process::{CHILD_LIMIT, Child, as_user};
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("A19.1", one_process_to_another),
@@ -99,7 +99,7 @@ fn send_soon(from: &Socket, portid: u32) -> Result<Result<usize, Errno>, Trouble
 
 /// Inputs of the kernel's socket, that of this question included.
 fn inputs() -> Result<u32, Trouble> {
-    Ok(State::read()?.get(NLRIG_A_INPUTS))
+    Ok(State::read()?.input.total)
 }
 
 fn one_process_to_another(evidence: &mut Evidence) -> Result<(), Trouble> {

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::Rows;
 use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, State};
+use crate::module;
 use crate::process::{Birth, CHILD_LIMIT, Child, in_child};
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("A8.1", port_0_is_the_kernel),
@@ -75,7 +76,7 @@ fn try_bind(protocol: i32, portid: u32) -> Result<(Socket, String), Trouble> {
 /// One echo: the port that the kernel saw it come from, and the answer's sender.
 fn echo(socket: &Socket) -> Result<(u32, Address), Trouble> {
     let request = Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, 1);
-    socket.send_to(&message(request, &[0; NLRIG_ECHO_SIZE as usize]), Address::KERNEL, 0)?;
+    socket.send_to(&message(request, &[0; size_of::<nlrig_echo>()]), Address::KERNEL, 0)?;
     let mut buffer = [0; 256];
     let received = socket.recv_from(&mut buffer, libc::MSG_DONTWAIT)?;
     let answer = Messages::new(&buffer[..received.length]).next().ok_or("an empty answer")??;
@@ -103,7 +104,7 @@ fn port_0_is_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
     let socket = bound(ARTICLE, PORT)?;
     State::reset()?;
     evidence.outcome("send", &socket.send_to(&greeting(PORT), Address::KERNEL, 0));
-    evidence.note("kernel_called", State::read()?.get(NLRIG_A_ARTICLE_INPUTS));
+    evidence.note("kernel_called", State::read()?.article.calls.total);
     let mut buffer = [0; 2048];
     let answer = socket.recv_from(&mut buffer, libc::MSG_DONTWAIT);
     evidence.outcome("answer", &answer);
@@ -118,7 +119,7 @@ fn port_0_from_another_network_namespace(evidence: &mut Evidence) -> Result<(), 
         let socket = name_of(&ours);
         let echo = message(
             Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, 1),
-            &[0; NLRIG_ECHO_SIZE as usize],
+            &[0; size_of::<nlrig_echo>()],
         );
         let sent = ours.and_then(|ours| ours.send_to(&echo, Address::KERNEL, 0));
         let request = Header::new(libc::RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 1);

@@ -10,9 +10,10 @@ use serde_json::json;
 
 use crate::Rows;
 use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, Send, State};
+use crate::module::{self, Send};
 use crate::ports::{bound, greeting, take_answers};
 use crate::process::as_user;
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("A16.1", headers_arrive_as_written),
@@ -49,9 +50,9 @@ fn headers_arrive_as_written(evidence: &mut Evidence) -> Result<(), Trouble> {
     State::reset()?;
     evidence.outcome("send_to_the_kernel", &client.send_to(&written, Address::KERNEL, 0));
     let state = State::read()?;
-    let length = state.get(NLRIG_A_ARTICLE_LENGTH) as usize;
+    let length = state.article.length as usize;
     evidence.note("kernel_got_length_as_sent", length == written.len());
-    evidence.note("kernel_got_nlmsg_pid_as_written", state.get(NLRIG_A_ARTICLE_SAID) == NOBODY);
+    evidence.note("kernel_got_nlmsg_pid_as_written", state.article.nlmsg_pid == NOBODY);
 
     let (sender, receiver) =
         (bound(libc::NETLINK_USERSOCK, PORT)?, bound(libc::NETLINK_USERSOCK, VICTIM)?);
@@ -64,13 +65,13 @@ fn headers_arrive_as_written(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 fn answers_without_nlmsg_pid(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::article(REPLIES, Duration::ZERO)?;
-    module::set("article_answers_seen", 1)?;
+    module::set("article_reply_to_source", 1)?;
     let client = bound(ARTICLE, PORT)?;
     State::reset()?;
     client.send_to(&greeting(0), Address::KERNEL, 0)?;
-    evidence.note("kernel_saw", State::read()?.get(NLRIG_A_ARTICLE_SEEN));
+    evidence.note("kernel_saw", State::read()?.article.src_portid);
     evidence.note("answers", take_answers(&client));
-    module::set("article_answers_seen", 0)?;
+    module::set("article_reply_to_source", 0)?;
     Ok(())
 }
 
@@ -79,7 +80,7 @@ fn no_answer_and_no_nlmsg_pid(evidence: &mut Evidence) -> Result<(), Trouble> {
     let client = bound(ARTICLE, PORT)?;
     State::reset()?;
     evidence.outcome("send", &client.send_to(&greeting(0), Address::KERNEL, 0));
-    evidence.note("kernel_called", State::read()?.get(NLRIG_A_ARTICLE_INPUTS));
+    evidence.note("kernel_called", State::read()?.article.calls.total);
     Ok(())
 }
 
@@ -89,8 +90,8 @@ fn bytes_that_are_no_message(evidence: &mut Evidence) -> Result<(), Trouble> {
     State::reset()?;
     evidence.outcome("send", &client.send_to(&[1, 2, 3], Address::KERNEL, 0));
     let state = State::read()?;
-    evidence.note("kernel_called", state.get(NLRIG_A_ARTICLE_INPUTS));
-    evidence.note("kernel_got_bytes", state.get(NLRIG_A_ARTICLE_LENGTH));
+    evidence.note("kernel_called", state.article.calls.total);
+    evidence.note("kernel_got_bytes", state.article.length);
     Ok(())
 }
 
@@ -137,16 +138,16 @@ fn forged_port(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 fn forged_port_and_the_one_that_was_seen(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::article(REPLIES, Duration::ZERO)?;
-    module::set("article_answers_seen", 1)?;
+    module::set("article_reply_to_source", 1)?;
     let victim = bound(ARTICLE, VICTIM)?;
     State::reset()?;
     let answers = forge();
-    module::set("article_answers_seen", 0)?;
+    module::set("article_reply_to_source", 0)?;
     evidence.note("answers_to_the_sender", answers?);
     evidence.note("answers_to_the_other", take_answers(&victim));
     let state = State::read()?;
-    evidence.note("nlmsg_pid_said", state.get(NLRIG_A_ARTICLE_SAID));
-    evidence.note("kernel_saw", state.get(NLRIG_A_ARTICLE_SEEN));
+    evidence.note("nlmsg_pid_said", state.article.nlmsg_pid);
+    evidence.note("kernel_saw", state.article.src_portid);
     Ok(())
 }
 
@@ -155,7 +156,7 @@ fn port_of_nobody(evidence: &mut Evidence) -> Result<(), Trouble> {
     let client = bound(ARTICLE, PORT)?;
     State::reset()?;
     evidence.outcome("send", &client.send_to(&greeting(NOBODY), Address::KERNEL, 0));
-    evidence.note("kernel_called", State::read()?.get(NLRIG_A_ARTICLE_INPUTS));
+    evidence.note("kernel_called", State::read()?.article.calls.total);
     Ok(())
 }
 
@@ -165,9 +166,9 @@ fn port_of_nobody_and_the_module(evidence: &mut Evidence) -> Result<(), Trouble>
     State::reset()?;
     client.send_to(&greeting(NOBODY), Address::KERNEL, 0)?;
     let state = State::read()?;
-    evidence.note("answers_taken", state.get(NLRIG_A_ARTICLE_SENT));
-    evidence.note("answers_refused", state.get(NLRIG_A_ARTICLE_REFUSED));
-    let errno = Errno(state.get(NLRIG_A_ARTICLE_ERRNO) as i32);
+    evidence.note("answers_taken", state.article.sent);
+    evidence.note("answers_refused", state.article.refused);
+    let errno = Errno(state.article.errno as i32);
     evidence.note("refused_with", errno.to_string());
     client.send_to(&greeting(PORT), Address::KERNEL, 0)?;
     evidence.note("answers_afterwards", take_answers(&client));
@@ -196,8 +197,8 @@ fn kernel_sends_to_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
         ..Send::default()
     };
     let state = order.run()?;
-    evidence.note("sent", state.get(NLRIG_A_SENT));
-    evidence.note("own_callback_called", state.get(NLRIG_A_ARTICLE_INPUTS));
-    evidence.note("from_port", state.get(NLRIG_A_ARTICLE_SEEN));
+    evidence.note("sent", state.send.sent);
+    evidence.note("own_callback_called", state.article.calls.total);
+    evidence.note("from_port", state.article.src_portid);
     Ok(())
 }

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use crate::Rows;
 use crate::client::{Calls, Client, PORTID};
 use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, Send, State};
+use crate::module::{self, Send};
 use crate::observe::{Log, state};
 use crate::process::{CHILD_LIMIT, Child};
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("A1", sending_takes_as_long_as_the_handler),
@@ -135,9 +136,9 @@ fn demo_client(calls: Calls, portid: u32) -> Result<Value, Trouble> {
 /// How often a client is seen in state D, of all looks at it while the article's
 /// handler is at work for it.
 fn percent_in_d(client: u32, every: Duration) -> Result<u32, Trouble> {
-    State::wait(NLRIG_A_ARTICLE_INPUTS_NOW, 1, BEGIN_LIMIT)?;
+    State::wait(|state| state.article.calls.active >= 1, BEGIN_LIMIT)?;
     let (start, mut looks, mut in_d) = (Instant::now(), 0, 0);
-    while State::read()?.get(NLRIG_A_ARTICLE_INPUTS_NOW) > 0 && start.elapsed() < WATCH_LIMIT {
+    while State::read()?.article.calls.active > 0 && start.elapsed() < WATCH_LIMIT {
         looks += 1;
         in_d += u32::from(state(client, client)? == 'D');
         thread::sleep(every);
@@ -197,10 +198,10 @@ fn kill_while_it_waits(evidence: &mut Evidence) -> Result<(), Trouble> {
         let client = Client::new(PORTID, PORTID)?;
         Ok(json!({ "sending_ms": ms(client.greet(0)?) }))
     })?;
-    State::wait(NLRIG_A_ARTICLE_INPUTS_NOW, 1, BEGIN_LIMIT)?;
+    State::wait(|state| state.article.calls.active >= 1, BEGIN_LIMIT)?;
     let start = Instant::now();
     kill(Pid::from_raw(client.id() as i32), Signal::SIGKILL)?;
-    evidence.note("answers_before_the_kill", State::read()?.get(NLRIG_A_ARTICLE_SENT));
+    evidence.note("answers_before_the_kill", State::read()?.article.sent);
     while state(client.id(), client.id())? != 'Z' {
         if start.elapsed() > CHILD_LIMIT {
             return Err("the client does not die".into());
@@ -208,7 +209,7 @@ fn kill_while_it_waits(evidence: &mut Evidence) -> Result<(), Trouble> {
         thread::sleep(Duration::from_millis(2));
     }
     evidence.note("dead_after_ms", ms(start.elapsed()));
-    evidence.note("answers_before_its_death", State::read()?.get(NLRIG_A_ARTICLE_SENT));
+    evidence.note("answers_before_its_death", State::read()?.article.sent);
     Ok(())
 }
 
@@ -243,8 +244,8 @@ struct Meanwhile {
 
 fn meanwhile(client: &Client) -> Result<Meanwhile, Trouble> {
     let (start, mut seen) = (Instant::now(), Meanwhile::default());
-    State::wait(NLRIG_A_ARTICLE_INPUTS_NOW, 1, BEGIN_LIMIT)?;
-    while State::read()?.get(NLRIG_A_ARTICLE_INPUTS_NOW) > 0 && start.elapsed() < WATCH_LIMIT {
+    State::wait(|state| state.article.calls.active >= 1, BEGIN_LIMIT)?;
+    while State::read()?.article.calls.active > 0 && start.elapsed() < WATCH_LIMIT {
         seen.exchanges += 1;
         seen.in_d += u32::from(state(process::id(), process::id())? == 'D');
         seen.answers += u32::from(client.answer(Duration::ZERO)?.is_some());
@@ -308,14 +309,14 @@ fn the_handler_sleeps_for_the_kernel(
         ..Send::default()
     };
     send.ask(&asker)??;
-    let called = State::wait(NLRIG_A_ARTICLE_INPUTS, 1, BEGIN_LIMIT)?;
+    let called = State::wait(|state| state.article.calls.total >= 1, BEGIN_LIMIT)?;
     evidence.note("handler_was_called", called);
     thread::sleep(Duration::from_millis(150));
     module::set("article_replies", 0)?;
-    evidence.note("returned", State::wait(NLRIG_A_OVER, 1, BEGIN_LIMIT)?);
+    evidence.note("returned", State::wait(|state| state.send.done, BEGIN_LIMIT)?);
     let state = State::read()?;
-    evidence.note("handler_ms", state.get(NLRIG_A_ELAPSED_US) / 1000);
-    evidence.note("in_softirq", state.get(NLRIG_A_IN) & NLRIG_IN_SOFTIRQ != 0);
+    evidence.note("handler_ms", state.send.elapsed_us / 1000);
+    evidence.note("in_softirq", state.send.contexts & NLRIG_IN_SOFTIRQ != 0);
     evidence.note("complaints", complaints(&mut log)?);
     Ok(())
 }
@@ -349,7 +350,7 @@ fn clients(count: u32) -> Result<(Duration, u32, u64), Trouble> {
     for child in children {
         answers += child.wait(CHILD_LIMIT)?["answers"].as_u64().unwrap_or(0);
     }
-    Ok((start.elapsed(), State::read()?.get(NLRIG_A_ARTICLE_INPUTS_MAX), answers))
+    Ok((start.elapsed(), State::read()?.article.calls.peak, answers))
 }
 
 fn two_threads_with_one_socket(evidence: &mut Evidence) -> Result<(), Trouble> {
@@ -368,7 +369,7 @@ fn two_threads_with_one_socket(evidence: &mut Evidence) -> Result<(), Trouble> {
     let two = start.elapsed();
     evidence.note("one_ms", ms(one));
     evidence.note("two_ms", ms(two));
-    evidence.note("handlers_at_once", State::read()?.get(NLRIG_A_ARTICLE_INPUTS_MAX));
+    evidence.note("handlers_at_once", State::read()?.article.calls.peak);
     evidence.note("answers", client.answers()?);
     Ok(())
 }

@@ -8,16 +8,16 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nlrig_guest::uapi::*;
 use serde_json::{Value, json};
 
 use crate::Rows;
 use crate::client::Client;
 use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, State};
+use crate::module;
 use crate::observe::state;
 use crate::peers::FREE_PORT;
 use crate::process::{Birth, CHILD_LIMIT, Child};
+use crate::state::State;
 
 pub const ROWS: Rows = &[
     ("A9.1", answers_go_to_the_kernel),
@@ -71,13 +71,13 @@ fn greet(
     meanwhile: impl FnOnce(&Child) -> Result<(), Trouble>,
 ) -> Result<Greeting, Trouble> {
     let client = client(bound, named)?;
-    State::wait(NLRIG_A_ARTICLE_INPUTS, 1, BEGIN_LIMIT)?;
+    State::wait(|state| state.article.calls.total >= 1, BEGIN_LIMIT)?;
     let done = meanwhile(&client);
     let start = Instant::now();
     loop {
         let state = State::read()?;
-        let over = state.get(NLRIG_A_ARTICLE_INPUTS_NOW) == 0;
-        if over || state.get(NLRIG_A_ARTICLE_DEPTH) >= LEVELS || start.elapsed() > BEGIN_LIMIT {
+        let over = state.article.calls.active == 0;
+        if over || state.article.depth >= LEVELS || start.elapsed() > BEGIN_LIMIT {
             break;
         }
         thread::sleep(Duration::from_millis(10));
@@ -87,7 +87,7 @@ fn greet(
     done?;
     let told = client.wait(CHILD_LIMIT)?;
     let state = State::read()?;
-    Ok(Greeting { depth: state.get(NLRIG_A_ARTICLE_DEPTH), answers: answers(&told), state })
+    Ok(Greeting { depth: state.article.depth, answers: answers(&told), state })
 }
 
 /// The module with one answer to each message.
@@ -101,9 +101,9 @@ fn answers_go_to_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
     article()?;
     let greeting = greet((0, 0), |_| Ok(()))?;
     evidence.note("greetings", 1);
-    evidence.note("handler_calls", greeting.state.get(NLRIG_A_ARTICLE_INPUTS));
+    evidence.note("handler_calls", greeting.state.article.calls.total);
     evidence.note("depth", greeting.depth);
-    evidence.note("last_sender", greeting.state.get(NLRIG_A_ARTICLE_SEEN));
+    evidence.note("last_sender", greeting.state.article.src_portid);
     evidence.note("answers_the_client_got", greeting.answers);
     Ok(())
 }
@@ -113,11 +113,11 @@ fn another_client_meanwhile(evidence: &mut Evidence) -> Result<(), Trouble> {
     let mut other_got = 0;
     let mut depth = (0, 0);
     let greeting = greet((0, 0), |_| {
-        depth.0 = State::read()?.get(NLRIG_A_ARTICLE_DEPTH);
+        depth.0 = State::read()?.article.depth;
         let other = Client::new(FREE_PORT, FREE_PORT)?;
         other.greet(0)?;
         other_got = other.answers()?;
-        depth.1 = State::read()?.get(NLRIG_A_ARTICLE_DEPTH);
+        depth.1 = State::read()?.article.depth;
         Ok(())
     })?;
     evidence.note("depth_before", depth.0);
@@ -131,7 +131,7 @@ fn the_client_is_in_state_d(evidence: &mut Evidence) -> Result<(), Trouble> {
     article()?;
     let (mut looks, mut in_d) = (0, 0);
     let greeting = greet((0, 0), |client| {
-        while State::read()?.get(NLRIG_A_ARTICLE_DEPTH) < LEVELS && looks < 200 {
+        while State::read()?.article.depth < LEVELS && looks < 200 {
             looks += 1;
             in_d += u32::from(state(client.id(), client.id())? == 'D');
             thread::sleep(Duration::from_millis(10));
@@ -153,7 +153,7 @@ fn which_of_the_two_has_to_be_zero(evidence: &mut Evidence) -> Result<(), Troubl
         let way = format!("{bound}_{named}");
         evidence.note(&format!("depth_{way}"), greeting.depth);
         evidence.note(&format!("answers_{way}"), greeting.answers);
-        evidence.note(&format!("refused_{way}"), greeting.state.get(NLRIG_A_ARTICLE_REFUSED));
+        evidence.note(&format!("refused_{way}"), greeting.state.article.refused);
     }
     Ok(())
 }
@@ -163,12 +163,12 @@ fn with_answers_to_the_port_seen(evidence: &mut Evidence) -> Result<(), Trouble>
     let mut deepest = 0;
     for (bound, named) in WAYS {
         module::article(10, Duration::from_millis(10))?;
-        module::set("article_answers_seen", 1)?;
+        module::set("article_reply_to_source", 1)?;
         State::reset()?;
         let told = client(bound, named)?.wait(CHILD_LIMIT)?;
         evidence.note(&format!("answers_{bound}_{named}"), answers(&told));
         least = least.min(answers(&told));
-        deepest = deepest.max(State::read()?.get(NLRIG_A_ARTICLE_DEPTH));
+        deepest = deepest.max(State::read()?.article.depth);
     }
     evidence.note("answers_at_least", least);
     evidence.note("depth", deepest);
@@ -183,14 +183,14 @@ fn until_the_stack_is_gone(evidence: &mut Evidence) -> Result<(), Trouble> {
     let start = Instant::now();
     let client = client(0, 0)?;
     // Before that it may sleep as any program does whose code is still to be read.
-    State::wait(NLRIG_A_ARTICLE_INPUTS, 1, BEGIN_LIMIT)?;
+    State::wait(|state| state.article.calls.total >= 1, BEGIN_LIMIT)?;
     let (mut depth, mut others) = (0, 0);
     while start.elapsed() < CHILD_LIMIT && matches!(state(client.id(), client.id()), Ok('D' | 'R'))
     {
         let other = Client::new(FREE_PORT, FREE_PORT)?;
         other.greet(0)?;
         others += other.answers()?;
-        let now = State::read()?.get(NLRIG_A_ARTICLE_DEPTH);
+        let now = State::read()?.article.depth;
         if now > depth {
             depth = now;
             evidence.note("depth", depth);
@@ -200,6 +200,6 @@ fn until_the_stack_is_gone(evidence: &mut Evidence) -> Result<(), Trouble> {
     }
     let left = state(client.id(), client.id()).unwrap_or('-');
     evidence.note("client_in_state", left.to_string());
-    evidence.note("depth", State::read()?.get(NLRIG_A_ARTICLE_DEPTH));
+    evidence.note("depth", State::read()?.article.depth);
     Ok(())
 }

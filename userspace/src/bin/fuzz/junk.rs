@@ -1,7 +1,7 @@
 //! Datagrams that nobody should send: right ones with a few things wrong, and
 //! plain noise. All of it follows from a seed.
 
-use nlrig_guest::uapi::{NLRIG_A_MAX, NLRIG_MSG_ECHO, NLRIG_MSG_STATE_REPLY};
+use nlrig_guest::uapi::{NLRIG_A_SEND_MAX, NLRIG_MSG_BASE, NLRIG_MSG_MAX};
 use nlrig_netlink::wire::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use nlrig_netlink::{Body, Builder, Header};
 
@@ -76,10 +76,10 @@ pub fn datagram(random: &mut Random) -> Vec<u8> {
 }
 
 fn header(random: &mut Random) -> Header {
-    let kinds = u64::from(NLRIG_MSG_STATE_REPLY - NLRIG_MSG_ECHO + 2);
+    let kinds = u64::from(NLRIG_MSG_MAX - NLRIG_MSG_BASE + 2);
     let kind = match random.one_in(10) {
         true => random.next() as u16,
-        false => (u64::from(NLRIG_MSG_ECHO) + random.below(kinds)) as u16,
+        false => (u64::from(NLRIG_MSG_BASE) + random.below(kinds)) as u16,
     };
     let flags = match random.below(4) {
         0 => random.next() as u16,
@@ -101,8 +101,16 @@ fn body(body: &mut Body<'_>, random: &mut Random) {
         body.raw(&bytes(random, 64));
         return;
     }
+    if random.one_in(4) {
+        // The size of a structure of the protocol, whose end is zero.
+        let (size, used) = if random.one_in(2) { (16, 8) } else { (8, 4) };
+        let mut structure = [0; 16];
+        structure[..used].copy_from_slice(&random.next().to_ne_bytes()[..used]);
+        body.raw(&structure[..size]);
+        return;
+    }
     for _ in 0..random.below(8) {
-        let kind = random.below(u64::from(NLRIG_A_MAX) + 2) as u16;
+        let kind = random.below(u64::from(NLRIG_A_SEND_MAX) + 2) as u16;
         match random.below(8) {
             0 => body.flag(kind),
             1 => body.u64(kind, random.next()),

@@ -21,7 +21,9 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setgid, setuid};
 use nlrig_guest::kmemleak;
 use nlrig_guest::netlink::Socket as Echo;
 use nlrig_guest::protocol::WORKLOAD_FD;
-use nlrig_guest::uapi::{NETLINK_NLRIG, NLRIG_MSG_ECHO, NLRIG_MSG_STATE_REPLY};
+use nlrig_guest::uapi::{
+    NETLINK_NLRIG, NLRIG_IOC_EXCHANGE, NLRIG_IOC_WAKE, NLRIG_MSG_BASE, NLRIG_MSG_MAX,
+};
 use nlrig_netlink::{Address, Errno, GroupMask, Messages, Socket};
 use serde_json::{Map, Value, json};
 
@@ -221,7 +223,11 @@ fn touch_a_file(random: &mut Random) {
     if let Ok(file) = File::open("/dev/nlrig") {
         let mut argument = junk::bytes(random, 64);
         argument.resize(64, 0);
-        let request = if random.one_in(2) { random.next() } else { 0xc010_4e00 | random.below(4) };
+        let request = match random.below(4) {
+            0 => random.next() as u32,
+            1 => NLRIG_IOC_WAKE,
+            _ => NLRIG_IOC_EXCHANGE,
+        };
         // SAFETY: what the two ioctls of the device read and write is at most 16
         // bytes, and lies inside of `argument`; others are refused.
         unsafe {
@@ -237,7 +243,7 @@ fn touch_a_file(random: &mut Random) {
 /// A message type; those that nobody knows are one.
 fn named(kind: u16) -> String {
     match u32::from(kind) {
-        NLRIG_MSG_ECHO..=NLRIG_MSG_STATE_REPLY => format!("type {kind}"),
+        NLRIG_MSG_BASE..=NLRIG_MSG_MAX => format!("type {kind}"),
         _ => "another type".to_string(),
     }
 }

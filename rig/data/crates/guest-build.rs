@@ -1,1 +1,0 @@
-../../../userspace/build.rs
