@@ -7,7 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::options::{
-    BenchOptions, BuildOptions, DoctorOptions, ExecOptions, ListOptions, RunOptions,
+    BenchOptions, BuildOptions, ClassifyOptions, DoctorOptions, ExecOptions, ListOptions,
+    RunOptions,
 };
 use crate::{command, error, interrupt, say, scratch, usage};
 
@@ -56,6 +57,8 @@ enum Command {
     /// Run one command in a guest and exit with its status
     #[command(after_help = EXEC_HELP)]
     Exec(ExecOptions),
+    /// Read a console log: verdict, deciding line and call trace
+    Classify(ClassifyOptions),
     /// Time the rig's own stages and hold the times against their bounds
     Bench(BenchOptions),
     /// Remove what was built and reported
@@ -134,6 +137,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Some(Command::Build(options)) => command::build::build(&options),
         Some(Command::Doctor(options)) => command::doctor::doctor(&options),
         Some(Command::Exec(options)) => command::exec::exec(&options),
+        Some(Command::Classify(options)) => command::classify::classify(&options),
         Some(Command::Bench(options)) => command::bench::bench(&options),
         Some(Command::Clean { cache }) => command::clean::clean(cache),
     }

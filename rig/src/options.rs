@@ -211,6 +211,26 @@ pub struct ExecOptions {
     pub command: Vec<String>,
 }
 
+/// Options of `classify`.
+#[derive(Args, Debug)]
+#[command(after_help = CLASSIFY_HELP)]
+pub struct ClassifyOptions {
+    /// The console log; standard input if none is given, or `-`
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// As one JSON document: verdict, kind, line, message, trace, source, cause
+    #[arg(long)]
+    pub json: bool,
+}
+
+const CLASSIFY_HELP: &str = "\
+Exit status: 0 if the log reports no fault of the kernel, 1 if it does, 125 if it \
+cannot be read.
+
+Example:
+  dmesg | nlrig classify
+  nlrig classify --json console.txt | jq -r '.verdict, .trace[0]'";
+
 /// What a guest kernel can report of itself and go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FaultKind {

@@ -82,3 +82,44 @@ fn help_names_every_command() {
     }
     assert!(!text.contains("share-daemon"), "what is the rig's own is not shown");
 }
+
+/// Reads a log from standard input.
+fn classified(arguments: &[&str], log: &str) -> (Option<i32>, String) {
+    use std::io::Write;
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nlrig"))
+        .arg("classify")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program was just built");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(log.as_bytes()).expect("it reads to the end");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_log_is_classified_by_its_worst_report() {
+    let log = "[    1.0] BUG: unable to handle page fault for address: f8000000\n\
+               [    1.0] EIP: demo_run+0x5/0x10 [demo]\n";
+    let (status, page) = classified(&[], log);
+    assert_eq!(status, Some(1), "{page}");
+    assert!(page.starts_with("oops: ") && page.contains("demo_run+0x5/0x10 [demo]"), "{page}");
+
+    let (status, json) = classified(&["--json", "-"], log);
+    let document: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    assert_eq!((status, &document["verdict"]), (Some(1), &"oops".into()), "{json}");
+
+    let (status, page) = classified(&[], "[    1.0] DEBUG: x\n");
+    assert_eq!(status, Some(0), "{page}");
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_the_rigs_trouble() {
+    refused(&["classify", "/no/such/log"], 125, &["/no/such/log"]);
+    refused(&["classify", "/"], 125, &["cannot read /"]);
+    refused(&["classify", "a", "b"], 2, &["b"]);
+}

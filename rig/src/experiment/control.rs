@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::{Ask, Experiment, Facts, Judgement, Observed, Trial, object, workload};
 use crate::abi::Abi;
 use crate::guest::Limits;
-use crate::report::{Section, TrialReport, Verdict, seconds};
+use crate::report::{Entry, Section, TrialReport, Verdict, seconds};
 use crate::usage;
 use faults::{ALL, By};
 
@@ -156,13 +156,34 @@ impl Experiment for Control {
             calm.len(),
             machines.len(),
         );
-        vec![Section {
+        let controls = Section {
             title: "Controls: every way to fail, and its verdict".to_string(),
             columns: columns.map(str::to_string).to_vec(),
             rows: broken.iter().map(|trial| row(trial)).collect(),
             words,
             ..Section::default()
-        }]
+        };
+        vec![controls, kinds()]
+    }
+}
+
+/// The kinds of fault report that are found on a console, for the page.
+fn kinds() -> Section {
+    let entry = |kind: &nlrig_splat::SplatKind| Entry {
+        title: format!("{} ({})", kind.name, kind.severity),
+        fields: vec![
+            ("fault", kind.what.to_string()),
+            ("printed by", kind.source.to_string()),
+            ("begins with", kind.patterns.join(" | ")),
+        ],
+    };
+    Section {
+        title: "What a kernel reports on its console".to_string(),
+        words: "Each kind with the format strings that its first line is printed by. Any other \
+                BUG: or WARNING: of the kernel is a warning if a call trace follows it."
+            .to_string(),
+        entries: nlrig_splat::KINDS.iter().map(entry).collect(),
+        ..Section::default()
     }
 }
 

@@ -41,6 +41,8 @@ pub fn tests() -> Vec<Trial> {
         test("i386/clock", || clock("i386")),
         test("x86_64/current-directory-is-read-only", read_only),
         test("i386/writable", writable),
+        test("x86_64/words-in-the-kernels-log", || words_in_the_kernels_log("x86_64")),
+        test("i386/words-in-the-kernels-log", || words_in_the_kernels_log("i386")),
         test("x86_64/interrupted", || stopped("INT")),
         test("x86_64/terminated", || stopped("TERM")),
         test("x86_64/killed", killed),
@@ -83,6 +85,20 @@ fn ends(arguments: &[&str], status: i32) -> Outcome {
 pub fn says(output: &Output, word: &str) -> Outcome {
     let said = String::from_utf8_lossy(&output.stderr).contains(word);
     check(&format!("it says \"{word}\""), said, output)
+}
+
+/// What a program writes to the kernel's log is not the kernel's report; the
+/// kernel's own, among it, is.
+fn words_in_the_kernels_log(abi: &str) -> Outcome {
+    const WRITE: &str = "echo 'BUG: KASAN: use-after-free in demo' >/dev/kmsg; \
+         echo 'DEBUG: x' >/dev/kmsg; echo 'general protection fault: 0000 [#1]' >/dev/kmsg";
+    let output = run(&["--abi", abi, "--", "sh", "-c", WRITE])?;
+    check("it succeeds", output.status.success(), &output)?;
+    let silent = !String::from_utf8_lossy(&output.stderr).contains("guest's kernel");
+    check("the kernel is not blamed", silent, &output)?;
+    let and_warn = format!("{WRITE}; /run/nlrig/guest/workloads/fault warn");
+    let output = run(&["--abi", abi, "--", "sh", "-c", &and_warn])?;
+    says(&output, "WARNING: CPU: ")
 }
 
 fn program_of_the_current_directory() -> Outcome {

@@ -13,7 +13,6 @@ pub mod events;
 mod job;
 pub mod log;
 pub mod monitor;
-pub mod splat;
 pub mod streams;
 pub mod watch;
 
@@ -77,7 +76,7 @@ pub struct Guest {
     dir: PathBuf,
     /// The names of its kernel's functions.
     symbols: PathBuf,
-    /// Its kernel's taint mask, when it last told.
+    /// The kernel's taint mask after the last job.
     taint: u64,
     /// The same when it became ready: only what came later is a fault.
     taint_at_ready: u64,

@@ -6,7 +6,7 @@ use nlrig_host::interrupt::Interrupted;
 use nlrig_host::ui::brief;
 use serde::{Deserialize, Serialize};
 
-use crate::guest::splat::Splat;
+use nlrig_splat::Splat;
 
 /// What came of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,16 @@ impl Verdict {
     /// Whether a run with it can be called a success.
     pub fn is_well(self) -> bool {
         matches!(self, Verdict::Pass | Verdict::Skip)
+    }
+}
+
+impl From<nlrig_splat::Severity> for Verdict {
+    fn from(severity: nlrig_splat::Severity) -> Verdict {
+        match severity {
+            nlrig_splat::Severity::Warning => Verdict::Warning,
+            nlrig_splat::Severity::Oops => Verdict::Oops,
+            nlrig_splat::Severity::Panic => Verdict::Panic,
+        }
     }
 }
 
@@ -134,7 +144,7 @@ impl VmFailure {
 
     /// A failure that the guest kernel reported itself.
     pub fn of_splat(splat: &Splat) -> VmFailure {
-        VmFailure::new(splat.verdict, splat.describe()).with_report(splat)
+        VmFailure::new(splat.severity().into(), splat.describe()).with_report(splat)
     }
 
     /// The same failure with the kernel's report of its cause.

@@ -23,6 +23,7 @@ use nlrig_init::protocol::{
 };
 
 use crate::channel::{Channel, open_port};
+use crate::kmsg::KernelLog;
 use crate::misbehave;
 use crate::pipes::{CHUNK_BYTES, Pump, Reports};
 
@@ -51,7 +52,8 @@ pub fn run(
     channel: &mut Channel,
     misbehaviour: Option<Misbehaviour>,
 ) -> io::Result<()> {
-    let exited = match Running::start(job) {
+    let log = KernelLog::from_now_on();
+    let mut exited = match Running::start(job) {
         Ok(running) => {
             channel.send(&Event::Started)?;
             if misbehaviour == Some(Misbehaviour::Mute) {
@@ -64,8 +66,12 @@ pub fn run(
             stdout_bytes: 0,
             stderr_bytes: 0,
             taint: crate::taint(),
+            program_reports: Vec::new(),
         },
     };
+    if let Event::Exited { program_reports, .. } = &mut exited {
+        *program_reports = log.lines_of_programs();
+    }
     match misbehaviour {
         None => channel.send(&exited),
         Some(how) => misbehave::end_job(how, &exited, channel),
@@ -167,6 +173,7 @@ impl Running {
             stdout_bytes: self.stdout.bytes,
             stderr_bytes: self.stderr.bytes,
             taint: crate::taint(),
+            program_reports: Vec::new(),
         })
     }
 

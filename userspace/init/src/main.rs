@@ -6,6 +6,7 @@
 
 mod channel;
 mod job;
+mod kmsg;
 mod misbehave;
 mod mounts;
 mod pipes;

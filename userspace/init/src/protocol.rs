@@ -176,6 +176,10 @@ pub enum Event {
         stderr_bytes: u64,
         /// The kernel's taint mask after it.
         taint: u64,
+        /// Lines of the kernel's log that read like a fault report and that a
+        /// program wrote, as their facility shows.
+        #[serde(default)]
+        program_reports: Vec<String>,
     },
     /// The answer to [`Request::Ping`].
     Pong,
@@ -248,7 +252,13 @@ mod tests {
         .unwrap();
         assert_eq!(
             exited,
-            Event::Exited { status: Exit::Code(42), stdout_bytes: 0, stderr_bytes: 7, taint: 4096 }
+            Event::Exited {
+                status: Exit::Code(42),
+                stdout_bytes: 0,
+                stderr_bytes: 7,
+                taint: 4096,
+                program_reports: vec![],
+            }
         );
     }
 

@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use nlrig::guest::console::{Console, LINE_MAX_BYTES, TAIL_LINES, tail_of};
-use nlrig::guest::splat::without_time;
+use nlrig_splat::text_of;
 
 use super::assert_fit_for_terminal;
 
 /// A byte that is no UTF-8 is shown as a character of three.
 const SHOWN_MAX_BYTES: usize = 3 * LINE_MAX_BYTES;
-/// A splat with its trace, after another one, after a third.
-const SPLAT_MAX_BYTES: usize = 3 * 10 * SHOWN_MAX_BYTES;
+/// A splat with its message and trace, after another one, after a third.
+const SPLAT_MAX_BYTES: usize = 3 * 11 * SHOWN_MAX_BYTES;
 /// How many lines of a file a report has.
 const REPORTED_LINES: usize = 15;
 
@@ -30,7 +30,7 @@ pub fn check(dir: &Path, input: &[u8]) {
     assert!(reported.len() <= REPORTED_LINES);
     for line in tail.iter().chain(&reported) {
         assert_line("a last line", line);
-        assert!(line.ends_with(without_time(line)));
+        assert!(line.ends_with(text_of(line)));
     }
     if let Some(line) = console.out_of_memory() {
         assert_line("what killed a process", line);

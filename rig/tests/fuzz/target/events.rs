@@ -5,11 +5,12 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use nlrig::guest::autopsy;
 use nlrig::guest::events::Lines;
-use nlrig::guest::{autopsy, splat};
 use nlrig::outcome::VmFailure;
 use nlrig::report::Verdict;
 use nlrig_guest::protocol::{Event, LINE_MAX_BYTES};
+use nlrig_splat::Taint;
 
 use super::{assert_brief, assert_fit_for_terminal};
 
@@ -82,7 +83,7 @@ fn look_at(event: &Event) {
             assert_eq!(paragraphs, 1 + tasks.len() + frames, "a name makes lines of its own");
         }
         Event::Ready { taint, .. } | Event::Exited { taint, .. } => {
-            if let Some((_, names)) = splat::taint(*taint) {
+            if let Some(Taint { names, .. }) = Taint::of(*taint, 0) {
                 assert_fit_for_terminal("a taint", &names);
             }
         }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::outcome::Result;
 use nlrig_init::protocol::{Event, Request, Task};
+use nlrig_splat::{Severity, Splat};
 
-use super::splat::Splat;
 use super::{Guest, VmFailure, Woken, seconds};
 use crate::outcome::Verdict;
 use crate::qemu;
@@ -60,7 +60,7 @@ impl Guest {
     /// masked.
     pub(super) fn hung(&mut self, what: &str) -> Result<crate::outcome::Error> {
         let mut reason = what.to_string();
-        let (said, cause) = (self.console.splat().cloned(), self.kernel_fault().cloned());
+        let (said, cause) = (self.console.splat(), self.kernel_fault());
         match self.processors() {
             Ok(places) => reason.push_str(&format!("; {places}")),
             Err(err) if err.is_interruption() => return Err(err),
@@ -75,7 +75,7 @@ impl Guest {
             if self.monitor.inject_nmi().is_ok() {
                 self.listen_for(PANIC_LIMIT)?;
             }
-            if let Some(panic) = self.console.splat().filter(|seen| Some(*seen) != said.as_ref()) {
+            if let Some(panic) = self.console.splat().filter(|seen| Some(seen) != said.as_ref()) {
                 let stack: Vec<_> =
                     panic.trace.iter().take(FRAMES_NAMED).map(String::as_str).collect();
                 if !stack.is_empty() {
@@ -88,7 +88,7 @@ impl Guest {
 
     /// A loss with its cause, if the console has one.
     pub(super) fn with_splat(&self, loss: VmFailure) -> VmFailure {
-        with_cause(loss, self.kernel_fault())
+        with_cause(loss, self.kernel_fault().as_ref())
     }
 
     /// Where each processor is, in a few words.
@@ -154,13 +154,15 @@ impl Guest {
 fn with_cause(loss: VmFailure, cause: Option<&Splat>) -> VmFailure {
     match cause {
         None => loss,
-        Some(splat) if splat.verdict == Verdict::Warning && loss.verdict == Verdict::GuestHang => {
+        Some(splat)
+            if splat.severity() == Severity::Warning && loss.verdict == Verdict::GuestHang =>
+        {
             let reason = format!("{}; {}", loss.reason, splat.describe());
             VmFailure::new(loss.verdict, reason).with_report(splat)
         }
         Some(splat) => {
             let reason = format!("{}; {}", splat.describe(), loss.reason);
-            VmFailure::new(splat.verdict, reason).with_report(splat)
+            VmFailure::new(splat.severity().into(), reason).with_report(splat)
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::outcome::Result;
 
 use super::log::Log;
 use super::read_some;
-use super::splat::{Splat, without_time};
 use nlrig_host::ui::printable;
+use nlrig_splat::{Reader, Splat};
 
 /// A file takes no more than this; a guest may print for ever.
 const FILE_MAX_BYTES: u64 = 16 << 20;
@@ -19,9 +19,6 @@ const FILE_MAX_BYTES: u64 = 16 << 20;
 pub const TAIL_LINES: usize = 40;
 /// The longest line that is remembered, in bytes.
 pub const LINE_MAX_BYTES: usize = 1024;
-
-/// How a kernel says that it killed a process because there was no memory.
-const OUT_OF_MEMORY: &str = "Out of memory: Killed process";
 
 /// One stream of text from a machine.
 #[derive(Debug)]
@@ -32,8 +29,7 @@ pub struct Console {
     bytes: u64,
     line: Vec<u8>,
     tail: VecDeque<String>,
-    splat: Option<Splat>,
-    out_of_memory: Option<String>,
+    reader: Reader,
 }
 
 impl Console {
@@ -49,8 +45,7 @@ impl Console {
             bytes: 0,
             line: Vec::new(),
             tail: VecDeque::new(),
-            splat: None,
-            out_of_memory: None,
+            reader: Reader::new(),
         })
     }
 
@@ -61,7 +56,7 @@ impl Console {
     /// The file cannot be made.
     pub fn turn_to(&mut self, path: &Path) -> Result<()> {
         self.log = Log::create(path, FILE_MAX_BYTES)?;
-        self.out_of_memory = None;
+        self.reader.forget_out_of_memory();
         Ok(())
     }
 
@@ -80,7 +75,11 @@ impl Console {
         if !read_some(source, &mut bytes)? {
             self.source = None;
         }
-        self.keep(&bytes)
+        self.keep(&bytes)?;
+        if self.source.is_none() {
+            self.reader.end();
+        }
+        Ok(())
     }
 
     /// Takes what is left, once the writer is gone.
@@ -108,18 +107,25 @@ impl Console {
 
     /// The worst that the kernel said of itself; of two alike, the first, which
     /// is the cause.
-    pub fn splat(&self) -> Option<&Splat> {
-        self.splat.as_ref()
+    pub fn splat(&self) -> Option<Splat> {
+        self.reader.worst()
+    }
+
+    /// Takes back what these lines report: programs wrote them to the kernel's
+    /// log.
+    pub fn disown(&mut self, lines: &[String]) {
+        lines.iter().for_each(|line| self.reader.disown(line));
     }
 
     /// The line in which a kernel said that it killed a process for its memory.
     pub fn out_of_memory(&self) -> Option<&str> {
-        self.out_of_memory.as_deref()
+        self.reader.out_of_memory()
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<()> {
         self.log.append(bytes)?;
         self.bytes += bytes.len() as u64;
+        self.reader.bytes(bytes);
         for &byte in bytes {
             if byte == b'\n' {
                 self.end_line();
@@ -133,33 +139,10 @@ impl Console {
     fn end_line(&mut self) {
         let line = text(&self.line);
         self.line.clear();
-        self.watch(&line);
         if self.tail.len() == TAIL_LINES {
             self.tail.pop_front();
         }
         self.tail.push_back(line);
-    }
-}
-
-impl Console {
-    /// Looks for what the kernel says of itself in this line.
-    fn watch(&mut self, line: &str) {
-        if self.out_of_memory.is_none() && line.contains(OUT_OF_MEMORY) {
-            self.out_of_memory = Some(without_time(line).to_string());
-        }
-        if let Some(worst) = &mut self.splat {
-            worst.follow(line);
-        }
-        if let Some(found) = Splat::of(line)
-            && self.splat.as_ref().is_none_or(|worst| found.outranks(worst))
-        {
-            // What came before is the cause and must not be lost.
-            let found = match self.splat.take() {
-                Some(cause) => found.after(cause),
-                None => found,
-            };
-            self.splat = Some(found);
-        }
     }
 }
 
@@ -204,7 +187,7 @@ mod tests {
         let (console, _dir) =
             console_of(b"\x1b[2Jhello\r\n[1.0] Kernel panic - not syncing: oops\r\nmore");
         let splat = console.splat().unwrap();
-        assert_eq!(splat.verdict, Verdict::Panic);
+        assert_eq!(Verdict::from(splat.severity()), Verdict::Panic);
         assert_eq!(splat.describe(), "Kernel panic - not syncing: oops");
         assert_eq!(console.tail().len(), 3);
         assert!(!console.tail().concat().contains('\x1b'));
@@ -212,14 +195,16 @@ mod tests {
 
     #[test]
     fn the_worst_counts_and_its_cause_is_told() {
-        let text = "[1.0] WARNING: CPU: 0\n[1.0]  one+0x1/0x2\n[1.0] WARNING: CPU: 1\n\
-                    [2.0] Oops: 0002\n[2.0]  two+0x1/0x2\n[3.0] BUG: soft lockup\n";
+        let text = "[1.0] WARNING: CPU: 0 PID: 1 at one.c:1 one+0x1/0x2\n[1.0]  one+0x1/0x2\n\
+                    [1.0] WARNING: CPU: 1 PID: 2 at two.c:1 two+0x1/0x2\n[2.0] Oops: 0002 [#1]\n\
+                    [2.0]  two+0x1/0x2\n[3.0] BUG: soft lockup - CPU#0 stuck for 22s!\n";
         let (console, _dir) = console_of(text.as_bytes());
         let splat = console.splat().unwrap();
-        assert_eq!(splat.verdict, Verdict::Oops);
+        assert_eq!(Verdict::from(splat.severity()), Verdict::Oops);
         assert_eq!(
             splat.describe(),
-            "Oops: 0002 (in two+0x1/0x2), after WARNING: CPU: 0 (in one+0x1/0x2)"
+            "Oops: 0002 [#1] (in two+0x1/0x2), \
+             after WARNING: CPU: 0 PID: 1 at one.c:1 one+0x1/0x2 (in one+0x1/0x2)"
         );
     }
 

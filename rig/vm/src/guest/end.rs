@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::outcome::Result;
 use nlrig_init::protocol::{Event, PORT_CLOSED, Request};
+use nlrig_splat::Severity;
 
 use super::job::CONSOLE_LAG;
 use super::{Guest, VmFailure, loss};
@@ -42,7 +43,7 @@ impl Guest {
         self.qemu.kill();
         self.console.drain();
         if let Some(splat) = self.kernel_fault() {
-            return Err(VmFailure::of_splat(splat).into());
+            return Err(VmFailure::of_splat(&splat).into());
         }
         match status {
             Some(status) if status.success() => Ok(()),
@@ -94,8 +95,10 @@ impl Guest {
         self.qemu.kill();
         self.console.drain();
         self.complaints.drain();
-        if let Some(splat) = self.console.splat().filter(|splat| splat.verdict == Verdict::Panic) {
-            return VmFailure::of_splat(splat).into();
+        if let Some(splat) =
+            self.console.splat().filter(|splat| splat.severity() == Severity::Panic)
+        {
+            return VmFailure::of_splat(&splat).into();
         }
         if let Some(reason) = share.or_else(|| self.share_failure()) {
             return VmFailure::caused_by(Verdict::LostVm, reason, FaultDomain::Host).into();

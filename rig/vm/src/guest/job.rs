@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nlrig_init::protocol::{Event, Exit, Job, Misbehaviour, Request};
+use nlrig_splat::{Severity, Splat, Taint};
 
 use super::console::Console;
-use super::splat::Splat;
 use super::watch::{Due, Limits, Watch};
-use super::{Guest, VmFailure, Woken, seconds, splat};
+use super::{Guest, VmFailure, Woken, seconds};
 use crate::outcome::{Error, FaultDomain, Result, Verdict};
 use nlrig_host::interrupt;
 
@@ -21,9 +21,6 @@ const OUTPUT_LIMIT: Duration = Duration::from_secs(60);
 /// something on it.
 pub(super) const CONSOLE_LAG: Duration = Duration::from_millis(500);
 
-/// Taint bits that a module sets when it is loaded, and in-kernel tests when they
-/// run: P, C, O, E, K and N. They are no fault.
-const TAINTS_SHOWN: u64 = 1 | 1 << 10 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 18;
 /// Taint bits of a warning: B, W and L.
 const TAINTS_OF_WARNING: u64 = 1 << 5 | 1 << 9 | 1 << 14;
 /// The taint bit of an oops: D.
@@ -82,14 +79,21 @@ impl Guest {
             if self.pongs_due < pongs_due || self.streams.is_full() {
                 watch.answered(now);
             }
-            if self.kernel_fault().is_some_and(|splat| splat.verdict == Verdict::Oops) {
+            if self.kernel_fault().is_some_and(|splat| splat.severity() == Severity::Oops) {
                 watch.doom(now);
             }
             match event {
                 None => continue,
                 Some(Event::Started) => self.streams.open(),
                 Some(Event::Data { value }) => data(value)?,
-                Some(Event::Exited { status, stdout_bytes, stderr_bytes, taint }) => {
+                Some(Event::Exited {
+                    status,
+                    stdout_bytes,
+                    stderr_bytes,
+                    taint,
+                    program_reports,
+                }) => {
+                    self.console.disown(&program_reports);
                     self.taint = taint;
                     self.drain_streams(stdout_bytes, stderr_bytes)?;
                     self.let_console_catch_up(&status)?;
@@ -105,11 +109,12 @@ impl Guest {
     /// taint mask.
     pub fn trouble(&self) -> Option<VmFailure> {
         if let Some(splat) = self.kernel_fault() {
-            return Some(VmFailure::of_splat(splat));
+            return Some(VmFailure::of_splat(&splat));
         }
-        let known = self.taint_at_ready | TAINTS_SHOWN | allowed_taints(&self.allowed);
-        let (verdict, names) = splat::taint(self.taint & !known)?;
-        Some(VmFailure::new(verdict, format!("the kernel is tainted: {names}")))
+        let known = self.taint_at_ready | allowed_taints(&self.allowed);
+        let taint = Taint::of(self.taint, known)?;
+        let verdict = taint.severity.map_or(Verdict::Taint, Verdict::from);
+        Some(VmFailure::new(verdict, format!("the kernel is tainted: {}", taint.names)))
     }
 
     /// The loss of a guest whose kernel refused to load a module, with the
@@ -124,7 +129,7 @@ impl Guest {
         let name = Path::new(path).file_stem().and_then(OsStr::to_str).unwrap_or_default();
         let prefix = format!("{name}: ");
         let tail = self.console.tail();
-        let printed = tail.iter().rev().map(|line| splat::without_time(line));
+        let printed = tail.iter().rev().map(|line| nlrig_splat::text_of(line));
         let mut words =
             printed.filter(|line| line.starts_with(&prefix)).map(|line| format!("; {line}"));
         let words = words.next().unwrap_or_default();
@@ -138,14 +143,14 @@ impl Guest {
     }
 
     /// The worst fault that the kernel printed, unless its kind is allowed.
-    pub(super) fn kernel_fault(&self) -> Option<&Splat> {
-        self.console.splat().filter(|splat| !self.allowed.contains(&splat.verdict))
+    pub(super) fn kernel_fault(&self) -> Option<Splat> {
+        self.console.splat().filter(|splat| !self.allowed.contains(&splat.severity().into()))
     }
 
     /// The fault that the kernel printed and whose kind is allowed.
     pub fn allowed_fault(&self) -> Option<VmFailure> {
         let splat = self.console.splat()?;
-        self.allowed.contains(&splat.verdict).then(|| VmFailure::of_splat(splat))
+        self.allowed.contains(&splat.severity().into()).then(|| VmFailure::of_splat(&splat))
     }
 
     /// The kernel's own words, if it killed a process of this job for want of
@@ -188,8 +193,8 @@ impl Guest {
         self.listen_for(Duration::from_millis(5))?;
         let deadline = Instant::now() + CONSOLE_LAG;
         let killed = *exit == Exit::Signal(libc::SIGKILL);
-        let tainted = splat::taint(self.taint & !self.taint_at_ready)
-            .is_some_and(|(verdict, _)| verdict != Verdict::Taint);
+        let tainted = Taint::of(self.taint, self.taint_at_ready)
+            .is_some_and(|taint| taint.severity.is_some());
         let lacks = |console: &Console| {
             console.splat().is_none() && (tainted || killed && console.out_of_memory().is_none())
         };
@@ -238,7 +243,8 @@ mod tests {
     #[test]
     fn an_allowed_kind_hides_its_own_taint_bits_only() {
         let judged = |kinds: &[Verdict], mask: u64| {
-            splat::taint(mask & !(TAINTS_SHOWN | allowed_taints(kinds))).map(|found| found.0)
+            Taint::of(mask, allowed_taints(kinds))
+                .map(|taint| taint.severity.map_or(Verdict::Taint, Verdict::from))
         };
         const WARNED: u64 = 1 << 9;
         const OOPSED: u64 = 1 << 7;
