@@ -1,29 +1,31 @@
-//! How a process comes to be, with an id or in namespaces of one's choice, and
-//! where it runs.
+//! Process creation with a chosen pid or in new namespaces, and CPU affinity.
 
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// How a child comes to be, and how long it lives.
+/// Options for creating a child process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Birth {
-    /// Its process id, of the kernel's choice if None.
+    /// The child's process id; None lets the kernel choose.
     pub id: Option<u32>,
-    /// CLONE_NEW*: the namespaces it is the first in.
+    /// CLONE_NEW* flags for new namespaces.
     pub namespaces: i32,
-    /// Whether it lives on when it is done, until it is killed.
+    /// Whether the child stays alive after its work, until it is killed.
     pub stays: bool,
 }
 
 impl Birth {
-    /// fork(), by clone3() if there is something to choose. The process must have
-    /// no other threads.
+    /// fork(), or clone3() if a pid or namespaces are set.
+    ///
+    /// # Safety
+    /// The process must have a single thread. Otherwise the child may wait
+    /// forever for a lock that another thread holds.
     ///
     /// # Errors
-    /// EEXIST if the id is taken; EPERM without CAP_CHECKPOINT_RESTORE or
+    /// EEXIST if the pid is in use; EPERM without CAP_CHECKPOINT_RESTORE or
     /// CAP_SYS_ADMIN; EAGAIN, ENOMEM.
     pub fn fork(self) -> Result<ForkResult, nix::Error> {
         if self.id.is_none() && self.namespaces == 0 {
-            // SAFETY: there is one thread; the child calls what it likes.
+            // SAFETY: the caller guarantees a single thread.
             return unsafe { fork() };
         }
         let ids = [self.id.unwrap_or(0)];
@@ -37,9 +39,10 @@ impl Birth {
             arguments.set_tid_size = ids.len() as u64;
         }
         let size = std::mem::size_of::<CloneArguments>();
-        // SAFETY: as for fork(), which also copies what it is called with. The C
-        // library is not told, and knows the id of the child's thread wrongly:
-        // only locks of kinds that we do not use ask for that.
+        // SAFETY: without CLONE_VM, clone3() copies the address space like
+        // fork(), and the caller guarantees a single thread. glibc still caches
+        // the parent's thread id in the child, but only mutexes that record
+        // their owner use it, and nlrig uses none.
         let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
         Ok(match nix::errno::Errno::result(result)? {
             0 => ForkResult::Child,
@@ -48,7 +51,8 @@ impl Birth {
     }
 }
 
-/// struct clone_args of linux/sched.h, which libc does not have for 32 bits.
+/// struct clone_args of linux/sched.h, which the libc crate lacks on 32-bit
+/// targets.
 #[repr(C)]
 #[derive(Default)]
 struct CloneArguments {
@@ -65,14 +69,15 @@ struct CloneArguments {
     cgroup: u64,
 }
 
-/// Has this thread run on this processor only, and what it creates from now on.
+/// Pins this thread, and the threads and processes it creates later, to one
+/// CPU.
 ///
 /// # Errors
-/// EINVAL if there is no such processor.
+/// EINVAL if the CPU does not exist.
 pub fn stay_on(cpu: usize) -> Result<(), std::io::Error> {
-    // SAFETY: a cpu_set_t is plain integers, for which zero is a value.
+    // SAFETY: cpu_set_t consists of integers, for which zero is valid.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: sets a bit, if there is that one.
+    // SAFETY: CPU_SET sets a bit of `set` and checks the bounds.
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: the pointer and the length are those of `set`.
     match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } {

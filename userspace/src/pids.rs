@@ -1,14 +1,14 @@
-//! How many task ids are left.
+//! The number of free task ids.
 //!
-//! The kernel hands ids out in a circle: upwards from the last one, and after
-//! pid_max from 300 on, never below again (`RESERVED_PIDS`, and
-//! `idr_alloc_cyclic` in `alloc_pid`, kernel/pid.c of Linux 6.1).
+//! The kernel assigns ids cyclically: upwards from the last one, and after
+//! pid_max again from 300 (`RESERVED_PIDS`, and `idr_alloc_cyclic` in
+//! `alloc_pid`, kernel/pid.c of Linux 6.1).
 
-/// Ids below this are not handed out again once the circle has passed it
-/// (`RESERVED_PIDS` in kernel/pid.c).
+/// Lower ids are not assigned again after the first wrap (`RESERVED_PIDS` in
+/// kernel/pid.c).
 pub const RESERVED: u64 = 300;
 
-/// Counts the ids that can still be handed out.
+/// Counts the task ids that can still be assigned.
 #[derive(Clone, Debug)]
 pub struct Room {
     first: u64,
@@ -17,20 +17,20 @@ pub struct Room {
 }
 
 impl Room {
-    /// `last` is the id handed out last, `max` the sysctl kernel.pid_max: the
-    /// first id that is never handed out.
+    /// `last` is the id assigned last, `max` the sysctl kernel.pid_max: the
+    /// lowest id that is never assigned.
     pub fn new(last: u64, max: u64) -> Room {
-        // idr_get_cursor() is one above the last id.
+        // idr_get_cursor() is the last id plus one.
         let cursor = last.saturating_add(1);
         Room { first: cursor.min(RESERVED), max, used: 0 }
     }
 
-    /// Notes an id that is in use.
+    /// Records an id in use.
     pub fn take(&mut self, id: u32) {
         self.used += u64::from((self.first..self.max).contains(&u64::from(id)));
     }
 
-    /// How many tasks can still be given an id.
+    /// The number of free ids.
     pub fn left(&self) -> u64 {
         self.max.saturating_sub(self.first).saturating_sub(self.used)
     }
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_fresh_boot_counts_up_to_the_end() {
-        // 1..=40 are in use or were: the next one is 41.
+        // Ids 1 to 40 have been assigned; the next one is 41.
         assert_eq!(room(40, 32768, 1..=40), 32767 - 40);
     }
 

@@ -1,4 +1,4 @@
-//! Runs one program for the host, and passes on what it writes.
+//! Runs one job and forwards its output to the host.
 
 use std::fs;
 use std::io::{self, PipeReader};
@@ -27,25 +27,25 @@ use crate::kmsg::KernelLog;
 use crate::misbehave;
 use crate::pipes::{CHUNK_BYTES, Pump, Reports};
 
-/// What a shell in the guest finds: busybox and the workloads.
+/// PATH of a job: busybox and the workloads.
 const SEARCH_PATH: &str = "/run/nlrig/guest/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The kernel starts and ends threads of its own after boot. It is at rest when
-/// none has come or gone for so long,
+/// Quiet period before a job starts: no task was created or ended for this
+/// long. The kernel still creates and ends kernel threads after boot.
 const AT_REST: Duration = Duration::from_millis(60);
-/// or is not waited for any longer.
+/// The longest wait for the quiet period.
 const AT_REST_LIMIT: Duration = Duration::from_secs(2);
 
-/// A process that is killed is gone at once, unless the kernel holds it.
+/// The longest wait for killed processes. They end immediately, unless blocked
+/// in the kernel.
 const OTHERS_LIMIT: Duration = Duration::from_secs(1);
 const OTHERS_POLL: Duration = Duration::from_millis(1);
 
-/// Runs the job and reports its start, its data and its end; wrongly, if that
-/// was asked for.
+/// Runs the job and reports its start, its data and its end. `fault` breaks one
+/// of these events on request.
 ///
 /// # Errors
-/// Only when the host cannot be told: what is wrong with the job itself is an
-/// event.
+/// The event port fails. A failure of the job itself is an event.
 pub fn run(
     job: &Job,
     child_signal: &SigSet,
@@ -78,7 +78,7 @@ pub fn run(
     }
 }
 
-/// Why a job could not be started, behind the status a shell would give.
+/// The exit status that a shell would give, and the reason.
 type NotStarted = (i32, String);
 
 struct Running {
@@ -127,7 +127,7 @@ impl Running {
         let (user, persona) = (job.user, persona(job));
         let reports_fd = child_reports.as_raw_fd();
         wait_for_rest().map_err(rig)?;
-        // SAFETY: the closure only makes system calls and allocates nothing.
+        // SAFETY: the closure makes system calls only and does not allocate.
         unsafe {
             command.pre_exec(move || enter_child(&limits, user, persona, reports_fd));
         }
@@ -140,9 +140,11 @@ impl Running {
         })
     }
 
-    /// Passes on what the program writes until it has ended, then what is left
-    /// in the pipes. A grandchild that keeps a pipe open is not waited for.
-    /// Answers the host meanwhile. Gives back the job's last event.
+    /// Forwards the program's output until it ends, then the rest of the pipes.
+    /// Returns the job's last event.
+    ///
+    /// Does not wait for grandchildren that keep a pipe open. Answers requests
+    /// from the host meanwhile.
     fn finish(mut self, child_signal: &SigSet, channel: &mut Channel) -> io::Result<Event> {
         let signals =
             SignalFd::with_flags(child_signal, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
@@ -177,8 +179,8 @@ impl Running {
         })
     }
 
-    /// Passes on what each pipe holds now, at most so many bytes of each: who
-    /// writes without end must not keep the others waiting.
+    /// Forwards the contents of each pipe, at most `most` bytes per pipe: an
+    /// endless writer must not starve the other pipes.
     fn pass_on(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
         self.stdout.pass_on(most)?;
         self.stderr.pass_on(most)?;
@@ -190,14 +192,16 @@ fn readable(source: &PipeReader) -> PollFd<'_> {
     PollFd::new(source.as_fd(), PollFlags::POLLIN)
 }
 
-/// Ends what the program has left running: the next one must not find it.
+/// Kills the processes that the program left running, so that the next job does
+/// not see them.
 fn end_others() {
     let deadline = Instant::now() + OTHERS_LIMIT;
-    // Minus one is every process but this one; kernel threads do not mind.
+    // -1 addresses every process except this one; kernel threads ignore
+    // SIGKILL.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-    // Orphans become this process's children: without children there are none.
+    // PID 1 adopts orphans, so ECHILD means that no process is left.
     while Instant::now() < deadline {
-        // SAFETY: without a place for the status nothing is written.
+        // SAFETY: a null status pointer is allowed.
         match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } {
             0 => sleep(OTHERS_POLL),
             pid if pid > 0 => {}
@@ -206,7 +210,8 @@ fn end_others() {
     }
 }
 
-/// Lets the kernel's threads settle, because programs count tasks.
+/// Waits for the quiet period of the kernel's threads, because workloads count
+/// tasks.
 fn wait_for_rest() -> io::Result<()> {
     let start = Instant::now();
     let mut seen = (loadavg()?, start);
@@ -220,7 +225,7 @@ fn wait_for_rest() -> io::Result<()> {
     Ok(())
 }
 
-/// The personality that a job asks for, beside PID 1's own.
+/// The personality flags of the job, added to those of PID 1.
 fn persona(job: &Job) -> Persona {
     let mut persona = Persona::empty();
     persona.set(Persona::ADDR_NO_RANDOMIZE, job.aslr == Aslr::Off);
@@ -228,16 +233,17 @@ fn persona(job: &Job) -> Persona {
     persona
 }
 
-/// In the child, between fork and exec.
+/// Prepares the child between fork and exec.
 fn enter_child(
     limits: &[(Resource, rlim_t)],
     user: Option<u32>,
     persona: Persona,
     reports_fd: RawFd,
 ) -> io::Result<()> {
-    // PID 1 takes SIGCHLD from a descriptor; a shell must get its own.
+    // PID 1 blocks SIGCHLD and reads it from a signalfd; the program must not
+    // inherit the mask.
     SigSet::empty().thread_set_mask()?;
-    // SAFETY: both descriptors are open: PID 1 keeps this one taken.
+    // SAFETY: both descriptors are open: PID 1 reserves WORKLOAD_FD.
     if unsafe { libc::dup2(reports_fd, WORKLOAD_FD) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -266,9 +272,9 @@ fn start_failure(program: &str, job: &Job, err: &io::Error) -> NotStarted {
     }
 }
 
-/// Collects every child that has ended, orphans too; the status of `child`.
+/// Reaps all ended children, including orphans. Returns the status of `child`.
 ///
-/// Not nix's waitpid, which has no word for a real-time signal and fails on one.
+/// Not nix's waitpid(), which fails for a process killed by a real-time signal.
 fn reap(child: Pid) -> io::Result<Option<Exit>> {
     let mut found = None;
     loop {
@@ -314,7 +320,8 @@ fn resource_limit(limit: &Rlimit) -> Result<(Resource, rlim_t), String> {
             format!("limit {}={value} does not fit in {} bits", limit.name, usize::BITS)
         })?,
     };
-    // setrlimit would say no more than EPERM, and that from inside the child.
+    // Checked here, because setrlimit() in the child would fail with a bare
+    // EPERM.
     if resource == Resource::RLIMIT_NOFILE
         && let Some(most) = most_open_files()
         && limit.value.is_none_or(|value| value > most)

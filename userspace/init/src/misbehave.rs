@@ -1,5 +1,5 @@
-//! What this guest does wrongly when the host asks it to: the rig's own tests
-//! show that each is seen. A hostile guest needs no such request.
+//! Faults that the guest injects on the host's request. The rig's tests check
+//! that the host detects each. A hostile guest needs no request.
 
 use std::fs;
 use std::io;
@@ -12,17 +12,17 @@ use serde_json::json;
 
 use crate::channel::Channel;
 
-/// How long half an event gets to reach the host before the machine ends.
+/// Delay for half an event to reach the host before the reboot.
 const HALF_EVENT_DELAY: Duration = Duration::from_millis(200);
 
-/// Says nothing any more.
+/// Sends no further events.
 pub fn mute() -> ! {
     loop {
         sleep(Duration::from_secs(3600));
     }
 }
 
-/// Ends a job in this wrong way, where `exited` would be its last event.
+/// Ends a job with `fault` in place of its last event, `exited`.
 pub fn end_job(how: Misbehaviour, exited: &Event, channel: &mut Channel) -> io::Result<()> {
     match how {
         Misbehaviour::CutResult => {
@@ -41,7 +41,7 @@ pub fn end_job(how: Misbehaviour, exited: &Event, channel: &mut Channel) -> io::
             fs::write("/proc/sysrq-trigger", "c")
         }
         Misbehaviour::Mute => mute(),
-        // The job itself goes well.
+        // The job ends normally; the fault is at the end of the session.
         Misbehaviour::NoLastEvent => channel.send(exited),
     }
 }

@@ -1,4 +1,5 @@
-//! What every task does, for a host that waits too long: proc(5).
+//! A snapshot of all tasks from proc(5), to diagnose a guest that does not
+//! finish.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use nlrig_init::protocol::Task;
 
-/// Looking at thousands of threads takes longer than the host waits.
+/// Thousands of threads take longer to read than the host waits.
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
-/// So many fit in one event, with their stacks.
+/// The maximum number of tasks, with their stacks, in one event.
 const TASKS_MAX: usize = 100;
-/// The outer frames are the same for all.
+/// The maximum stack depth. The outermost frames are alike in all tasks.
 const FRAMES_MAX: usize = 12;
-/// The kernel's parent of its own threads.
+/// The parent of all kernel threads.
 const KTHREADD: u32 = 2;
 
-/// Looks at the tasks; true if there were more than it could look at.
+/// Reads the state of the tasks. True if a limit cut the list short.
 pub fn look() -> (Vec<Task>, bool) {
     let deadline = Instant::now() + LOOK_LIMIT;
     let mut tasks = Vec::new();
@@ -24,14 +25,14 @@ pub fn look() -> (Vec<Task>, bool) {
             if tasks.len() == TASKS_MAX || Instant::now() > deadline {
                 return (tasks, true);
             }
-            // A task that is gone meanwhile does nothing.
+            // Tasks that ended meanwhile are skipped.
             tasks.extend(task(process.0, tid, &folder));
         }
     }
     (tasks, false)
 }
 
-/// The entries of a folder that are numbers, in their order.
+/// The entries of a directory that have a number as name, in ascending order.
 fn numbers(folder: &Path) -> Vec<(u32, PathBuf)> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<_> = entries
@@ -56,8 +57,8 @@ fn task(pid: u32, tid: u32, folder: &Path) -> Option<Task> {
     Some(Task { pid, tid, comm: comm.to_string(), state, stack })
 }
 
-/// Name, state and parent of a task: fields 2, 3 and 4. The name may hold
-/// blanks and parentheses.
+/// Name, state and parent of a task: fields 2 to 4 of stat. The name may
+/// contain blanks and parentheses.
 fn parse(stat: &str) -> Option<(&str, char, u32)> {
     let (before, after) = stat.rsplit_once(") ")?;
     let comm = before.split_once('(')?.1;
@@ -65,7 +66,8 @@ fn parse(stat: &str) -> Option<(&str, char, u32)> {
     Some((comm, fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
-/// `[<0>] function+0x1/0x2` without its address, which the kernel hides.
+/// Strips the address from `[<0>] function+0x1/0x2`; the kernel hides it
+/// anyway.
 fn frame(line: &str) -> String {
     line.split_once("] ").map_or(line, |(_, function)| function).to_string()
 }

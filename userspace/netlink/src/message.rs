@@ -1,4 +1,4 @@
-//! Messages, taken apart.
+//! Parser for messages.
 
 use crate::ack::{Ack, Done};
 use crate::attribute::Attributes;
@@ -8,32 +8,33 @@ use crate::wire::{HEADER_BYTES, Header, NLMSG_DONE, NLMSG_ERROR, align};
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Its header.
+    /// The header.
     pub header: Header,
-    /// What follows the header, without the padding.
+    /// The bytes after the header, without padding.
     pub payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// The attributes after a header of the protocol's own of this length in
-    /// bytes, such as 16 for struct ifinfomsg. None if the message ends sooner.
+    /// The attributes after a protocol-specific header of `after` bytes, such
+    /// as 16 for struct ifinfomsg. Empty if the message is shorter.
     pub fn attributes(&self, after: usize) -> Attributes<'a> {
         Attributes::new(self.payload.get(align(after)..).unwrap_or_default())
     }
 
-    /// What it says if it is an NLMSG_ERROR.
+    /// The acknowledgement, if the message is an NLMSG_ERROR.
     pub fn ack(&self) -> Option<Result<Ack<'a>, Malformed>> {
         (self.header.kind == NLMSG_ERROR).then(|| Ack::parse(self))
     }
 
-    /// What it says if it is an NLMSG_DONE.
+    /// The end of the dump, if the message is an NLMSG_DONE.
     pub fn done(&self) -> Option<Result<Done<'a>, Malformed>> {
         (self.header.kind == NLMSG_DONE).then(|| Done::parse(self))
     }
 }
 
-/// Goes through the messages of a datagram. The first one that does not add up
-/// is an error, and the end; its place counts from the datagram's first byte.
+/// An iterator over the messages of a datagram. The first malformed message is
+/// returned as an error and ends the iteration. Offsets count from the start of
+/// the datagram.
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
     bytes: &'a [u8],
@@ -41,7 +42,7 @@ pub struct Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
-    /// The messages of this datagram.
+    /// Iterates over the messages of `datagram`.
     pub fn new(datagram: &'a [u8]) -> Messages<'a> {
         Messages { bytes: datagram, at: 0 }
     }
@@ -53,7 +54,8 @@ impl<'a> Iterator for Messages<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let at = self.at;
         let rest = self.bytes.get(at..).filter(|rest| !rest.is_empty())?;
-        // Until this one is known to be whole, it is the last.
+        // A malformed message ends the iteration; a valid one sets `at` again
+        // below.
         self.at = self.bytes.len();
         let has = rest.len();
         let Some(header) = Header::from_bytes(rest) else {

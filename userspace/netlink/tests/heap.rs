@@ -1,5 +1,5 @@
-//! What says that it does not allocate does not: threads use it that must not
-//! touch the heap.
+//! Functions documented as not allocating do not allocate. Some threads of the
+//! rig must not use the heap.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -10,24 +10,24 @@ use nlrig_netlink::{
 };
 
 thread_local! {
-    /// Calls of the allocator by this thread.
+    /// The number of allocator calls of this thread.
     static CALLS: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-// SAFETY: everything is the system's allocator's; counting in a constant
-// thread-local does not allocate.
+// SAFETY: all calls are forwarded to the system allocator; the counter is a
+// const thread-local, which does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         CALLS.set(CALLS.get() + 1);
-        // SAFETY: the caller's word.
+        // SAFETY: the caller upholds the contract of alloc().
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         CALLS.set(CALLS.get() + 1);
-        // SAFETY: the caller's word.
+        // SAFETY: the caller upholds the contract of dealloc().
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -35,7 +35,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// All that a thread does with a socket, right and wrong.
+/// Uses a socket in every way that a worker thread does, including failing
+/// calls.
 fn use_everything() -> Result<(), Errno> {
     let socket = Socket::new(libc::NETLINK_ROUTE)?;
     socket.set_extended_acks(true)?;

@@ -1,5 +1,5 @@
-//! The workload `fault`: asks the module to go wrong in a named way. `none`
-//! asks for nothing, and must be answered like any other message.
+//! The workload `fault`: requests a fault from the module by name. The module
+//! must answer `none`, the absence of a fault, like any other message.
 
 use std::fs;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use nlrig_guest::netlink::Socket;
 use nlrig_guest::uapi;
 
-/// The module's switch: see `module/fault.c`.
+/// The module parameter that enables faults; see `module/fault.c`.
 const SWITCH: &str = "/sys/module/nlrig/parameters/faults";
 
 const KINDS: [(&str, u32); 8] = [

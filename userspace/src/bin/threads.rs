@@ -1,10 +1,10 @@
-//! The workload `threads`: creates threads until that fails, each holding a
-//! bound netlink socket that has had one echo.
+//! The workload `threads`: creates threads until a call fails. Each holds a
+//! bound netlink socket and has exchanged one echo.
 //!
-//! glibc and the kernel read RLIMIT_STACK at exec only. Whoever starts this
-//! program sets the limit first, and threads are created with default attributes,
-//! as a plain C program does. `--stack BYTES` sets the size by attribute instead,
-//! for stacks too small for a main thread to live on.
+//! RLIMIT_STACK takes effect at exec, so the parent sets it, and threads are
+//! created with default attributes like those of a plain C program. `--stack
+//! BYTES` sets the stack size by attribute instead, for stacks too small for a
+//! main thread.
 
 use std::fs::File;
 use std::io;
@@ -29,8 +29,8 @@ fn main() -> ExitCode {
 
 fn run() -> io::Result<()> {
     let options = Options::from_args(std::env::args().skip(1))?;
-    // SAFETY: PID 1 opened this descriptor for us and nobody else in this
-    // process uses it.
+    // SAFETY: PID 1 opened this descriptor, and nothing else in this process
+    // uses it.
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
 
     workers::reserve_heap(threads_at_most(&Look::take()?, options.stack_bytes));
@@ -41,8 +41,8 @@ fn run() -> io::Result<()> {
     }
 
     let attributes = options.stack_bytes.map(Attributes::with_stack).transpose()?;
-    // Each worker waits for the one before it, so there is never work for two
-    // processors; under TCG it takes long to wake a thread on another one.
+    // Threads run one at a time, so a second CPU does not help, and under TCG
+    // cross-CPU wakeups are slow.
     stay_on(0)?;
     let start = Instant::now();
     let (counts, failure) = workers::create_until_failure(attributes.as_ref(), 0, |threads| {
@@ -62,7 +62,7 @@ fn run() -> io::Result<()> {
 
 struct Options {
     look_only: bool,
-    /// Set the size by attribute; by RLIMIT_STACK if absent.
+    /// The stack size attribute; RLIMIT_STACK applies if absent.
     stack_bytes: Option<usize>,
 }
 
@@ -80,7 +80,7 @@ impl Options {
     }
 }
 
-/// More threads than this can be created in no way.
+/// An upper bound for the number of threads.
 fn threads_at_most(look: &Look, by_attribute: Option<usize>) -> usize {
     let by_attribute = by_attribute.map(|bytes| bytes as u64);
     let stack_bytes = by_attribute.or(look.limits.stack_bytes).unwrap_or(2 << 20).max(16 << 10);

@@ -1,4 +1,5 @@
-//! The functions that a module calls. Most of these rows are for a compiler.
+//! Claims about the functions that a module calls. Most of them are checked by
+//! a compiler on the host.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::module;
 
 pub const ROWS: Rows = &[("B10.3", two_settings_do)];
 
-/// The module gives netlink_kernel_create() groups and input, and nothing else.
+/// The module passes only `groups` and `input` to netlink_kernel_create().
 fn two_settings_do(evidence: &mut Evidence) -> Result<(), Trouble> {
     evidence.outcome("created", &module::article(1, Duration::ZERO));
     let socket = Socket::new(NETLINK_NLRIG_ARTICLE as i32)?;

@@ -1,4 +1,4 @@
-//! The article's module as it is printed, and its protocol number.
+//! Claims about the article's module as printed, and about its protocol number.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ pub const ROWS: Rows = &[
     ("A30.2", a_number_that_no_module_has),
 ];
 
-/// What ends the text of each answer in the article is a write into a constant.
+/// The article's module terminates each answer by writing into a string
+/// literal.
 fn writing_into_a_literal(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::article(10, Duration::from_millis(50))?;
     State::reset()?;

@@ -1,5 +1,5 @@
-//! What the kernel sends waits in the receiver's buffer; what happens when that
-//! is full.
+//! Claims about receive buffers: queueing of messages, and the effects of a
+//! full buffer.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,13 +31,14 @@ pub const ROWS: Rows = &[
 ];
 
 const PROTOCOL: i32 = NETLINK_NLRIG as i32;
-/// The receiver's. It is no process id: a socket that is bound to none gets that.
+/// The receiver's port. Not a process id, which the kernel would assign to
+/// another socket.
 const PORTID: u32 = FREE_PORT;
-/// As the article's module sends.
+/// The payload size of the article's module.
 const BODY_BYTES: u32 = 1024;
-/// More messages than a default buffer takes, by far.
+/// Far more messages than a default buffer holds.
 const TOO_MANY: u32 = 400;
-/// How long what happens at once may take.
+/// The longest time for an operation that should complete immediately.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 fn receiver() -> Result<Socket, Trouble> {
@@ -46,12 +47,12 @@ fn receiver() -> Result<Socket, Trouble> {
     Ok(socket)
 }
 
-/// Messages for the receiver.
+/// A request for `count` messages to the receiver.
 fn messages(count: u32) -> Send {
     Send { count, size: BODY_BYTES, portid: Some(PORTID), ..Send::default() }
 }
 
-/// The error of the first message that failed.
+/// The errno of the first message that failed.
 fn error(state: &State) -> String {
     match state.send.errno {
         0 => "ok".to_string(),
@@ -63,11 +64,11 @@ fn receive(socket: &Socket) -> Result<usize, Errno> {
     socket.recv(&mut [0; 2048], libc::MSG_DONTWAIT)
 }
 
-/// What a receiver gets until there is no more.
+/// The result of receiving until the queue is empty.
 #[derive(Default)]
 struct Got {
     messages: u32,
-    /// How often it got ENOBUFS.
+    /// The number of ENOBUFS errors.
     enobufs: u32,
 }
 
@@ -109,7 +110,8 @@ fn the_queue_has_an_end(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// From a thread: one that waits would be seen to, and would not make us wait.
+/// The module sends from a kernel thread: if the send blocked, this process
+/// would not, and could detect it.
 fn a_nonblocking_send_without_room(evidence: &mut Evidence) -> Result<(), Trouble> {
     let receiver = receiver()?;
     let asker = Socket::new(PROTOCOL)?;
@@ -122,7 +124,7 @@ fn a_nonblocking_send_without_room(evidence: &mut Evidence) -> Result<(), Troubl
     evidence.note("error", error(&state));
     evidence.note("us_each", state.send.elapsed_us / TOO_MANY);
     drop(receiver);
-    // Without its receiver it waits no more.
+    // Closing the receiver ends the wait of a blocked sender.
     State::wait(|state| state.send.done, AT_ONCE)?;
     Ok(())
 }
@@ -180,11 +182,11 @@ fn a_receiver_that_will_not_be_told(evidence: &mut Evidence) -> Result<(), Troub
     Ok(())
 }
 
-/// How long something is watched that should not move.
+/// The observation time for a counter that should not change.
 const STILL: Duration = Duration::from_millis(300);
 
-/// Waits until the kernel, whose counters were at zero, has begun to send, and
-/// then has not sent anything for a while; false if it is over.
+/// Waits until the module, with counters at zero, starts to send and then stops
+/// making progress. False if it finishes or time runs out.
 fn stands_still() -> Result<bool, Trouble> {
     let start = Instant::now();
     let mut last = (0, start);
@@ -228,8 +230,8 @@ fn a_kernel_thread_waits_for_room(evidence: &mut Evidence) -> Result<(), Trouble
 
 extern "C" fn ignore(_: i32) {}
 
-/// The kernel shall wait, in the client's own call, for room that only the client
-/// could make.
+/// The module blocks in the client's own system call, for buffer space that
+/// only the client could free.
 fn a_client_waits_for_itself(evidence: &mut Evidence) -> Result<(), Trouble> {
     State::reset()?;
     let client = Child::start(|| {
@@ -238,7 +240,7 @@ fn a_client_waits_for_itself(evidence: &mut Evidence) -> Result<(), Trouble> {
         unsafe { sigaction(Signal::SIGUSR1, &action) }?;
         let client = receiver()?;
         let start = Instant::now();
-        // The acknowledgement found no room either.
+        // The acknowledgement does not fit into the buffer either.
         let answer = Send { block: true, ..messages(TOO_MANY) }.ask(&client);
         let sending_ms = start.elapsed().as_millis() as u64;
         let told = match answer {

@@ -1,4 +1,4 @@
-//! The calls that send and receive, and how they differ.
+//! Claims about the calls for sending and receiving, and their differences.
 
 use std::mem::zeroed;
 use std::os::fd::AsRawFd;
@@ -28,31 +28,32 @@ pub const ROWS: Rows = &[
 ];
 
 const PROTOCOL: i32 = NETLINK_NLRIG as i32;
-/// How long a call waits that should not.
+/// The longest time for a call that should not block.
 const LIMIT: Duration = Duration::from_millis(600);
 
-/// What a call returned.
+/// Converts the result of a system call.
 pub fn counted(result: isize) -> Result<usize, Errno> {
     usize::try_from(result).map_err(|_| Errno::last())
 }
 
-/// A msghdr of zeros.
+/// A zeroed msghdr.
 pub fn no_header() -> libc::msghdr {
-    // SAFETY: msghdr is integers and pointers, for which zero is a value.
+    // SAFETY: msghdr consists of integers and pointers, for which zero is
+    // valid.
     unsafe { zeroed() }
 }
 
-/// Where something to be sent is.
+/// An iovec for sending `bytes`.
 fn part_of(bytes: &[u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
 }
 
-/// Room to receive into.
+/// An iovec for receiving into `bytes`.
 fn room_in(bytes: &mut [u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
 }
 
-/// sendmsg() of these parts, without an address and with these msg_flags.
+/// sendmsg() of `parts` without an address, with the given msg_flags.
 fn send_parts(
     socket: &Socket,
     parts: &mut [libc::iovec],
@@ -63,11 +64,12 @@ fn send_parts(
     header.msg_iov = parts.as_mut_ptr();
     header.msg_iovlen = parts.len() as _;
     header.msg_flags = msg_flags;
-    // SAFETY: the caller's parts are of slices that are still there.
+    // SAFETY: the caller's iovecs point to live slices.
     counted(unsafe { libc::sendmsg(socket.as_raw_fd(), &header, flags) })
 }
 
-/// recvmsg() into these parts, with these msg_flags before; those after it too.
+/// recvmsg() into `parts`, with the given initial msg_flags. Also returns the
+/// final msg_flags.
 fn receive_parts(
     socket: &Socket,
     parts: &mut [libc::iovec],
@@ -78,28 +80,28 @@ fn receive_parts(
     header.msg_iov = parts.as_mut_ptr();
     header.msg_iovlen = parts.len() as _;
     header.msg_flags = msg_flags;
-    // SAFETY: the caller's parts are of slices that are still there, and its own.
+    // SAFETY: the caller's iovecs point to live slices that it borrows mutably.
     let got = counted(unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) })?;
     Ok((got, header.msg_flags))
 }
 
-/// A request for an echo.
+/// An echo request.
 pub fn echo_request(sequence: u32) -> Vec<u8> {
     let header = Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, sequence);
-    // The cookie; what follows it must be zero.
+    // The cookie; the rest of the body must be zero.
     let mut body = [0; size_of::<nlrig_echo>()];
     body[..8].fill(7);
     builder::message(header, &body)
 }
 
-/// Whether this is the answer to that.
+/// Whether `bytes` are the reply to the echo request with this sequence number.
 pub fn is_echo(bytes: &[u8], sequence: u32) -> bool {
     Messages::new(bytes).next().and_then(Result::ok).is_some_and(|answer| {
         u32::from(answer.header.kind) == NLRIG_MSG_ECHO_REPLY && answer.header.sequence == sequence
     })
 }
 
-/// The text after the header, up to its NUL.
+/// The text after the header, up to the NUL.
 fn text(datagram: &[u8]) -> String {
     let body = datagram.get(HEADER_BYTES..).unwrap_or_default();
     let body = body.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -151,7 +153,7 @@ fn raw_and_datagram(evidence: &mut Evidence) -> Result<(), Trouble> {
         let socket = Socket::with_type(kind | libc::SOCK_CLOEXEC, PROTOCOL);
         evidence.outcome(name, &socket);
         let Ok(socket) = socket else { continue };
-        // The same port for both: it is in the answer.
+        // Both sockets use the same port, because the reply contains it.
         socket.bind(FREE_PORT, GroupMask::NONE)?;
         socket.send_to(&echo_request(1), Address::KERNEL, 0)?;
         let mut buffer = [0; 256];
@@ -218,7 +220,7 @@ fn flags_after_recvmsg(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Sends a request and takes the answer, by one pair of calls.
+/// A pair of calls: sends a request and receives the reply.
 type Pair = fn(&Socket, &[u8], &mut [u8]) -> Result<usize, Errno>;
 
 const PAIRS: [(&str, Pair); 5] = [
@@ -236,7 +238,7 @@ const PAIRS: [(&str, Pair); 5] = [
         writev(socket, request)?;
         let (first, second) = answer.split_at_mut(10);
         let parts = [room_in(first), room_in(second)];
-        // SAFETY: the parts are those of `answer`.
+        // SAFETY: the iovecs point into `answer`.
         counted(unsafe { libc::readv(socket.as_raw_fd(), parts.as_ptr(), 2) })
     }),
     ("sendto_recvfrom", |socket, request, answer| {
@@ -254,17 +256,17 @@ fn write(socket: &Socket, bytes: &[u8]) -> Result<usize, Errno> {
     counted(unsafe { libc::write(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
 }
 
-/// In two parts.
+/// writev() in two parts.
 fn writev(socket: &Socket, bytes: &[u8]) -> Result<usize, Errno> {
     let (first, second) = bytes.split_at(10);
     let parts = [part_of(first), part_of(second)];
-    // SAFETY: the parts are those of `bytes`.
+    // SAFETY: the iovecs point into `bytes`.
     counted(unsafe { libc::writev(socket.as_raw_fd(), parts.as_ptr(), 2) })
 }
 
 fn all_pairs(evidence: &mut Evidence) -> Result<(), Trouble> {
     let (socket, _) = bound(PROTOCOL)?;
-    // read() and readv() cannot be told not to wait.
+    // read() and readv() take no flags, so a timeout keeps them from blocking.
     socket.set_receive_timeout(Some(Duration::from_secs(1)))?;
     for ((name, pair), sequence) in PAIRS.into_iter().zip(1..) {
         let mut answer = [0; 256];
@@ -301,7 +303,7 @@ fn one_pair_for_all(evidence: &mut Evidence) -> Result<(), Trouble> {
     let (mut first, mut second) = ([0; 10], [0; 54]);
     let parts = &mut [room_in(&mut first), room_in(&mut second)];
     let again = receive_parts(&peer, parts, 0, libc::MSG_DONTWAIT);
-    // It is there again: the flag of the first time was obeyed.
+    // The first recvmsg() only peeked, so the message is still queued.
     evidence.note("as_recv", again.is_ok());
     let (got, _) = again?;
     evidence.note("as_readv", [&first[..], &second].concat()[..got] == text);
@@ -334,7 +336,8 @@ fn without_an_address(evidence: &mut Evidence) -> Result<(), Trouble> {
     }
     evidence.note("heard_where_it_is_connected", heard(&peer)?);
     evidence.note("answers_of_the_kernel_then", heard(&socket)?);
-    // Asked by address it would answer, but the socket is somebody else's.
+    // The kernel answers a request sent to its address, but the connected
+    // socket does not receive from it.
     socket.send_to(&echo_request(1), Address::KERNEL, 0)?;
     evidence.note("answers_to_sendto_then", heard(&socket)?);
     Ok(())

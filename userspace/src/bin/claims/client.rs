@@ -1,4 +1,4 @@
-//! The article's client: it greets the kernel once, and reads the answers.
+//! The article's client, which sends one greeting and reads the answers.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use nlrig_netlink::{Address, Errno, GroupMask, Header, Messages, Socket};
 
 use crate::evidence::Trouble;
 
-/// The port that the article's clients bind and name.
+/// The port that the article's clients bind to and write into nlmsg_pid.
 pub const PORTID: u32 = 100;
 /// The text of each answer.
 pub const ANSWER: &str = "I am from kernel!";
 
-/// Bytes of body of a greeting, and of an answer.
+/// Payload size of a greeting and of an answer.
 const PAYLOAD_BYTES: usize = 1024;
 
-/// Which calls a client uses: the article has one of each.
+/// The calls that a client uses. The article has one client for each pair.
 #[derive(Clone, Copy, Debug)]
 pub enum Calls {
     /// sendmsg() and recvmsg().
@@ -25,7 +25,7 @@ pub enum Calls {
     Address,
 }
 
-/// A client. It closes its socket when it is dropped.
+/// A client. Its socket is closed on drop.
 pub struct Client {
     pub socket: Socket,
     greeting: Vec<u8>,
@@ -33,8 +33,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Binds this port, and will name that one in nlmsg_pid: what the article
-    /// calls A and C. The article's module must be on.
+    /// Binds to port `bound`, and sets `named` as nlmsg_pid of the greeting: A
+    /// and C in the article. The article's module must be enabled.
     pub fn new(bound: u32, named: u32) -> Result<Client, Trouble> {
         let socket = Socket::new(NETLINK_NLRIG_ARTICLE as i32)?;
         socket.bind(bound, GroupMask::NONE)?;
@@ -46,12 +46,12 @@ impl Client {
         Ok(Client { socket, greeting: message(header, &body), calls: Calls::Message })
     }
 
-    /// The same with other calls.
+    /// Returns the client with other calls.
     pub fn with(self, calls: Calls) -> Client {
         Client { calls, ..self }
     }
 
-    /// Sends the greeting; how long that took.
+    /// Sends the greeting and returns the duration of the call.
     pub fn greet(&self, flags: i32) -> Result<Duration, Errno> {
         let start = Instant::now();
         match self.calls {
@@ -63,7 +63,7 @@ impl Client {
         Ok(start.elapsed())
     }
 
-    /// The text of the next answer; None if none comes in time.
+    /// The text of the next answer. None on timeout.
     pub fn answer(&self, limit: Duration) -> Result<Option<String>, Trouble> {
         if self.socket.poll(libc::POLLIN, Some(limit))? == 0 {
             return Ok(None);
@@ -79,7 +79,7 @@ impl Client {
         Ok(Some(String::from_utf8_lossy(text).into_owned()))
     }
 
-    /// Reads the answers that are there; how many.
+    /// Reads all queued answers and returns their number.
     pub fn answers(&self) -> Result<u32, Trouble> {
         let mut count = 0;
         while self.answer(Duration::ZERO)?.is_some() {

@@ -1,4 +1,4 @@
-//! Where the kernel sends from, when it sends on its own.
+//! Claims about the contexts from which the kernel sends unsolicited messages.
 
 use std::time::{Duration, Instant};
 
@@ -21,16 +21,17 @@ pub const ROWS: Rows = &[
 ];
 
 const PROTOCOL: i32 = NETLINK_NLRIG as i32;
-/// The port that both sides have agreed on.
+/// A port that both sides know in advance.
 const AGREED: u32 = FREE_PORT;
 const COUNT: u32 = 3;
 
-/// A few messages to a port, from there.
+/// A request for a few messages to a port, sent from `context`.
 fn to_port(portid: u32, context: u32) -> Send {
     Send { count: COUNT, size: 4, delay_ms: 2, portid: Some(portid), context, ..Send::default() }
 }
 
-/// Has the kernel send from there, to a port and to a group, and notes what came.
+/// Lets the kernel send from `context` to a port and to a group, and notes the
+/// messages received.
 fn note_sent(evidence: &mut Evidence, name: &str, context: u32) -> Result<(), Trouble> {
     let (socket, portid) = bound(PROTOCOL)?;
     let state = to_port(portid, context).run()?;
@@ -42,7 +43,7 @@ fn note_sent(evidence: &mut Evidence, name: &str, context: u32) -> Result<(), Tr
     Ok(())
 }
 
-/// Where the kernel says that it was.
+/// The context that the module recorded.
 fn whereabouts(state: &State) -> &'static str {
     match state.send.contexts {
         NLRIG_IN_TASK => "task",
@@ -52,7 +53,7 @@ fn whereabouts(state: &State) -> &'static str {
     }
 }
 
-/// The error of the first message that failed.
+/// The errno of the first message that failed.
 fn error(state: &State) -> String {
     match state.send.errno {
         0 => "none".to_string(),
@@ -61,7 +62,7 @@ fn error(state: &State) -> String {
 }
 
 fn the_kernel_begins(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // It only binds and listens.
+    // The socket only binds and receives.
     let socket = Socket::new(PROTOCOL)?;
     socket.bind(AGREED, GroupMask::NONE)?;
     let contexts = [
@@ -74,7 +75,7 @@ fn the_kernel_begins(evidence: &mut Evidence) -> Result<(), Trouble> {
         to_port(AGREED, context).run()?;
         evidence.note(&format!("heard_from_{name}"), heard(&socket)?);
     }
-    // By a timer, while nobody has any other socket and this one waits.
+    // The timer fires while this socket blocks and no other socket is open.
     let asker = Socket::new(PROTOCOL)?;
     let order = Send { count: 1, delay_ms: 100, ..to_port(AGREED, NLRIG_CONTEXT_TIMER) };
     order.ask(&asker)??;
@@ -109,7 +110,7 @@ fn in_softirq(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 fn in_hardirq(evidence: &mut Evidence) -> Result<(), Trouble> {
     note_sent(evidence, "hrtimer", NLRIG_CONTEXT_HARDIRQ)?;
-    // What has to be freed there.
+    // Messages that must be freed in hardirq context.
     let nobody = to_port(AGREED, NLRIG_CONTEXT_HARDIRQ).run()?;
     evidence.note("error_with_nobody_there", error(&nobody));
     let (receiver, portid) = small_receiver()?;
@@ -119,22 +120,22 @@ fn in_hardirq(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// More than a small queue holds.
+/// A request for more messages than a small queue holds.
 fn many(portid: u32, context: u32) -> Send {
     Send { count: MANY, size: 1000, delay_ms: 0, ..to_port(portid, context) }
 }
 
 const MANY: u32 = 50;
 
-/// A socket with the smallest queue there is, and its port.
+/// A socket with the smallest receive buffer, and its port.
 fn small_receiver() -> Result<(Socket, u32), Trouble> {
     let (socket, portid) = bound(PROTOCOL)?;
     socket.set_receive_buffer(0)?;
     Ok((socket, portid))
 }
 
-/// Reads until there were so many messages and nothing more is there; messages,
-/// and reports of loss.
+/// Reads until at least `wanted` messages have arrived and the queue is empty.
+/// Returns the numbers of messages and of ENOBUFS errors.
 fn read_all(socket: &Socket, wanted: u32) -> Result<(u32, u32), Trouble> {
     let deadline = Instant::now() + Duration::from_secs(10);
     let (mut messages, mut losses) = (0, 0);

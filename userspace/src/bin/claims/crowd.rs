@@ -1,11 +1,11 @@
-//! A crowd of threads, each with a netlink socket that binds a port which is
-//! computed from the thread's own pthread_self() and the process id.
+//! A group of threads, each with a netlink socket bound to a port that a
+//! formula computes from pthread_self() and the process id.
 //!
-//! What such ports are worth depends on where the threads' stacks lie. So threads
-//! are created as a plain C program creates them, by pthread_create() with
-//! default attributes: Rust's own map a signal stack each. And they do not
-//! allocate unless that is asked for, because a thread's first malloc maps an
-//! arena between the stacks.
+//! The ports depend on the addresses of the threads' stacks. Threads are
+//! therefore created like those of a plain C program, by pthread_create() with
+//! default attributes; Rust's threads also map a signal stack. They do not
+//! allocate by default, because a thread's first malloc maps an arena between
+//! the stacks.
 
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -18,27 +18,27 @@ use nlrig_netlink::{Errno, GroupMask, Socket};
 use crate::evidence::{Evidence, Trouble};
 use crate::process::wait_for_ever;
 
-/// How long one thread may take for its socket.
+/// The longest time a thread may take for its socket.
 const THREAD_LIMIT: Duration = Duration::from_secs(20);
-/// The size of stacks that are not of the C library's making.
+/// The size of stacks that this program maps itself.
 const OWN_STACK_BYTES: usize = 1 << 20;
 
-/// A port from pthread_self() and the process id. Called by the thread itself; must
-/// not allocate.
+/// A formula that computes a port from pthread_self() and the process id.
+/// Called by the thread, so it must not allocate.
 pub type Formula = fn(usize, u32) -> u32;
 
-/// What a thread does besides binding its socket, which always stays open.
+/// Behaviour of a thread after binding its socket, which stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// It lives on, until the process ends.
+    /// Stays alive until the process ends.
     Stays,
-    /// It lives on, and has called malloc once.
+    /// Calls malloc once and stays alive.
     Allocates,
-    /// It ends before the next one is created.
+    /// Exits before the next thread is created.
     Ends,
 }
 
-/// What a crowd is to be like.
+/// Options of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub threads: usize,
@@ -47,48 +47,49 @@ pub struct Plan {
     pub stacks: Stacks,
 }
 
-/// Where threads have their stacks.
+/// The allocation of the threads' stacks.
 #[derive(Clone, Copy, Debug)]
 pub enum Stacks {
-    /// As the C library makes them: of the size that RLIMIT_STACK said.
+    /// By glibc, with the size that RLIMIT_STACK had at exec.
     Default,
-    /// As the C library makes them, of this size in bytes.
+    /// By glibc, with this size in bytes.
     OfSize(usize),
-    /// Not of the C library's making. They end so many bytes below a page's end,
-    /// times the number of the thread.
+    /// By this program. The stack of thread n ends n times this many bytes
+    /// below the end of a page.
     Shifted(usize),
 }
 
 impl Plan {
-    /// Threads that live on and do nothing else.
+    /// Options for threads that stay alive and do nothing else.
     pub fn new(threads: usize, formula: Formula) -> Plan {
         Plan { threads, life: Life::Stays, formula, stacks: Stacks::Default }
     }
 }
 
-/// What came of one thread.
+/// The result of one thread.
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
-    /// Its pthread_self().
+    /// pthread_self().
     pub own: usize,
-    /// What came of socket(),
+    /// The result of socket().
     pub socket: Result<(), Errno>,
-    /// and of bind(); EADDRINUSE too if there was no socket for that reason.
+    /// The result of bind(), or the error of socket().
     pub bind: Result<(), Errno>,
 }
 
-/// What came of all, in the order of their creation.
+/// The results of all threads, in order of creation.
 #[derive(Debug)]
 pub struct Crowd {
     pub members: Vec<Member>,
-    /// Why there are no more, if there are fewer than planned.
+    /// The errno of pthread_create(), if there are fewer threads than
+    /// requested.
     pub refused: Option<Errno>,
 }
 
 impl Crowd {
-    /// Creates the threads, each when the one before it is done with its socket.
+    /// Creates the threads, each after the previous one has bound its socket.
     pub fn gather(plan: Plan) -> Result<Crowd, Trouble> {
-        // Threads that live on may look at them until the process ends.
+        // Leaked, because threads may use it until the process ends.
         let room: &'static Room = Box::leak(Box::new(Room::default()));
         let seats: Vec<Seat> = (0..plan.threads).map(|_| Seat::new(room, plan)).collect();
         let seats: &'static [Seat] = Vec::leak(seats);
@@ -99,7 +100,7 @@ impl Crowd {
                 Ok(thread) => {
                     room.wait_for(number + 1)?;
                     if plan.life == Life::Ends {
-                        // SAFETY: the thread was created to be joined, and is once.
+                        // SAFETY: the thread is joinable and joined once.
                         unsafe { libc::pthread_join(thread, null_mut()) };
                     }
                     members.push(seat.member()?);
@@ -109,18 +110,18 @@ impl Crowd {
         Ok(Crowd { members, refused: None })
     }
 
-    /// How many could not bind because the port was in use.
+    /// The number of threads whose port was in use.
     pub fn failed(&self) -> usize {
         self.members.iter().filter(|member| member.bind.is_err()).count()
     }
 
-    /// Which was the first of them, from 1; 0 if none was.
+    /// The first thread, from 1, whose port was in use; 0 if there is none.
     pub fn first_failed(&self) -> usize {
         let place = self.members.iter().position(|member| member.bind.is_err());
         place.map_or(0, |place| place + 1)
     }
 
-    /// Reports how many there are, how many could not bind, and the first of those.
+    /// Notes the number of threads, the failed ones, and the first of those.
     pub fn note(&self, evidence: &mut Evidence) {
         evidence.note("threads", self.members.len());
         evidence.note("failed", self.failed());
@@ -128,7 +129,7 @@ impl Crowd {
     }
 }
 
-/// Where the main thread waits for the others.
+/// The number of finished threads, for which the main thread waits.
 #[derive(Debug, Default)]
 struct Room {
     done: Mutex<usize>,
@@ -151,7 +152,7 @@ impl Room {
     }
 }
 
-/// What one thread is told, and what it tells. Errors are 0 for none.
+/// Input and output of a thread. Errnos are 0 for success.
 #[derive(Debug)]
 struct Seat {
     room: &'static Room,
@@ -168,12 +169,12 @@ impl Seat {
     }
 
     fn take(&self) {
-        // SAFETY: pthread_self() takes nothing.
+        // SAFETY: pthread_self() takes no arguments.
         let own = unsafe { libc::pthread_self() } as usize;
         self.own.store(own, Ordering::SeqCst);
         if self.plan.life == Life::Allocates {
-            // SAFETY: malloc() may be called from any thread. The compiler, which
-            // knows it, would leave out what nobody looks at.
+            // SAFETY: malloc() is thread-safe. Without black_box, the compiler
+            // removes the unused allocation.
             std::hint::black_box(unsafe { libc::malloc(64) });
         }
         let port = (self.plan.formula)(own, std::process::id());
@@ -186,7 +187,7 @@ impl Seat {
                 if let Err(errno) = socket.bind(port, GroupMask::NONE) {
                     self.bind.store(errno.0, Ordering::SeqCst);
                 }
-                // Open until the process ends.
+                // Keeps the socket open until the process ends.
                 std::mem::forget(socket);
             }
         }
@@ -205,7 +206,7 @@ impl Seat {
 }
 
 extern "C" fn thread(seat: *mut libc::c_void) -> *mut libc::c_void {
-    // SAFETY: `create` gives the address of a seat that is never freed.
+    // SAFETY: `create` passes the address of a slot, which is never freed.
     let seat = unsafe { &*seat.cast::<Seat>() };
     seat.take();
     if seat.plan.life != Life::Ends {
@@ -215,7 +216,8 @@ extern "C" fn thread(seat: *mut libc::c_void) -> *mut libc::c_void {
 }
 
 fn create(seat: &'static Seat, number: usize) -> Result<libc::pthread_t, Errno> {
-    // SAFETY: pthread_attr_t is plain data, which pthread_attr_init() fills in.
+    // SAFETY: pthread_attr_t is plain data, and pthread_attr_init() initialises
+    // it.
     let mut attributes = unsafe {
         let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
         libc::pthread_attr_init(&mut attributes);
@@ -228,33 +230,34 @@ fn create(seat: &'static Seat, number: usize) -> Result<libc::pthread_t, Errno> 
         Stacks::Shifted(shift) => {
             let stack = map(OWN_STACK_BYTES, libc::PROT_READ | libc::PROT_WRITE)?;
             let bytes = OWN_STACK_BYTES - shift * number;
-            // SAFETY: as above; the stack is mapped, is ours, and stays.
+            // SAFETY: the attributes are initialised; the stack is mapped,
+            // unused and never unmapped.
             unsafe { libc::pthread_attr_setstack(&mut attributes, stack, bytes) }
         }
     };
     check(errno)?;
-    // A plain program gives none.
+    // A plain C program passes no attributes.
     let chosen = match seat.plan.stacks {
         Stacks::Default => null(),
         _ => &raw const attributes,
     };
     let mut created: libc::pthread_t = 0;
     let seat = (&raw const *seat).cast_mut().cast();
-    // SAFETY: all pointers are valid for the call, and the seat for ever.
+    // SAFETY: all pointers are valid for the call, and slots are never freed.
     check(unsafe { libc::pthread_create(&mut created, chosen, thread, seat) })?;
     Ok(created)
 }
 
-/// What a function of pthreads returns.
+/// Converts the result of a pthreads function.
 fn check(errno: i32) -> Result<(), Errno> {
     if errno == 0 { Ok(()) } else { Err(Errno(errno)) }
 }
 
-/// Maps so many bytes where the kernel likes, for good: it moves what is mapped
-/// later, as another draw of the kernel's random numbers does.
+/// Maps `bytes` permanently, at an address that the kernel chooses. This shifts
+/// later mappings, like other random offsets of the kernel would.
 pub fn map(bytes: usize, protection: i32) -> Result<*mut libc::c_void, Errno> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a new mapping, at a place that nobody has.
+    // SAFETY: the mapping is new, at an unused address.
     let at = unsafe { libc::mmap(null_mut(), bytes, protection, flags, -1, 0) };
     if at == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(at) }
 }

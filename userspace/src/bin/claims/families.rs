@@ -1,4 +1,5 @@
-//! The protocols of netlink that the article names, and what each is tied to.
+//! Claims about the netlink protocols that the article names, and the
+//! subsystems behind them.
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::evidence::{Evidence, Trouble};
 pub const ROWS: Rows =
     &[("A41.1", links), ("A41.2", events_of_objects), ("A41.3", generic_families)];
 
-/// How long a notification may take: it is queued before the request returns.
+/// The longest wait for a notification, which is queued before the request
+/// returns.
 const SOON: Duration = Duration::from_secs(2);
 
 /// struct ifinfomsg.
@@ -58,7 +60,8 @@ fn links(evidence: &mut Evidence) -> Result<(), Trouble> {
     let listener = Socket::new(libc::NETLINK_ROUTE)?;
     listener.bind(0, GroupMask::NONE)?;
     listener.join(Group(libc::RTNLGRP_LINK))?;
-    // Up first, so that there is something to set down; as it was at the end.
+    // First up, so that it can be set down; its old state is restored at the
+    // end.
     let was_up = lo.flags & Link::UP != 0;
     let mut result = set(&socket, lo.index, true)?;
     drain(&listener)?;
@@ -78,7 +81,7 @@ fn set(socket: &Socket, index: i32, up: bool) -> Result<Result<(), Errno>, Troub
     Ok(request_ack(socket, &request, &mut buffer, Limits::default())?.result())
 }
 
-/// Whether a listener hears that this link is up, or down.
+/// Whether `listener` is notified that the link is up, or down.
 fn told(listener: &Socket, index: i32, up: bool) -> Result<bool, Trouble> {
     let mut buffer = [0; 8192];
     while listener.poll(libc::POLLIN, Some(SOON))? != 0 {
@@ -130,7 +133,7 @@ fn events_of_objects(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// struct genlmsghdr with the command CTRL_CMD_GETFAMILY, version 1.
+/// struct genlmsghdr with command CTRL_CMD_GETFAMILY, version 1.
 const GET_FAMILY: [u8; 4] = [libc::CTRL_CMD_GETFAMILY as u8, 1, 0, 0];
 const ID_CONTROL: u16 = libc::GENL_ID_CTRL as u16;
 

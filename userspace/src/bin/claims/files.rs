@@ -1,4 +1,4 @@
-//! Files of /proc and sysfs: events, and how much goes through.
+//! Claims about files in /proc and sysfs: events and sizes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -26,9 +26,9 @@ pub const ROWS: Rows = &[
     ("B4.5", writing_much_to_proc),
 ];
 
-/// Before somebody writes, so that the reader waits by then.
+/// The delay before the write, so that the reader is already waiting.
 const DELAY: Duration = Duration::from_millis(100);
-/// More than any of the files has.
+/// Larger than any of the files.
 const BUFFER_BYTES: usize = 2 * BIG_BYTES;
 const BIG_BYTES: usize = NLRIG_BIG_BYTES as usize;
 
@@ -40,10 +40,11 @@ fn an_event_of_a_file_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
     event_of_write(evidence, "/sys/kernel/nlrig/event", "/sys/kernel/nlrig/value")
 }
 
-/// Waits for an event of one file while another process writes to another.
+/// Waits for an event on the file `waits` while another process writes to
+/// `written`.
 fn event_of_write(evidence: &mut Evidence, waits: &str, written: &str) -> Result<(), Trouble> {
     let mut file = File::open(waits)?;
-    // An event is what has happened since it was read.
+    // POLLPRI reports changes since the last read.
     io::copy(&mut file, &mut io::sink())?;
     woken_by(evidence, &file, PollFlags::POLLPRI, || {
         Child::start(|| {
@@ -54,10 +55,11 @@ fn event_of_write(evidence: &mut Evidence, waits: &str, written: &str) -> Result
     })
 }
 
-/// In a child, whose mounts are its own.
+/// In a child with its own mount namespace.
 fn an_event_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
     in_child(|| {
-        // SAFETY: takes no pointer; this process has one thread.
+        // SAFETY: unshare() takes no pointer, and this process has a single
+        // thread.
         if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
             return Err(io::Error::last_os_error().into());
         }
@@ -73,7 +75,7 @@ fn an_event_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), Tr
     Ok(())
 }
 
-/// Notes how much one read() gives, and how much there is in all, which comes back.
+/// Notes the size of one read() and of the whole file. Returns the contents.
 fn read_much(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, Trouble> {
     let mut file = File::open(path)?;
     let mut bytes = vec![0; BUFFER_BYTES];
@@ -88,7 +90,8 @@ fn read_much(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, Trouble> {
 fn text_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
     evidence.note("page", page_bytes() as u64);
     read_much(evidence, "/sys/kernel/nlrig/page")?;
-    // Any number of zeros is a number, so that what is cut off is no error.
+    // Any number of zeros is a valid number, even if the kernel truncates the
+    // write.
     let file = OpenOptions::new().write(true).open("/sys/kernel/nlrig/value")?;
     let written = file.write_at(&vec![b'0'; 2 * page_bytes()], 0);
     evidence.io_outcome("write", &written);
@@ -111,7 +114,7 @@ fn bytes_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
 fn a_megabyte_of_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
     evidence.note("page", page_bytes() as u64);
     let bytes = read_much(evidence, "/proc/nlrig/big")?;
-    // Each line is its number.
+    // Each line contains its line number.
     let whole = String::from_utf8(bytes)?
         .lines()
         .enumerate()
@@ -126,7 +129,7 @@ fn a_table_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), Tro
     Ok(())
 }
 
-/// By the file that is this process's own memory.
+/// Uses the process's own /proc/self/mem.
 fn writing_much_to_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
     const BYTES: usize = 64 << 10;
     evidence.note("page", page_bytes() as u64);
@@ -135,7 +138,8 @@ fn writing_much_to_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
     let written = memory.write_at(&source, target.as_mut_ptr().expose_provenance() as u64);
     evidence.io_outcome("write", &written);
     evidence.note("one_write", written.unwrap_or(0) as u64);
-    // The compiler has not seen who wrote there.
+    // black_box, because the compiler does not know about the write through
+    // /proc.
     evidence.note("arrived", std::hint::black_box(&target) == &source);
     Ok(())
 }

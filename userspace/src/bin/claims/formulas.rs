@@ -1,4 +1,4 @@
-//! Formulas: ports that threads compute for themselves.
+//! Claims about port formulas of threads.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -37,12 +37,12 @@ pub const ROWS: Rows = &[
     ("B17.4", new_formula_with_small_stacks),
 ];
 
-/// `pthread_self() << 16 | getpid()`, as the widely used formula has it.
+/// `pthread_self() << 16 | getpid()`, the widely used formula.
 fn popular(own: usize, process: u32) -> u32 {
     ((own as u32) << 16) | process
 }
 
-/// `pthread_self() >> 16 | getpid() << 16`, as the paper has it.
+/// `pthread_self() >> 16 | getpid() << 16`, the paper's formula.
 fn papers(own: usize, process: u32) -> u32 {
     ((own >> 16) as u32) | (process << 16)
 }
@@ -78,7 +78,8 @@ fn popular_formula_among_10(evidence: &mut Evidence) -> Result<(), Trouble> {
     };
     evidence.note("failed_of_those_that_stay", failed(Life::Stays, 0)?);
     evidence.note("failed_of_those_that_end", failed(Life::Ends, 0)?);
-    // Arenas of 64-bit programs are aligned to 64 MiB: every place in between.
+    // Arenas of 64-bit programs are aligned to 64 MiB, so the steps cover all
+    // offsets in between.
     let mut layouts = 0;
     for step in 0..32 {
         layouts += u32::from(failed(Life::Allocates, step * (2 << 20))? > 0);
@@ -124,7 +125,7 @@ fn process_ids_above_16_bits(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// The lowest 12 bits of pthread_self() of each, each once.
+/// The distinct values of the lowest 12 bits of pthread_self().
 fn low_bits(crowd: &Crowd) -> BTreeSet<usize> {
     crowd.members.iter().map(|member| member.own & 0xfff).collect()
 }
@@ -140,7 +141,7 @@ fn low_bits_of_threads(evidence: &mut Evidence) -> Result<(), Trouble> {
 }
 
 fn low_bits_of_the_main_thread(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // SAFETY: pthread_self() takes nothing.
+    // SAFETY: pthread_self() takes no arguments.
     let main = unsafe { libc::pthread_self() } as usize & 0xfff;
     let kinds = low_bits(&Crowd::gather(Plan::new(4, popular))?);
     let first = kinds.first().copied().unwrap_or_default();
@@ -150,18 +151,19 @@ fn low_bits_of_the_main_thread(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Where the segment begins that thread-local storage is addressed by, of the
-/// thread that calls, as the kernel has it; 0 if it says nothing.
+/// The base address of the calling thread's TLS segment, read from the kernel.
+/// 0 if the call fails.
 #[cfg(target_arch = "x86_64")]
 fn segment_base() -> usize {
     const ARCH_GET_FS: libc::c_int = 0x1003;
     let mut base: usize = 0;
-    // SAFETY: the call writes one unsigned long there.
+    // SAFETY: the call writes one unsigned long to `base`.
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_FS, &raw mut base) };
     base
 }
 
-/// As above.
+/// The base address of the calling thread's TLS segment, read from the kernel.
+/// 0 if the call fails.
 #[cfg(target_arch = "x86")]
 fn segment_base() -> usize {
     /// struct user_desc.
@@ -173,21 +175,21 @@ fn segment_base() -> usize {
         flags: u32,
     }
     let selector: u32;
-    // SAFETY: reads a register, and nothing else.
+    // SAFETY: the instruction only reads a segment register.
     unsafe { std::arch::asm!("mov {:e}, gs", out(reg) selector, options(nomem, nostack)) };
-    // The number of the descriptor is above the two bits of the privilege level
-    // and the one of the table.
+    // Bits 0 and 1 of a selector are the privilege level, bit 2 selects the
+    // table, and the rest is the descriptor's index.
     let mut descriptor =
         Descriptor { entry: (selector & 0xffff) >> 3, base: 0, limit: 0, flags: 0 };
-    // SAFETY: the call fills in what `descriptor` has room for.
+    // SAFETY: the call fills in `descriptor`, a struct user_desc.
     unsafe { libc::syscall(libc::SYS_get_thread_area, &raw mut descriptor) };
     descriptor.base as usize
 }
 
-/// Where the program's data begin, by field 45 of /proc/self/stat.
+/// The start of the program's data segment: field 45 of /proc/self/stat.
 fn start_of_data() -> Result<usize, Trouble> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    // The name, field 2, is in brackets and may contain anything.
+    // Field 2, the name, is in parentheses and may contain any characters.
     let (_, fields) = stat.rsplit_once(')').ok_or("no name in /proc/self/stat")?;
     Ok(fields.split_whitespace().nth(45 - 3).ok_or("no field 45")?.parse()?)
 }
@@ -195,7 +197,8 @@ fn start_of_data() -> Result<usize, Trouble> {
 static BASE: AtomicUsize = AtomicUsize::new(0);
 static VARIABLE: AtomicUsize = AtomicUsize::new(0);
 
-/// A port, and the thread's own view of where it is.
+/// Computes a port, and records the TLS segment base and the address of a stack
+/// variable.
 fn with_a_look_around(own: usize, process: u32) -> u32 {
     let variable = std::hint::black_box(process);
     VARIABLE.store((&raw const variable).addr(), Ordering::SeqCst);
@@ -219,7 +222,7 @@ fn what_pthread_self_is(evidence: &mut Evidence) -> Result<(), Trouble> {
 }
 
 fn why_low_bits_agree(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // What the control block is aligned to.
+    // 64 is the alignment of the thread control block.
     let plan = Plan { stacks: Stacks::Shifted(64), ..Plan::new(4, popular) };
     let crowd = Crowd::gather(plan)?;
     evidence.note("threads", crowd.members.len());
@@ -227,8 +230,8 @@ fn why_low_bits_agree(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// The paper's formula for the probability of a duplicate among so many threads, in
-/// percent with one decimal: 1 - 15! / ((16 - n)! 16^(n - 1)).
+/// The paper's probability of a duplicate among `threads` threads, in percent
+/// with one decimal: 1 - 15! / ((16 - n)! 16^(n - 1)).
 fn by_the_papers_formula(threads: u32) -> f64 {
     let distinct: f64 = (1..threads).map(|taken| f64::from(16 - taken) / 16.0).product();
     ((1.0 - distinct) * 1000.0).round() / 10.0
@@ -264,7 +267,7 @@ fn popular_formula_in_many_layouts(evidence: &mut Evidence) -> Result<(), Troubl
     Ok(())
 }
 
-/// Starts a child with the first of these ids that is free.
+/// Starts a child with the first free process id of `ids`.
 fn start_with_one_of(
     ids: impl Iterator<Item = u32>,
     stays: bool,
@@ -280,7 +283,7 @@ fn start_with_one_of(
     Err("all these process ids are taken".into())
 }
 
-/// What a crowd came to, as a child reports it.
+/// The summary of a group, as reported by a child.
 fn told(crowd: &Crowd) -> Value {
     json!({
         "process": std::process::id(),
@@ -293,8 +296,8 @@ fn told(crowd: &Crowd) -> Value {
 
 fn new_formula_in_a_process(evidence: &mut Evidence) -> Result<(), Trouble> {
     const THREADS: usize = 2100;
-    // Whose lowest 9 bits are all set: the bits of the address above 32 that vary
-    // within a process disappear below them.
+    // Process ids whose lowest 9 bits are set. They are ORed with the address
+    // bits from 32 up, which vary within a process and so have no effect.
     let ids = (511..32768).step_by(512);
     let child =
         start_with_one_of(ids, false, || Ok(told(&Crowd::gather(Plan::new(THREADS, papers))?)))?;
@@ -305,7 +308,8 @@ fn new_formula_in_a_process(evidence: &mut Evidence) -> Result<(), Trouble> {
 }
 
 fn new_formula_in_two_processes(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // A bit that the addresses of mappings have set, wherever the kernel begins.
+    // A bit that is set in the addresses of all mappings, whatever the kernel's
+    // random offset.
     const BIT: u32 = 0x200;
     let attempt = || Ok(told(&Crowd::gather(Plan::new(4, papers))?));
     let ids = (0x4001..0x4100).step_by(2);
@@ -321,13 +325,13 @@ fn new_formula_in_two_processes(evidence: &mut Evidence) -> Result<(), Trouble> 
     Ok(())
 }
 
-/// Says to the program that it is the one that was started by itself.
+/// An environment variable that marks a process started by this program.
 const STARTED: &str = "NLRIG_CLAIMS_STARTED";
 
 fn new_formula_without_randomisation(evidence: &mut Evidence) -> Result<(), Trouble> {
     if std::env::var_os(STARTED).is_some() {
         println!("{}", told(&Crowd::gather(Plan::new(4, papers))?));
-        // Alive until the other one is done as well.
+        // Stays alive until the other process has finished.
         std::io::stdin().read_to_end(&mut Vec::new())?;
         return Ok(());
     }
@@ -349,7 +353,7 @@ fn new_formula_without_randomisation(evidence: &mut Evidence) -> Result<(), Trou
         evidence.note(&format!("{name}_failed"), seen["failed"].clone());
     }
     for mut program in alive {
-        // Closes its input first.
+        // wait() closes the child's standard input first.
         program.wait()?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Multicast: groups, who may join them and how, and what is sent to them.
+//! Claims about multicast groups: membership, permissions and delivery.
 
 use nlrig_guest::uapi::*;
 use nlrig_netlink::{Address, Errno, Group, GroupMask, Socket};
@@ -30,7 +30,7 @@ pub const ROWS: Rows = &[
 
 const PROTOCOL: i32 = NETLINK_NLRIG as i32;
 
-/// A socket of the private protocol that has a port and is in these groups.
+/// A bound socket of the module's protocol that has joined `groups`.
 fn member(groups: &[u32]) -> Result<Socket, Trouble> {
     let (socket, _) = bound(PROTOCOL)?;
     for group in groups {
@@ -39,18 +39,19 @@ fn member(groups: &[u32]) -> Result<Socket, Trouble> {
     Ok(socket)
 }
 
-/// Has the kernel send one message to a group.
+/// Lets the module send one message to a group.
 fn broadcast(group: u32) -> Result<State, Trouble> {
     Send { count: 1, size: 4, group: Some(group), ..Send::default() }.run()
 }
 
-/// The groups a socket is in, as text.
+/// The groups of a socket, as text.
 fn memberships(socket: &Socket) -> Result<String, Trouble> {
     let groups: Vec<_> = socket.memberships()?.iter().map(|group| group.0.to_string()).collect();
     Ok(if groups.is_empty() { "none".to_string() } else { groups.join(" ") })
 }
 
-/// Notes how many messages each of the members of groups 2, 3 and 6 has.
+/// Notes the number of messages received by each of the members of groups 2, 3
+/// and 6.
 fn note_heard(evidence: &mut Evidence, members: &[Socket; 3]) -> Result<(), Trouble> {
     for (group, member) in [2, 3, 6].into_iter().zip(members) {
         evidence.note(&format!("heard_in_{group}"), heard(member)?);
@@ -66,7 +67,7 @@ fn more_than_32_groups(evidence: &mut Evidence) -> Result<(), Trouble> {
     let state = broadcast(40)?;
     evidence.note("sent_to_40", state.send.sent);
     evidence.note("heard", heard(&socket)?);
-    // A protocol of the kernel's own: RTNLGRP_BRVLAN.
+    // RTNLGRP_BRVLAN, a group of one of the kernel's own protocols.
     let (route, _) = bound(libc::NETLINK_ROUTE)?;
     evidence.outcome("join_33_of_route", &route.join(Group(33)));
     Ok(())
@@ -103,7 +104,7 @@ fn join_without_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
     evidence.outcome("bind", &by_bind.bind(0, GroupMask(1 << 4)));
     let (by_option, _) = bound(PROTOCOL)?;
     evidence.outcome("option", &by_option.join(Group(5)));
-    // A port comes with the first message that is sent.
+    // Sending the first message assigns a port.
     let never_bound = Socket::new(PROTOCOL)?;
     never_bound.join(Group(5))?;
     never_bound.send_to(&message(b""), Address::KERNEL, 0)?;
@@ -159,7 +160,7 @@ fn no_group_at_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
     evidence.note("memberships", memberships(&socket)?);
     evidence.note("heard", heard(&socket)?);
     evidence.note("heard_by_a_member", heard(&control)?);
-    // Once more, from inside of groups.
+    // Again, with a socket that has joined groups.
     socket.join(Group(6))?;
     socket.join(Group(40))?;
     socket.bind(portid, GroupMask::NONE)?;
@@ -169,7 +170,7 @@ fn no_group_at_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 fn a_number_from_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
     let members = [member(&[2])?, member(&[3])?, member(&[6])?];
-    // As a mask: groups 2 and 3.
+    // Interpreted as a bit mask, 6 would mean groups 2 and 3.
     let state = broadcast(6)?;
     evidence.note("sent", state.send.sent);
     note_heard(evidence, &members)
@@ -192,11 +193,11 @@ fn a_mask_from_a_program(evidence: &mut Evidence) -> Result<(), Trouble> {
     note_heard(evidence, &members)
 }
 
-/// Calls of the input callback that this makes.
+/// The number of input callback invocations during `act`.
 fn inputs_by(act: impl FnOnce() -> Result<(), Trouble>) -> Result<u32, Trouble> {
     let before = State::read()?.input.total;
     act()?;
-    // The second question is a call itself.
+    // The second State::read() invokes the callback itself.
     Ok(State::read()?.input.total.wrapping_sub(before).saturating_sub(1))
 }
 

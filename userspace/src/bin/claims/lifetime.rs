@@ -1,4 +1,4 @@
-//! Loading and unloading the module, and who holds it.
+//! Claims about loading and unloading the module, and its reference count.
 
 use std::fs;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const ARTICLE: i32 = NETLINK_NLRIG_ARTICLE as i32;
 
 fn the_socket_is_released_at_exit(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::article(1, Duration::ZERO)?;
-    // With a message in its buffer.
+    // The client has an unread message in its buffer.
     let client = Client::new(PORTID, PORTID)?;
     client.greet(0)?;
     drop(client);
@@ -37,7 +37,7 @@ fn the_socket_is_released_at_exit(evidence: &mut Evidence) -> Result<(), Trouble
     evidence.outcome("unload", &module::unload());
     evidence.outcome("socket_afterwards", &Socket::new(ARTICLE));
     let lines = log.lines()?;
-    // What net/netlink/af_netlink.c says of a socket that is not as it should be.
+    // Reports of net/netlink/af_netlink.c about an inconsistent socket.
     let complaints = lines.iter().filter(|line| {
         line.text.contains("Freeing alive netlink socket") || line.text.contains("WARNING")
     });
@@ -60,7 +60,7 @@ fn unloading_with_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
     State::wait(|state| state.article.calls.active >= 1, CHILD_LIMIT)?;
     kill(Pid::from_raw(killed.id() as i32), Signal::SIGKILL)?;
     evidence.outcome("while_the_handler_works", &module::unload());
-    // Waits for its end.
+    // Waits for the end of the process.
     drop(killed);
     evidence.outcome("without_clients", &module::unload());
     evidence.note("is_loaded", module::is_live());

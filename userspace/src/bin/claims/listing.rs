@@ -1,5 +1,7 @@
-//! The client as the paper prints it. What it leaves out is zero here, which is
-//! the best that can be: there it is what was on the stack.
+//! Claims about the client as printed in the paper.
+//!
+//! Fields that the listing does not initialise are zero, which is the best
+//! case. In C they would be stack garbage.
 
 use std::mem::{size_of, zeroed};
 use std::os::fd::AsRawFd;
@@ -27,7 +29,7 @@ const PRIVATE: i32 = NETLINK_NLRIG as i32;
 /// The paper leaves MAX_PAYLOAD to the reader.
 const MAX_PAYLOAD: usize = 1024;
 
-/// Which of what the listing leaves out is filled in.
+/// Fields that the listing leaves out and the case fills in.
 #[derive(Clone, Copy, Default)]
 struct Filled {
     msg_iovlen: bool,
@@ -51,7 +53,7 @@ struct Client {
 }
 
 impl Client {
-    /// With a message of this header and payload, in a buffer of the listing's size.
+    /// Creates a client with `message`, in a buffer of the listing's size.
     fn new(protocol: i32, message: &[u8], filled: Filled) -> Result<Client, Trouble> {
         let (socket, _) = bound(protocol)?;
         let mut message = message.to_vec();
@@ -59,9 +61,9 @@ impl Client {
         Ok(Client { socket, message, filled, to: 0 })
     }
 
-    /// Calls with the listing's msghdr.
+    /// Calls `call` with the listing's msghdr.
     fn call(&mut self, call: impl FnOnce(i32, &mut libc::msghdr) -> isize) -> Result<usize, Errno> {
-        // SAFETY: sockaddr_nl is plain integers, for which zero is a value.
+        // SAFETY: sockaddr_nl consists of integers, for which zero is valid.
         let mut dest_addr: libc::sockaddr_nl = unsafe { zeroed() };
         dest_addr.nl_family = libc::AF_NETLINK as u16;
         dest_addr.nl_pid = self.to;
@@ -82,17 +84,17 @@ impl Client {
     }
 
     fn send(&mut self) -> Result<usize, Errno> {
-        // SAFETY: all that the header points to outlives the call.
+        // SAFETY: everything that the header points to outlives the call.
         self.call(|fd, msg| unsafe { libc::sendmsg(fd, msg, 0) })
     }
 
-    /// Without waiting, which the listing would do for ever.
+    /// Receives without blocking. The listing would block forever.
     fn receive(&mut self) -> Result<usize, Errno> {
-        // SAFETY: all that the header points to outlives the call.
+        // SAFETY: everything that the header points to outlives the call.
         self.call(|fd, msg| unsafe { libc::recvmsg(fd, msg, libc::MSG_DONTWAIT) })
     }
 
-    /// Waits for the answer of the paper's module, which a thread gives.
+    /// Waits for the answer of the paper's module, which a thread sends.
     fn wait(&self) -> Result<bool, Trouble> {
         Ok(self.socket.poll(libc::POLLIN, Some(Duration::from_secs(5)))? != 0)
     }
@@ -117,7 +119,8 @@ fn as_printed(evidence: &mut Evidence) -> Result<(), Trouble> {
         let sent = client.send();
         evidence.outcome(name, &sent);
         let answered = if sent.is_ok() && client.wait()? {
-            // The module repeats the payload in a message of this type.
+            // The module returns the payload in a message of type
+            // NLRIG_MSG_DATA.
             let got = client.receive()?;
             let header = Header::from_bytes(&client.message[..got]);
             header.is_some_and(|header| u32::from(header.kind) == NLRIG_MSG_DATA)
@@ -153,7 +156,7 @@ fn without_the_length_of_the_message(evidence: &mut Evidence) -> Result<(), Trou
     for (name, message) in [("to_netlink_rcv_skb", lengthless), ("with_nlmsg_len", whole)] {
         let mut client = Client::new(PRIVATE, &message, Filled::ALL)?;
         evidence.outcome(name, &client.send());
-        // It answers before sendmsg() returns, or never.
+        // The module answers before sendmsg() returns, or never.
         let answer = client.receive().is_ok() && is_echo(&client.message, 1);
         evidence.note(&format!("{name}_answered"), answer);
     }
@@ -164,7 +167,7 @@ fn the_same_header_again(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::paper(Duration::ZERO)?;
     for (name, filled) in [("as_printed", Filled::default()), ("with_lengths", Filled::ALL)] {
         let mut client = Client::new(PAPER, &printed_message(), filled)?;
-        // Sent properly, so that there is an answer.
+        // A well-formed request, so that there is an answer.
         let request = builder::message(Header::new(0x10, 0, 1), b"buf");
         client.socket.send(&request, 0)?;
         if !client.wait()? {

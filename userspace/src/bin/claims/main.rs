@@ -1,7 +1,7 @@
-//! The workload `claims`: tries one claim and reports what it saw. What that
-//! means for the claim is for the host to say.
+//! The workload `claims`: tests one claim and reports evidence. The host
+//! decides what the evidence means for the claim.
 //!
-//! A file a theme; each has its counterpart of the same name in the ledger, in
+//! Each topic is a file, with a counterpart of the same name in
 //! `rig/src/experiment/claims/ledger`.
 
 mod api;
@@ -40,10 +40,10 @@ use std::process::ExitCode;
 
 use evidence::{Evidence, Trouble};
 
-/// How one row is tried.
+/// The function that tests one case.
 type Try = fn(&mut Evidence) -> Result<(), Trouble>;
 
-/// Rows of the ledger, each with how it is tried.
+/// Case ids with their functions.
 type Rows = &'static [(&'static str, Try)];
 
 const THEMES: [Rows; 22] = [

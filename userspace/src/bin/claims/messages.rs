@@ -1,5 +1,4 @@
-//! Messages: their types, flags and numbers, what answers they get, how large
-//! they may be.
+//! Claims about messages: types, flags, sequence numbers, answers and sizes.
 
 use std::time::Duration;
 
@@ -34,12 +33,11 @@ pub const ROWS: Rows = &[
 const PROTOCOL: i32 = NETLINK_NLRIG as i32;
 /// A type that the module does not know.
 const UNKNOWN: u16 = 1000;
-/// An echo's body.
+/// The body of an echo.
 const ECHO: [u8; size_of::<nlrig_echo>()] = [0; _];
 
-/// Sends a datagram to the kernel, and takes all the datagrams that it has
-/// answered: our module has, before send returns, and dumps go on while they are
-/// read.
+/// Sends a datagram to the kernel and receives all answers. The module answers
+/// before send() returns, and a dump continues while it is read.
 fn exchange(socket: &Socket, request: &[u8]) -> Result<Vec<Vec<u8>>, Trouble> {
     socket.send_to(request, Address::KERNEL, 0)?;
     let mut answers = Vec::new();
@@ -53,13 +51,13 @@ fn exchange(socket: &Socket, request: &[u8]) -> Result<Vec<Vec<u8>>, Trouble> {
     }
 }
 
-/// The headers of all messages in these datagrams.
+/// The headers of all messages in `datagrams`.
 fn headers(datagrams: &[Vec<u8>]) -> Result<Vec<Header>, Trouble> {
     let messages = datagrams.iter().flat_map(|datagram| Messages::new(datagram));
     Ok(messages.map(|message| message.map(|message| message.header)).collect::<Result<_, _>>()?)
 }
 
-/// The one acknowledgement among these, handed to `read`; None if there is none.
+/// Calls `read` with the acknowledgement in `datagrams`. None if there is none.
 fn acknowledgement<T>(
     datagrams: &[Vec<u8>],
     read: impl FnOnce(Ack<'_>) -> T,
@@ -74,7 +72,8 @@ fn acknowledgement<T>(
     Ok(None)
 }
 
-/// What the acknowledgement among these says: `ok`, an error's name, or `none`.
+/// The result of the acknowledgement in `datagrams`: `ok`, the name of an
+/// errno, or `none`.
 fn verdict(datagrams: &[Vec<u8>]) -> Result<String, Trouble> {
     let result = acknowledgement(datagrams, |ack| ack.result())?;
     Ok(match result {
@@ -92,7 +91,8 @@ fn echo(flags: u16, sequence: u32) -> Vec<u8> {
     message(Header::new(NLRIG_MSG_ECHO as u16, flags, sequence), &ECHO)
 }
 
-/// How many datagrams the article's module answers to this one.
+/// The datagrams with which the article's module answers a message with this
+/// header.
 fn article_answers(header: Header) -> Result<Vec<Vec<u8>>, Trouble> {
     module::article(1, Duration::ZERO)?;
     let socket = Socket::new(NETLINK_NLRIG_ARTICLE as i32)?;
@@ -121,11 +121,11 @@ fn an_error_may_be_none(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// What came in, one after another.
+/// Received datagrams, in order.
 type Datagrams = Vec<Vec<u8>>;
 
-/// A dump by the kernel's own protocol for links, and one by our module that
-/// needs several datagrams.
+/// Two dumps: the links from rtnetlink, and one from the module that needs
+/// several datagrams.
 fn dumps() -> Result<[(&'static str, Datagrams); 2], Trouble> {
     let route = Socket::new(libc::NETLINK_ROUTE)?;
     let links = message(Header::dump(libc::RTM_GETLINK, 11), &[0; size_of::<IfInfo>()]);
@@ -137,7 +137,7 @@ fn dumps() -> Result<[(&'static str, Datagrams); 2], Trouble> {
     Ok([("route", exchange(&route, &links)?), ("module", exchange(&ours, request.bytes()?)?)])
 }
 
-/// The layout of struct ifinfomsg, for its size.
+/// A type with the size of struct ifinfomsg.
 type IfInfo = [u32; 4];
 
 fn the_last_message_of_a_dump(evidence: &mut Evidence) -> Result<(), Trouble> {
@@ -233,8 +233,8 @@ fn an_error_has_a_text(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// The length of the largest message that the kernel takes from this socket.
-/// The module skips it: it is no request.
+/// The largest message that the kernel accepts from `socket`. The module skips
+/// the message, because it is not a request.
 fn largest(socket: &Socket, limit: usize) -> Result<usize, Trouble> {
     let mut bytes = vec![0; limit];
     let (mut fits, mut does_not) = (HEADER_BYTES, limit + 1);
@@ -259,7 +259,7 @@ fn the_largest_message_to_the_kernel(evidence: &mut Evidence) -> Result<(), Trou
     evidence.note("send_buffer", buffer);
     evidence.note("largest", found);
     evidence.note("send_buffer_less_largest", buffer as i64 - found as i64);
-    // The kernel doubles it.
+    // The kernel doubles the value.
     socket.set_option(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, RAISED / 2)?;
     let found = largest(&socket, RAISED as usize + 4096)?;
     evidence.note("largest_in_a_send_buffer_of_8_mib", found);

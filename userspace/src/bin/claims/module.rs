@@ -1,5 +1,5 @@
-//! The kernel module, as the rows use it: loading, parameters, and requests to
-//! send. `module/uapi/nlrig.h` documents them; its counters are in [`crate::state`].
+//! The kernel module: loading, parameters, and send requests.
+//! `module/uapi/nlrig.h` documents them; the counters are in [`crate::state`].
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -17,28 +17,28 @@ const FILE: &str = "/run/nlrig/guest/modules/nlrig.ko";
 const NAME: &CStr = c"nlrig";
 const PARAMETERS: &str = "/sys/module/nlrig/parameters";
 
-/// Writes a parameter of the module.
+/// Writes a module parameter.
 pub fn set(name: &str, value: impl ToString) -> Result<(), io::Error> {
     fs::write(format!("{PARAMETERS}/{name}"), value.to_string())
 }
 
-/// Unloads the module; does not wait until nobody uses it.
+/// Unloads the module. Fails immediately if it is in use.
 pub fn unload() -> Result<(), Errno> {
     delete_module(NAME, DeleteModuleFlags::O_NONBLOCK).map_err(|err| Errno(err as i32))
 }
 
-/// Loads the module anew, with these parameters: `article=26 paper=27`.
+/// Loads the module with parameters, such as `article=26 paper=27`.
 pub fn load(parameters: &CStr) -> Result<(), Trouble> {
     Ok(finit_module(&File::open(FILE)?, parameters, ModuleInitFlags::empty())?)
 }
 
-/// Whether the module is loaded, and its init is over.
+/// Whether the module is loaded and initialised.
 pub fn is_live() -> bool {
     fs::read_to_string("/sys/module/nlrig/initstate").is_ok_and(|state| state.trim() == "live")
 }
 
-/// Switches on the article's module, if it is not on yet, and sets how it
-/// answers: so many times, each after a wait, to the port that nlmsg_pid says.
+/// Enables the article's module and sets its answers: `replies` messages, each
+/// after `delay`, to the port in nlmsg_pid.
 pub fn article(replies: u32, delay: Duration) -> Result<(), Trouble> {
     set("article_replies", replies)?;
     set("article_delay_ms", delay.as_millis())?;
@@ -47,8 +47,8 @@ pub fn article(replies: u32, delay: Duration) -> Result<(), Trouble> {
     switch_on("article", NETLINK_NLRIG_ARTICLE)
 }
 
-/// Switches on the paper's module, if it is not on yet: one thread that sleeps so
-/// long over each message, with copies.
+/// Enables the paper's module: one thread that sleeps for `delay` on each
+/// message and works on copies.
 pub fn paper(delay: Duration) -> Result<(), Trouble> {
     set("paper_delay_ms", delay.as_millis())?;
     set("paper_takes_reference", 0)?;
@@ -64,26 +64,26 @@ fn switch_on(name: &str, protocol: u32) -> Result<(), Trouble> {
     }
 }
 
-/// What the module is asked to send: attributes of NLRIG_MSG_SEND.
+/// A request to send messages: the attributes of NLRIG_MSG_SEND.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Send {
     pub count: u32,
     pub size: u32,
     pub delay_ms: u32,
-    /// The asker's own if None.
+    /// The destination port; None for the requester's own.
     pub portid: Option<u32>,
     pub group: Option<u32>,
     /// NLRIG_CONTEXT_*.
     pub context: u32,
-    /// Through the kernel's socket of this protocol.
+    /// Send through the kernel socket of this protocol.
     pub protocol: Option<u32>,
-    /// Wait for room.
+    /// Block while the receive buffer is full.
     pub block: bool,
 }
 
 impl Send {
-    /// Asks for it from a socket of NETLINK_NLRIG, and gives back the module's
-    /// answer. What became of it is in [`State`].
+    /// Sends the request from a NETLINK_NLRIG socket and returns the module's
+    /// acknowledgement. The outcome is in [`State`].
     pub fn ask(&self, from: &Socket) -> Result<Result<(), Errno>, Trouble> {
         let mut request = Builder::new();
         request.message(Header::ack(NLRIG_MSG_SEND as u16, 0, 1), |body| {
@@ -110,7 +110,8 @@ impl Send {
         Ok(ack.result())
     }
 
-    /// Asks for it from a socket of its own, and waits until it is over.
+    /// Sends the request from a new socket and waits until the module has
+    /// finished.
     pub fn run(&self) -> Result<State, Trouble> {
         let asker = Socket::new(NETLINK_NLRIG as i32)?;
         self.ask(&asker)??;

@@ -1,5 +1,4 @@
-//! What the kernel tells of itself: the states of tasks, its netlink sockets, its
-//! log.
+//! Observation of the kernel: task states, netlink sockets, and the log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -10,33 +9,33 @@ use nlrig_netlink::Errno;
 
 use crate::evidence::Trouble;
 
-/// A record of the log is no longer.
+/// The maximum size of a log record.
 const RECORD_MAX_BYTES: usize = 8192;
 
-/// The state of a thread of a process, a letter as in proc(5): `S`, `D`, `Z`, …
-/// The first thread's number is that of its process.
+/// The state of a thread as in proc(5): `S`, `D`, `Z`, ... The first thread has
+/// the id of its process.
 pub fn state(process: u32, thread: u32) -> Result<char, Trouble> {
     let stat = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat"))?;
-    // The name may have any characters in it, parentheses too.
+    // The name may contain any characters, including parentheses.
     let (_, behind) = stat.rsplit_once(") ").ok_or("a stat without a name")?;
     Ok(behind.chars().next().ok_or("a stat without a state")?)
 }
 
-/// How many bytes wait in a pipe or a socket (FIONREAD).
+/// The number of bytes queued in a pipe or socket (FIONREAD).
 pub fn waiting(file: &impl AsRawFd) -> Result<u64, Trouble> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the pointer is that of `bytes`, an int as this ioctl wants it.
+    // SAFETY: FIONREAD writes an int to `bytes`.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
     if result < 0 { Err(Errno::last().into()) } else { Ok(u64::try_from(bytes)?) }
 }
 
-/// The number of a task of this name, if there is one.
+/// The id of a task with this name, if there is one.
 pub fn task(name: &str) -> Result<Option<u32>, Trouble> {
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(id) = entry.file_name().to_str().and_then(|text| text.parse().ok()) else {
             continue;
         };
-        // A task may end at any moment.
+        // A task may end at any time.
         let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         if comm.trim_end() == name {
             return Ok(Some(id));
@@ -45,17 +44,17 @@ pub fn task(name: &str) -> Result<Option<u32>, Trouble> {
     Ok(None)
 }
 
-/// What /proc/net/netlink says of a socket.
+/// A socket's line in /proc/net/netlink.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// Bytes that its receive queue is charged for.
+    /// Bytes charged to the receive queue.
     pub rmem: u64,
-    /// Messages for it that were dropped.
+    /// Dropped messages.
     pub drops: u64,
 }
 
 impl Entry {
-    /// The socket of this protocol and port.
+    /// Finds the socket with this protocol and port.
     pub fn of(protocol: u32, portid: u32) -> Result<Entry, Trouble> {
         let table = fs::read_to_string("/proc/net/netlink")?;
         for line in table.lines().skip(1) {
@@ -71,19 +70,19 @@ impl Entry {
     }
 }
 
-/// The kernel's log, from some moment on.
+/// The kernel log, read from a given moment on.
 pub struct Log(File);
 
-/// A line of it.
+/// A line of the kernel log.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// Its time stamp in microseconds.
+    /// The time stamp in microseconds.
     pub at_us: u64,
     pub text: String,
 }
 
 impl Log {
-    /// From now on.
+    /// Starts at the end of the log.
     pub fn from_now() -> Result<Log, Trouble> {
         let mut file =
             OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
@@ -91,7 +90,7 @@ impl Log {
         Ok(Log(file))
     }
 
-    /// The lines that have come since then, or since this was last asked for.
+    /// The lines since the last call, or since the start.
     pub fn lines(&mut self) -> Result<Vec<Line>, Trouble> {
         let mut lines = Vec::new();
         let mut buffer = [0; RECORD_MAX_BYTES];
@@ -99,11 +98,12 @@ impl Log {
             let length = match self.0.read(&mut buffer) {
                 Ok(length) => length,
                 Err(err) if err.kind() == ErrorKind::WouldBlock => return Ok(lines),
-                // Records were overwritten before they were read.
+                // EPIPE: records were overwritten before they were read.
                 Err(err) if err.raw_os_error() == Some(libc::EPIPE) => continue,
                 Err(err) => return Err(err.into()),
             };
-            // "6,1234,5678,-;text", and lines with details that begin with a space.
+            // A record is "6,1234,5678,-;text", followed by detail lines that
+            // start with a space.
             let record = String::from_utf8_lossy(&buffer[..length]);
             let (prefix, text) = record.split_once(';').ok_or("a record without a text")?;
             let at_us = prefix.split(',').nth(2).ok_or("a record without a time")?.parse()?;
@@ -112,7 +112,7 @@ impl Log {
         }
     }
 
-    /// How many of these lines say this.
+    /// The number of new lines that contain `what`.
     pub fn count(&mut self, what: &str) -> Result<usize, Trouble> {
         Ok(self.lines()?.iter().filter(|line| line.text.contains(what)).count())
     }

@@ -1,4 +1,4 @@
-//! What is said of the ways besides netlink: who speaks, and what is copied.
+//! Claims about alternatives to netlink: who initiates, and what is copied.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -31,7 +31,7 @@ pub const ROWS: Rows = &[
     ("A33.7", an_ioctl_nobody_knew_before),
 ];
 
-/// Of a message whose copies are looked for.
+/// The size of a message whose copies are examined.
 const MESSAGE_BYTES: usize = 4000;
 
 fn a_number_through_proc_and_back(evidence: &mut Evidence) -> Result<(), Trouble> {
@@ -69,7 +69,7 @@ fn netlink_asked_and_unasked(evidence: &mut Evidence) -> Result<(), Trouble> {
     let answer = next(&socket)?;
     let answered = answer.0 == NLRIG_MSG_ECHO_REPLY && answer.1.starts_with(&cookie);
     evidence.note("answered", answered);
-    // Another socket asks for it; this one only listens.
+    // Another socket makes the request; this one only receives.
     let send = Send {
         count: 1,
         delay_ms: 20,
@@ -82,7 +82,7 @@ fn netlink_asked_and_unasked(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Type and body of the message that is there; type 0 if there is none.
+/// Type and payload of the queued message. Type 0 if there is none.
 fn next(socket: &Socket) -> Result<(u32, Vec<u8>), Trouble> {
     let mut buffer = [0; 4096];
     let length = match socket.recv(&mut buffer, libc::MSG_DONTWAIT) {
@@ -104,8 +104,8 @@ fn ways_that_are_neither(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Notes what a receiver gets once the sender has written something else into the
-/// memory it sent from.
+/// A buffer that the sender overwrites after sending. It shows whether the
+/// receiver gets the old or the new contents.
 struct Changed {
     bytes: Vec<u8>,
 }
@@ -132,7 +132,7 @@ impl Changed {
     }
 }
 
-/// Two sockets of a protocol that is for messages among programs.
+/// Two sockets of a protocol for messages between programs.
 fn netlink_pair() -> Result<(Socket, Socket, u32), Trouble> {
     let pair = (Socket::new(libc::NETLINK_USERSOCK)?, Socket::new(libc::NETLINK_USERSOCK)?);
     pair.1.bind(0, GroupMask(0))?;
@@ -162,8 +162,8 @@ fn memory_of_a_message_that_waits(evidence: &mut Evidence) -> Result<(), Trouble
     Ok(())
 }
 
-/// The column Rmem of /proc/net/netlink for this socket: bytes of the kernel's
-/// memory that its queue takes.
+/// The Rmem column of /proc/net/netlink: kernel memory charged to the receive
+/// queue, in bytes.
 fn rmem(protocol: i32, portid: u32) -> Result<u64, Trouble> {
     let table = fs::read_to_string("/proc/net/netlink")?;
     let socket =
@@ -186,12 +186,12 @@ fn a_pipe_after_its_writer_changed_its_mind(evidence: &mut Evidence) -> Result<(
     Ok(())
 }
 
-/// As with write(), but by vmsplice(), which gives the pipe the page itself.
+/// Sends with vmsplice(), which passes the page itself to the pipe.
 fn lent_to_pipe(reader: &mut PipeReader, writer: &PipeWriter) -> Result<&'static str, Trouble> {
     let mut message = Changed::new();
     let part =
         libc::iovec { iov_base: message.bytes.as_mut_ptr().cast(), iov_len: message.bytes.len() };
-    // SAFETY: the memory outlives what the pipe holds of it: it is read below.
+    // SAFETY: the memory is read from the pipe before `message` is dropped.
     let lent = unsafe { libc::vmsplice(writer.as_raw_fd(), &raw const part, 1, 0) };
     if lent != MESSAGE_BYTES as isize {
         return Err(format!("vmsplice: {lent}, {}", Errno::last()).into());
@@ -232,20 +232,20 @@ fn rings_that_netlink_once_had(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Sends this process a signal whose information is all 0x5a, as far as a program
-/// may choose it.
+/// Sends this process a signal whose siginfo is filled with 0x5a where a
+/// program may choose it.
 fn what_a_signal_carries(evidence: &mut Evidence) -> Result<(), Trouble> {
     const MARK: u8 = 0x5a;
     const INFO_BYTES: usize = size_of::<libc::siginfo_t>();
     let number = libc::SIGRTMIN();
-    // SAFETY: a sigset_t is plain integers, for which zero is a value.
+    // SAFETY: sigset_t consists of integers, for which zero is valid.
     let mut set: libc::sigset_t = unsafe { zeroed() };
-    // SAFETY: and so is a siginfo_t.
+    // SAFETY: siginfo_t consists of integers, for which zero is valid.
     let mut info: libc::siginfo_t = unsafe { zeroed() };
-    // SAFETY: the pointer is that of `info`, as long as this.
+    // SAFETY: the pointer and the length are those of `info`.
     unsafe { std::slice::from_raw_parts_mut((&raw mut info).cast::<u8>(), INFO_BYTES).fill(MARK) };
     (info.si_signo, info.si_errno, info.si_code) = (number, 0, libc::SI_QUEUE);
-    // SAFETY: the pointers are those of `set`; no handler is called.
+    // SAFETY: the pointers are those of `set`; no handler is installed.
     unsafe {
         libc::sigaddset(&raw mut set, number);
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
@@ -256,12 +256,13 @@ fn what_a_signal_carries(evidence: &mut Evidence) -> Result<(), Trouble> {
     };
     evidence.outcome("sent", &if sent < 0 { Err(Errno::last()) } else { Ok(()) });
     let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: as above, and zero is a value of siginfo_t.
+    // SAFETY: siginfo_t consists of integers, for which zero is valid.
     let mut info: libc::siginfo_t = unsafe { zeroed() };
-    // SAFETY: the pointers are those of the variables.
+    // SAFETY: the pointers are those of local variables.
     let came = unsafe { libc::sigtimedwait(&raw const set, &raw mut info, &raw const at_once) };
     evidence.note("came", came == number);
-    // SAFETY: as above; all of it has been written.
+    // SAFETY: the pointer and the length are those of `info`, which is
+    // initialised.
     let bytes = unsafe { std::slice::from_raw_parts((&raw const info).cast::<u8>(), INFO_BYTES) };
     evidence.note("bytes_came", bytes.iter().filter(|byte| **byte == MARK).count() as u64);
     evidence.note("bytes_of_info", INFO_BYTES as u64);

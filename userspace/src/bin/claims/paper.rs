@@ -1,4 +1,4 @@
-//! The paper's asynchronous module, and its tables.
+//! Claims about the paper's asynchronous module, and its tables.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -32,16 +32,17 @@ pub const ROWS: Rows = &[
 
 const ARTICLE: i32 = NETLINK_NLRIG_ARTICLE as i32;
 const PAPER: i32 = NETLINK_NLRIG_PAPER as i32;
-/// How long an answer is waited for.
+/// The longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-/// What a handler sleeps over a message, where the sleep is what is compared.
+/// The sleep of a handler per message, when sleeps are compared.
 const HANDLING: Duration = Duration::from_millis(200);
-/// The paper's clients at once.
+/// The number of concurrent clients in the paper.
 const CLIENTS: usize = 8;
-/// Messages of a KiB: many times what a receive buffer of the default size holds.
+/// The number of messages of 1 KiB, many times more than a default receive
+/// buffer holds.
 const FLOOD: u32 = 1500;
 
-/// A socket with a port of the kernel's choice.
+/// A socket with a port that the kernel chooses.
 fn client(protocol: i32) -> Result<(Socket, u32), Trouble> {
     let socket = Socket::new(protocol)?;
     socket.bind(0, GroupMask::NONE)?;
@@ -50,8 +51,8 @@ fn client(protocol: i32) -> Result<(Socket, u32), Trouble> {
     Ok((socket, portid))
 }
 
-/// A message with the sender's own port in its header, which the article's
-/// module answers to.
+/// A message with the sender's port in its header, to which the article's
+/// module answers.
 fn message(portid: u32, bytes: usize) -> Vec<u8> {
     builder::message(Header { portid, ..Header::default() }, &vec![b'x'; bytes])
 }
@@ -60,7 +61,8 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round()
 }
 
-/// The least of three times: what else the host does can only add to one.
+/// The minimum of three measurements, because load on the host can only add
+/// time.
 fn least(mut once: impl FnMut() -> Result<Duration, Trouble>) -> Result<Duration, Trouble> {
     let mut least = once()?;
     for _ in 1..3 {
@@ -87,7 +89,8 @@ fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// From the first message sent to the last one answered, by so many clients.
+/// The time from the first message sent to the last answer received, with all
+/// clients.
 fn all_answered(protocol: i32) -> Result<Duration, Trouble> {
     let clients = (0..CLIENTS).map(|_| client(protocol)).collect::<Result<Vec<_>, _>>()?;
     let ready = Barrier::new(CLIENTS);
@@ -127,7 +130,7 @@ fn one_thread_for_eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> 
     compare_walls(evidence)
 }
 
-/// In a guest where the paper's module is not on yet.
+/// Requires a guest in which the paper's module is not yet enabled.
 fn eight_threads_for_eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::set("paper_threads", CLIENTS)?;
     module::article(1, HANDLING)?;
@@ -150,9 +153,11 @@ fn the_queue_works(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Sends a flood that the handler's thread cannot follow, and looks at what waits.
+/// Sends messages faster than the handler's thread works, and notes the state
+/// of the queue.
 fn flood(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // Not closed before all is handled: an answer to nobody is no news.
+    // The socket stays open until all messages are handled. Otherwise the
+    // module's answers would fail.
     let (socket, portid) = client(PAPER)?;
     let kilobyte = message(portid, 1024);
     let refused = (0..FLOOD)
@@ -184,7 +189,7 @@ fn a_reference_is_not_limited(evidence: &mut Evidence) -> Result<(), Trouble> {
     flood(evidence)
 }
 
-/// In a guest with little memory. A copy needs its memory in one piece, the
+/// Requires a guest with little memory. A copy needs contiguous memory and the
 /// original does not, so copies fail first.
 fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), Trouble> {
     const BYTES: usize = 1 << 20;
@@ -192,7 +197,7 @@ fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::paper(Duration::from_secs(10))?;
     State::reset()?;
     let (socket, portid) = client(PAPER)?;
-    // More than the default allows; root may.
+    // Exceeds net.core.wmem_max, as root may.
     socket.set_option(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 4 << 20)?;
     let large = message(portid, BYTES);
     let mut sent = 0;
@@ -208,14 +213,14 @@ fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// As many threads as there can be, each with a bound socket: the workload
-/// `threads`, whose stack size is this process's own limit.
+/// Runs the workload `threads`, which creates as many threads with bound
+/// sockets as possible. It inherits the stack limit of this process.
 fn threads_at_2m(evidence: &mut Evidence) -> Result<(), Trouble> {
     let (reader, writer) = std::io::pipe()?;
     let writer = OwnedFd::from(writer);
     let number = writer.as_raw_fd();
     let mut command = Command::new("/run/nlrig/guest/workloads/threads");
-    // SAFETY: between fork and exec only dup2 is called, on an open descriptor.
+    // SAFETY: the closure calls only dup2(), on an open descriptor.
     unsafe {
         std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
             match libc::dup2(number, WORKLOAD_FD) {
@@ -241,7 +246,8 @@ fn threads_at_2m(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// What a program has mapped before it makes threads, its main stack left out.
+/// Memory that a program has mapped before it creates threads, without the main
+/// stack.
 fn what_code_and_data_take(evidence: &mut Evidence) -> Result<(), Trouble> {
     let text = std::fs::read_to_string("/proc/self/maps")?;
     let mapped: u64 = text
@@ -254,7 +260,7 @@ fn what_code_and_data_take(evidence: &mut Evidence) -> Result<(), Trouble> {
         })
         .sum();
     evidence.note("code_and_data_kib", mapped >> 10);
-    // Of 1536 stacks of 2 MiB to 1449.
+    // The difference between 1536 stacks of 2 MiB and 1449.
     evidence.note("missing_kib", (1536 - 1449) * (2 << 10));
     Ok(())
 }

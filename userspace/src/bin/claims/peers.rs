@@ -1,4 +1,4 @@
-//! From one process to another: who may, and what happens to what is sent.
+//! Claims about messages between processes: permissions and queueing.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -20,16 +20,16 @@ pub const ROWS: Rows = &[
 ];
 
 const PROTOCOL: i32 = NETLINK_NLRIG as i32;
-/// A port that the kernel gives nobody: no process id, and not negative.
+/// A port that the kernel never assigns: neither a process id nor negative.
 pub const FREE_PORT: u32 = 1 << 30 | 101;
 const TEXT: &[u8] = b"Hello you!\0";
 
-/// A message that no handler of the kernel's would act on.
+/// A message that no handler in the kernel acts on.
 pub fn message(body: &[u8]) -> Vec<u8> {
     builder::message(Header::default(), body)
 }
 
-/// A socket with a port of the kernel's choice, and the port.
+/// A socket with a port that the kernel chooses, and the port.
 pub fn bound(protocol: i32) -> Result<(Socket, u32), Trouble> {
     let socket = Socket::new(protocol)?;
     socket.bind(0, GroupMask::NONE)?;
@@ -37,7 +37,7 @@ pub fn bound(protocol: i32) -> Result<(Socket, u32), Trouble> {
     Ok((socket, portid))
 }
 
-/// Takes what is there, and says how many datagrams that was.
+/// Receives all queued datagrams and returns their number.
 pub fn heard(socket: &Socket) -> Result<u32, Trouble> {
     let mut count = 0;
     loop {
@@ -49,7 +49,7 @@ pub fn heard(socket: &Socket) -> Result<u32, Trouble> {
     }
 }
 
-/// Milliseconds since then.
+/// Milliseconds since `start`.
 pub fn ms_since(start: Instant) -> f64 {
     (start.elapsed().as_secs_f64() * 1000.0).round()
 }
@@ -58,18 +58,18 @@ pub fn ms_since(start: Instant) -> f64 {
 pub struct FullPeer {
     pub sender: Socket,
     pub receiver: Socket,
-    /// The receiver's.
+    /// The receiver's port.
     pub portid: u32,
-    /// How many messages fitted.
+    /// The number of messages in the queue.
     pub fitted: u32,
 }
 
 impl FullPeer {
     pub fn new() -> Result<FullPeer, Trouble> {
-        /// Far more than fit.
+        /// Far more messages than fit.
         const MOST: u32 = 10_000;
         let ((sender, _), (receiver, portid)) = (bound(PROTOCOL)?, bound(PROTOCOL)?);
-        // The smallest that there is.
+        // The kernel raises the size to its minimum.
         receiver.set_receive_buffer(0)?;
         for fitted in 0..MOST {
             match sender.send_to(&message(TEXT), Address::port(portid), libc::MSG_DONTWAIT) {
@@ -84,7 +84,7 @@ impl FullPeer {
     }
 }
 
-/// Sends to a port that another process is about to bind.
+/// Sends to a port that another process is about to bind to.
 fn send_soon(from: &Socket, portid: u32) -> Result<Result<usize, Errno>, Trouble> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -97,7 +97,8 @@ fn send_soon(from: &Socket, portid: u32) -> Result<Result<usize, Errno>, Trouble
     }
 }
 
-/// Inputs of the kernel's socket, that of this question included.
+/// The number of input callback invocations of the kernel socket, including the
+/// one by this request.
 fn inputs() -> Result<u32, Trouble> {
     Ok(State::read()?.input.total)
 }
@@ -117,7 +118,7 @@ fn one_process_to_another(evidence: &mut Evidence) -> Result<(), Trouble> {
     let heard = receiver.wait(CHILD_LIMIT)?;
     evidence.note("heard_as_sent", heard["same"] == true);
     evidence.note("from_the_senders_port", heard["from"] == portid);
-    // One of them is the second question itself.
+    // The second inputs() invokes the callback itself.
     evidence.note("inputs_of_the_kernel", inputs()?.wrapping_sub(before).saturating_sub(1));
     Ok(())
 }
@@ -133,9 +134,10 @@ fn as_another_user(evidence: &mut Evidence) -> Result<(), Trouble> {
         evidence.note(name, sent);
         evidence.note(&format!("{name}_heard"), heard(&receiver)?);
     }
-    // Where this user is root, and the protocol's kernel end is not.
+    // In new namespaces, where the user is root and the protocol has no kernel
+    // socket.
     let at_home = as_user(1000, || {
-        // SAFETY: takes no pointer.
+        // SAFETY: unshare() takes no pointer.
         if unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) } != 0 {
             return Err(format!("unshare failed: {}", Errno::last()).into());
         }
@@ -154,7 +156,7 @@ fn it_waits_in_the_queue(evidence: &mut Evidence) -> Result<(), Trouble> {
     let receiver = Child::start(|| {
         let (socket, portid) = bound(PROTOCOL)?;
         (&start_writer).write_all(&portid.to_ne_bytes())?;
-        // Until all has been sent nobody receives.
+        // Nothing is received until all messages are sent.
         go.read_exact(&mut [0])?;
         Ok(json!(heard(&socket)?))
     })?;
@@ -162,7 +164,7 @@ fn it_waits_in_the_queue(evidence: &mut Evidence) -> Result<(), Trouble> {
     start.read_exact(&mut portid)?;
     let to = Address::port(u32::from_ne_bytes(portid));
     let (sender, _) = bound(PROTOCOL)?;
-    // If it does not queue it must not wait for ever.
+    // If the messages are not queued, send() must not block forever.
     sender.set_send_timeout(Some(Duration::from_secs(2)))?;
     let results = (0..COUNT).map(|_| sender.send_to(&message(TEXT), to, 0));
     let sent = results.filter(Result::is_ok).count();

@@ -1,4 +1,4 @@
-//! Ports: who has which, and who gives them.
+//! Claims about ports: assignment, conflicts and scope.
 
 use std::time::Duration;
 
@@ -38,14 +38,14 @@ const ARTICLE: i32 = NETLINK_NLRIG_ARTICLE as i32;
 /// The port of the article's clients.
 const PORT: u32 = 100;
 
-/// A message as the article's client sends it: type, flags and sequence number 0,
-/// and this port as its own.
+/// A message like that of the article's client: type, flags and sequence number
+/// 0, and `portid` as nlmsg_pid.
 pub fn greeting(portid: u32) -> Vec<u8> {
     message(Header { portid, ..Header::default() }, b"Hello you!\0")
 }
 
-/// Takes what is there, without waiting, and says how much that was. The
-/// article's module answers before the sender's call returns.
+/// Receives all queued answers without blocking and returns their number. The
+/// article's module answers before send() returns.
 pub fn take_answers(socket: &Socket) -> u32 {
     let mut buffer = [0; 2048];
     let mut answers = 0;
@@ -55,15 +55,15 @@ pub fn take_answers(socket: &Socket) -> u32 {
     answers
 }
 
-/// A socket with this port.
+/// A socket bound to this port.
 pub fn bound(protocol: i32, portid: u32) -> Result<Socket, Trouble> {
     let socket = Socket::new(protocol)?;
     socket.bind(portid, GroupMask::NONE)?;
     Ok(socket)
 }
 
-/// Makes a socket, binds this port and says what came of that: `ok`, or the name
-/// of the error. The socket has to be kept.
+/// Binds a new socket. Also returns the result, `ok` or the name of the errno.
+/// The caller keeps the socket to hold the port.
 fn try_bind(protocol: i32, portid: u32) -> Result<(Socket, String), Trouble> {
     let socket = Socket::new(protocol)?;
     let outcome = match socket.bind(portid, GroupMask::NONE) {
@@ -73,7 +73,8 @@ fn try_bind(protocol: i32, portid: u32) -> Result<(Socket, String), Trouble> {
     Ok((socket, outcome))
 }
 
-/// One echo: the port that the kernel saw it come from, and the answer's sender.
+/// Exchanges one echo. Returns the source port as seen by the kernel, and the
+/// sender of the answer.
 fn echo(socket: &Socket) -> Result<(u32, Address), Trouble> {
     let request = Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, 1);
     socket.send_to(&message(request, &[0; size_of::<nlrig_echo>()]), Address::KERNEL, 0)?;
@@ -86,7 +87,7 @@ fn echo(socket: &Socket) -> Result<(u32, Address), Trouble> {
     Ok((answer.header.portid, received.from))
 }
 
-/// Makes this process, which has one thread, the first in such a namespace.
+/// Moves this process, which has a single thread, into a new namespace.
 fn enter_new(namespace: i32) -> Result<(), Trouble> {
     // SAFETY: unshare() takes no pointer.
     Ok(Errors::result(unsafe { libc::unshare(namespace) }).map(drop)?)
@@ -169,7 +170,7 @@ fn what_is_chosen_for_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
     let (first, second) = (first.address()?.portid, second.address()?.portid);
     evidence.note("first_is_process_id", first == std::process::id());
     evidence.note("second_is_process_id", second == std::process::id());
-    // As the kernel has it: a number with a sign.
+    // As a signed number, like in the kernel.
     evidence.note("second", second as i32);
     Ok(())
 }
@@ -257,8 +258,9 @@ fn ports_and_the_process_id(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Two processes that bind this port of their own choice, or that of the kernel's,
-/// one after the other and alive at once: process id, what came of it, and port.
+/// Starts two processes, which bind to their own process ids or to ports that
+/// the kernel chooses, and live at the same time. Returns the process id, the
+/// result and the port of each.
 fn two_processes(
     namespaces: i32,
     port_is_own_id: bool,
@@ -267,7 +269,7 @@ fn two_processes(
         let id = std::process::id();
         let (socket, outcome) = try_bind(PROTOCOL, if port_is_own_id { id } else { 0 })?;
         let port = socket.address()?.portid;
-        // Held until the process ends.
+        // Keeps the port until the process ends.
         std::mem::forget(socket);
         Ok(json!({"id": id, "bind": outcome, "port": port}))
     };
@@ -282,8 +284,8 @@ fn two_processes(
     Ok([read(&one), read(&other)])
 }
 
-/// Where processes take their ids as ports: in one pid namespace, and each the
-/// first in one of its own.
+/// Processes that use their ids as ports: in one pid namespace, and each in a
+/// pid namespace of its own.
 pub fn process_ids_as_ports(evidence: &mut Evidence) -> Result<(), Trouble> {
     let [(_, first, _), (_, second, _)] = two_processes(0, true)?;
     evidence.note("first_bind", first);

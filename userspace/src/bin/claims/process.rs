@@ -1,4 +1,4 @@
-//! Other processes: as another user, in another namespace, or just another one.
+//! Child processes: plain, as another user, or in other namespaces.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -13,26 +13,25 @@ use serde_json::Value;
 
 use crate::evidence::Trouble;
 
-/// How long a child may take; rows that know better say so.
+/// The default time limit for a child.
 pub const CHILD_LIMIT: Duration = Duration::from_secs(15);
-/// What a child may report.
+/// The maximum size of a child's report.
 const REPORT_MAX_BYTES: u64 = 64 << 10;
 
-/// A process that was forked, and what it will report. It is killed when this is
-/// dropped.
+/// A forked process that reports a value. Killed on drop.
 pub struct Child {
     pid: Pid,
     report: std::io::PipeReader,
 }
 
 impl Child {
-    /// Starts a child that does this and reports a value. This process must have
-    /// no other threads.
+    /// Starts a child that runs `body` and reports its value. This process must
+    /// have a single thread.
     pub fn start(body: impl FnOnce() -> Result<Value, Trouble>) -> Result<Child, Trouble> {
         Child::start_as(Birth::default(), body)
     }
 
-    /// As [`Child::start`], but born in a certain way.
+    /// Like [`ForkedChild::start`], with clone options.
     pub fn start_as(
         birth: Birth,
         body: impl FnOnce() -> Result<Value, Trouble>,
@@ -49,23 +48,24 @@ impl Child {
                 if birth.stays {
                     wait_for_ever();
                 }
-                // SAFETY: ends this process at once, as a forked child should.
+                // SAFETY: _exit() ends the forked child without running exit
+                // handlers.
                 unsafe { libc::_exit(0) }
             }
         }
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Waits until it has reported, and ends it.
+    /// Waits for the report and kills the child.
     pub fn wait(mut self, limit: Duration) -> Result<Value, Trouble> {
         self.report(limit)
     }
 
-    /// Waits until it has reported.
+    /// Waits for the report.
     pub fn report(&mut self, limit: Duration) -> Result<Value, Trouble> {
         let deadline = Instant::now() + limit;
         let mut text = Vec::new();
@@ -96,7 +96,7 @@ impl Child {
 /// Sleeps until the process ends.
 pub fn wait_for_ever() -> ! {
     loop {
-        // SAFETY: takes nothing; ends with any signal that is handled.
+        // SAFETY: pause() takes no arguments.
         unsafe { libc::pause() };
     }
 }
@@ -108,12 +108,12 @@ impl Drop for Child {
     }
 }
 
-/// Does this in a child, and gives back what it reports.
+/// Runs `body` in a child and returns its report.
 pub fn in_child(body: impl FnOnce() -> Result<Value, Trouble>) -> Result<Value, Trouble> {
     Child::start(body)?.wait(CHILD_LIMIT)
 }
 
-/// Does this in a child of this user, without any capability.
+/// Runs `body` in a child as an unprivileged user.
 pub fn as_user(uid: u32, body: impl FnOnce() -> Result<Value, Trouble>) -> Result<Value, Trouble> {
     in_child(|| {
         setgid(Gid::from_raw(uid))?;

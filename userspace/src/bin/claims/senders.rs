@@ -1,4 +1,5 @@
-//! Senders: who is said to have sent a message, and what the kernel makes of it.
+//! Claims about senders: source ports and nlmsg_pid, and how the kernel uses
+//! them.
 
 use std::time::Duration;
 
@@ -32,16 +33,17 @@ pub const ROWS: Rows = &[
 const ARTICLE: i32 = NETLINK_NLRIG_ARTICLE as i32;
 /// The port of the article's clients.
 const PORT: u32 = 100;
-/// The port of the other one in the article's example.
+/// The victim's port in the article's example.
 const VICTIM: u32 = 101;
-/// A port that nobody has: above all process ids, below what the kernel chooses.
+/// A port that no socket has: above all process ids and below the ports that
+/// the kernel chooses.
 const NOBODY: u32 = 1_000_000_009;
 const REPLIES: u32 = 10;
-/// A user without any capability.
+/// An unprivileged user.
 const USER: u32 = 1000;
 
 fn headers_arrive_as_written(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // All of it is wrong.
+    // All fields are wrong.
     let header = Header { length: 7777, kind: 0xabcd, flags: 0xf0f0, sequence: 99, portid: NOBODY };
     let written = [&header.to_bytes()[..], b"body"].concat();
 
@@ -117,8 +119,8 @@ fn messages_as_the_clients_fill_them(evidence: &mut Evidence) -> Result<(), Trou
     Ok(())
 }
 
-/// A program without any capability sends with a port that is another's, and says
-/// how many answers it gets itself.
+/// An unprivileged process sends with another socket's port in nlmsg_pid.
+/// Returns the number of answers that the process receives itself.
 fn forge() -> Result<u64, Trouble> {
     let seen = as_user(USER, || {
         let forger = bound(ARTICLE, PORT)?;

@@ -1,5 +1,6 @@
-//! How long an exchange takes, by netlink and by other ways. What is reported are
-//! ratios, because it may be an emulated machine that is measured.
+//! Claims about speed: netlink compared with other ways of communication.
+//!
+//! Results are ratios, because the guest may run under emulation.
 
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
@@ -27,14 +28,14 @@ pub const ROWS: Rows = &[
     ("B24.4", netlink_and_files_with_much_data),
 ];
 
-/// How often each way is timed; the middle one counts.
+/// The number of measurements per method; the median counts.
 const ROUNDS: usize = 250;
-/// Exchanges that are timed together, because the clock costs something as well.
+/// Exchanges per measurement, because reading the clock takes time too.
 const CALLS: u32 = 8;
-/// Reads of mapped memory that are timed together.
+/// Reads of mapped memory per measurement.
 const LOADS: u32 = 1000;
 
-/// A way to exchange a number, and how long it takes.
+/// A method of exchanging a number, with its measured times.
 struct Way<'a> {
     calls: u32,
     exchange: Box<dyn FnMut() -> Result<(), Trouble> + 'a>,
@@ -56,10 +57,10 @@ impl<'a> Way<'a> {
     }
 }
 
-/// The median of each, in nanoseconds. They take turns, so that a machine that is
-/// slow for a while is slow for all.
+/// The median time of each method in nanoseconds. The methods alternate, so
+/// that a slow phase of the machine affects all of them.
 fn medians<const N: usize>(mut ways: [Way; N]) -> Result<[f64; N], Trouble> {
-    // One processor: what it costs to wake another one is another question.
+    // One CPU, because cross-CPU wakeups are not part of the comparison.
     stay_on(0)?;
     for _ in 0..ROUNDS {
         for way in &mut ways {
@@ -77,7 +78,7 @@ fn note_ratio(evidence: &mut Evidence, key: &str, ratio: f64) {
     evidence.note(key, (ratio * 10.0).round() / 10.0);
 }
 
-/// By netlink: send, which has queued the answer when it returns, and receive.
+/// By netlink: send() queues the answer before it returns, then recv().
 fn by_netlink<'a>() -> Result<Way<'a>, Trouble> {
     let failed = |failure: netlink::Failure| format!("{}: {}", failure.call.name(), failure.errno);
     let socket = netlink::Socket::open().map_err(failed)?;
@@ -99,7 +100,7 @@ fn by_ioctl(device: &Device) -> Way<'_> {
     })
 }
 
-/// By a file that stays open: write and read, what has to come back.
+/// By an open file: write, then read and compare with `back`.
 fn by_file<'a>(path: &str, back: &'a str) -> Result<Way<'a>, Trouble> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let mut text = [0; 32];
@@ -113,10 +114,10 @@ fn by_file<'a>(path: &str, back: &'a str) -> Result<Way<'a>, Trouble> {
     }))
 }
 
-/// As much as an echo has.
+/// As many bytes as an echo has.
 const NOTE: [u8; 32] = [b'.'; 32];
 
-/// By a pipe whose both ends are ours: write and read.
+/// By a pipe within this process: write and read.
 fn by_own_pipe<'a>() -> Result<Way<'a>, Trouble> {
     let (mut reader, mut writer) = io::pipe()?;
     let mut note = NOTE;
@@ -126,7 +127,7 @@ fn by_own_pipe<'a>() -> Result<Way<'a>, Trouble> {
     }))
 }
 
-/// By local datagram sockets that are both ours: send and receive.
+/// By a pair of Unix datagram sockets within this process: send and receive.
 fn by_own_sockets<'a>() -> Result<Way<'a>, Trouble> {
     let (one, other) = UnixDatagram::pair()?;
     let mut note = NOTE;
@@ -137,7 +138,7 @@ fn by_own_sockets<'a>() -> Result<Way<'a>, Trouble> {
     }))
 }
 
-/// By netlink sockets that are both ours: send and receive.
+/// By two netlink sockets within this process: send and receive.
 fn by_own_netlink<'a>() -> Result<Way<'a>, Trouble> {
     let (one, other) = (Socket::new(libc::NETLINK_USERSOCK)?, Socket::new(libc::NETLINK_USERSOCK)?);
     other.bind(0, GroupMask(0))?;
@@ -160,7 +161,7 @@ fn netlink_and_others_among_programs(evidence: &mut Evidence) -> Result<(), Trou
 fn mapped_memory_and_calls(evidence: &mut Evidence) -> Result<(), Trouble> {
     let device = Device::open()?;
     let page = device.page()?;
-    // What is read there is what this gave.
+    // The mapping shows the result of this exchange.
     let back = device.exchange(41)?;
     evidence.note("in_mapping", page.exchange().value == back.value);
     let mut mapped = Way::new(|| {
@@ -176,7 +177,8 @@ fn mapped_memory_and_calls(evidence: &mut Evidence) -> Result<(), Trouble> {
 }
 
 fn netlink_and_files(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // Not the file of the module's in sysfs, which signals an event besides.
+    // A module parameter, because writing the module's own sysfs file also
+    // signals an event.
     let parameter = "/sys/module/nlrig/parameters/article_delay_ms";
     let ways = [by_netlink()?, by_file("/proc/nlrig/value", "42")?, by_file(parameter, "41")?];
     let [netlink, proc, sysfs] = medians(ways)?;
@@ -193,7 +195,7 @@ fn netlink_and_another_socket(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// A process that gives back what it gets, through two pipes.
+/// A process that echoes its input, through two pipes.
 struct Partner {
     there: PipeWriter,
     back: PipeReader,
@@ -230,8 +232,8 @@ fn netlink_and_what_is_faster_and_slower(evidence: &mut Evidence) -> Result<(), 
     Ok(())
 }
 
-/// 64 KiB from the kernel: in one message, and in one read() of a file that gives
-/// as much, and of one that gives a page.
+/// 64 KiB from the kernel: as one netlink message, as one read() from a /proc
+/// file, and as reads of a sysfs file, which returns one page at a time.
 fn netlink_and_files_with_much_data(evidence: &mut Evidence) -> Result<(), Trouble> {
     const BYTES: usize = 64 << 10;
     let (asker, socket) = (Socket::new(NETLINK_NLRIG as i32)?, Socket::new(NETLINK_NLRIG as i32)?);

@@ -1,4 +1,5 @@
-//! Who waits for whom: the sender, the kernel's handler, and other clients.
+//! Claims about timing: the sender, the module's handler, and other clients
+//! waiting for each other.
 
 use std::process;
 use std::thread;
@@ -34,16 +35,17 @@ pub const ROWS: Rows = &[
     ("B18", sending_waits_for_the_handler),
 ];
 
-/// How long until something has begun; far more than it takes.
+/// The longest wait for the start of an operation.
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
-/// How long a handler is watched; the longest works for 30 s.
+/// The longest observation of a handler. The slowest one works for 30 s.
 const WATCH_LIMIT: Duration = Duration::from_secs(90);
 
 fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round()
 }
 
-/// Sets the article's module up as [`module::article`], with its counters at zero.
+/// Enables the article's module like [`module::article`], and clears its
+/// counters.
 fn article(replies: u32, delay: Duration) -> Result<(), Trouble> {
     module::article(replies, delay)?;
     State::reset()?;
@@ -56,7 +58,8 @@ fn sending_takes_as_long_as_the_handler(evidence: &mut Evidence) -> Result<(), T
     let mut points = Vec::new();
     for delay_ms in [0, 100, 200, 300] {
         module::set("article_delay_ms", delay_ms)?;
-        // What else the host does can only add to one.
+        // The minimum of three measurements, because load on the host can only
+        // add time.
         let mut took = client.greet(0)?;
         for _ in 1..3 {
             took = took.min(client.greet(0)?);
@@ -69,7 +72,7 @@ fn sending_takes_as_long_as_the_handler(evidence: &mut Evidence) -> Result<(), T
     Ok(())
 }
 
-/// The slope of the line of least squares through these points.
+/// The slope of the least-squares line through `points`.
 fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
@@ -78,7 +81,7 @@ fn slope(points: &[(f64, f64)]) -> f64 {
     covariance / points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum::<f64>()
 }
 
-/// The article's demonstration with its own numbers: both of its clients, at the
+/// The article's demonstration with its own parameters. Both clients run at the
 /// same time, because each takes half a minute.
 fn demo(evidence: &mut Evidence) -> Result<(), Trouble> {
     const CLIENTS: [(&str, Calls, u32); 2] =
@@ -119,7 +122,7 @@ fn demo_client(calls: Calls, portid: u32) -> Result<Value, Trouble> {
     let sending = client.greet(0)?;
     let (start, mut read_after) = (Instant::now(), Duration::ZERO);
     let (mut answers, mut text) = (0, String::new());
-    // One more than there should be.
+    // One more than expected.
     while answers <= 10
         && let Some(answer) = client.answer(Duration::from_secs(1))?
     {
@@ -133,8 +136,8 @@ fn demo_client(calls: Calls, portid: u32) -> Result<Value, Trouble> {
     }))
 }
 
-/// How often a client is seen in state D, of all looks at it while the article's
-/// handler is at work for it.
+/// The percentage of samples in which the client is in state D, while the
+/// article's handler works for it.
 fn percent_in_d(client: u32, every: Duration) -> Result<u32, Trouble> {
     State::wait(|state| state.article.calls.active >= 1, BEGIN_LIMIT)?;
     let (start, mut looks, mut in_d) = (Instant::now(), 0, 0);
@@ -146,7 +149,7 @@ fn percent_in_d(client: u32, every: Duration) -> Result<u32, Trouble> {
     Ok((in_d * 100).checked_div(looks).unwrap_or(0))
 }
 
-/// First by the thread that sent, then by another one.
+/// The answers are read first by the thread that sent, then by another one.
 fn when_answers_are_read(evidence: &mut Evidence) -> Result<(), Trouble> {
     let delay = Duration::from_millis(100);
     article(10, delay)?;
@@ -169,7 +172,7 @@ fn when_answers_are_read(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Reads so many answers; how long from the first to the last.
+/// Reads `answers` answers and returns the time from the first to the last.
 fn spread(client: &Client, answers: u32) -> Result<Duration, Trouble> {
     let mut first = None;
     for _ in 0..answers {
@@ -213,7 +216,7 @@ fn kill_while_it_waits(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// What a second thread of the client sees and does while the first one sends.
+/// A second thread of the client observes the first one while it sends.
 fn another_thread_meanwhile(evidence: &mut Evidence) -> Result<(), Trouble> {
     article(10, Duration::from_millis(100))?;
     let client = Client::new(PORTID, PORTID)?;
@@ -231,14 +234,14 @@ fn another_thread_meanwhile(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// What the second thread saw.
+/// The observations of the second thread.
 #[derive(Default)]
 struct Meanwhile {
-    /// Exchanges with the kernel by a socket of its own.
+    /// Exchanges with the kernel on its own socket.
     exchanges: u32,
-    /// Looks at the first thread that found it in state D.
+    /// Samples in which the first thread was in state D.
     in_d: u32,
-    /// Answers that it read from the socket that the first one waits in.
+    /// Answers read from the socket on which the first thread is sending.
     answers: u32,
 }
 
@@ -254,7 +257,8 @@ fn meanwhile(client: &Client) -> Result<Meanwhile, Trouble> {
     Ok(seen)
 }
 
-/// With a limit of one second: many short waits, then one that is longer.
+/// Requires a hung task timeout of one second. Many short waits come first,
+/// then a longer one.
 fn the_check_for_hung_tasks(evidence: &mut Evidence) -> Result<(), Trouble> {
     for (key, replies, delay_ms) in [("short_waits", 60, 50), ("long_wait", 1, 4000)] {
         article(replies, Duration::from_millis(delay_ms))?;
@@ -271,7 +275,7 @@ fn the_check_for_hung_tasks(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// What the kernel says of who sleeps where nobody may.
+/// The number of kernel warnings about sleeping in atomic context.
 fn complaints(log: &mut Log) -> Result<usize, Trouble> {
     let lines = log.lines()?;
     let complaint = |text: &str| {
@@ -290,9 +294,9 @@ fn the_handler_sleeps_for_a_program(evidence: &mut Evidence) -> Result<(), Troub
     Ok(())
 }
 
-/// A message from the kernel to the article's handler names port 0, so that the
-/// answer to it goes to the handler again. That one shall not answer, if there
-/// is still somebody to tell it: an interrupt may have this very thread asleep.
+/// A message from the kernel names port 0, so the handler's answer goes to the
+/// handler again. The number of answers is set to 0 before that, if this thread
+/// still runs: an interrupt may have put it to sleep.
 fn the_handler_sleeps_for_the_kernel(
     evidence: &mut Evidence,
     context: u32,
@@ -332,8 +336,9 @@ fn eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// So many processes greet at the same time, each from a port of its own: how
-/// long that takes, how many are in the handler at once, how many answers come.
+/// Starts `count` processes that greet at the same time, each from its own
+/// port. Returns the duration, the peak number of concurrent handlers, and the
+/// number of answers.
 fn clients(count: u32) -> Result<(Duration, u32, u64), Trouble> {
     article(10, Duration::from_millis(60))?;
     let start = Instant::now();

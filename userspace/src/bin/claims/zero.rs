@@ -1,9 +1,9 @@
-//! Port 0 as the client's own: what the article's module does with an answer
-//! that goes to the kernel.
+//! Claims about port 0 as the client's port: the article's module then sends
+//! its answers to the kernel itself.
 //!
-//! Each answer to port 0 calls the module's handler again, from within itself. A
-//! row that shall leave its guest alive sets the number of answers to 0 after
-//! some levels: no further one begins, and those there are come to their end.
+//! Each answer to port 0 calls the module's handler recursively. A case whose
+//! guest must survive sets the number of answers to 0 after some levels: no
+//! further level starts, and the existing ones return.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,20 +28,20 @@ pub const ROWS: Rows = &[
     ("A9.6", with_answers_to_the_port_seen),
 ];
 
-/// What a level waits. A stack has room for some 15 levels at least, and a level
-/// must be noticed in time.
+/// The delay per level. A kernel stack has room for at least 15 levels, and
+/// each level must be observed in time.
 const DELAY: Duration = Duration::from_millis(150);
-/// So many levels are enough to see.
+/// The number of levels to observe.
 const LEVELS: u32 = 3;
-/// How long until something has begun.
+/// The longest wait for the start of an operation.
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// The process of the client that is watched. Bound to port 0 its socket gets the
-/// id, which must not be the port that it names.
+/// The process id of the observed client. A socket bound to port 0 gets this
+/// port, which must differ from nlmsg_pid.
 const CLIENTS_ID: u32 = 20_000;
 
-/// A client in a process of its own, that greets once from this port, names that
-/// one, and reports its answers.
+/// Starts a client process that greets once from port `bound` with nlmsg_pid
+/// `named`, and reports its answers.
 fn client(bound: u32, named: u32) -> Result<Child, Trouble> {
     let birth = Birth { id: Some(CLIENTS_ID), ..Birth::default() };
     Child::start_as(birth, move || {
@@ -55,17 +55,17 @@ fn answers(told: &Value) -> u64 {
     told.get("answers").and_then(Value::as_u64).unwrap_or(0)
 }
 
-/// What came of one greeting, ended after some levels.
+/// The result of one greeting, stopped after some levels.
 struct Greeting {
-    /// How deep the handler was in itself; 1 if it was not.
+    /// The recursion depth of the handler; 1 without recursion.
     depth: u32,
-    /// Answers that the client got.
+    /// Answers that the client received.
     answers: u64,
-    /// What the module counted.
+    /// The module's counters.
     state: State,
 }
 
-/// Has a client greet; while the handler is at work `meanwhile` is done.
+/// Lets a client greet, and calls `meanwhile` while the handler runs.
 fn greet(
     (bound, named): (u32, u32),
     meanwhile: impl FnOnce(&Child) -> Result<(), Trouble>,
@@ -82,7 +82,7 @@ fn greet(
         }
         thread::sleep(Duration::from_millis(10));
     }
-    // First of all.
+    // Before anything else, to stop the recursion.
     module::set("article_replies", 0)?;
     done?;
     let told = client.wait(CHILD_LIMIT)?;
@@ -90,7 +90,7 @@ fn greet(
     Ok(Greeting { depth: state.article.depth, answers: answers(&told), state })
 }
 
-/// The module with one answer to each message.
+/// Enables the module with one answer per message.
 fn article() -> Result<(), Trouble> {
     module::article(1, DELAY)?;
     State::reset()?;
@@ -143,7 +143,7 @@ fn the_client_is_in_state_d(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Source port and nlmsg_pid, as the article calls them A and C.
+/// Source port and nlmsg_pid: A and C in the article.
 const WAYS: [(u32, u32); 4] = [(100, 100), (0, 100), (0, 0), (100, 0)];
 
 fn which_of_the_two_has_to_be_zero(evidence: &mut Evidence) -> Result<(), Trouble> {
@@ -175,14 +175,15 @@ fn with_answers_to_the_port_seen(evidence: &mut Evidence) -> Result<(), Trouble>
     Ok(())
 }
 
-/// Nobody ends it this time. Whatever is seen is told at once: the machine may
-/// not live to tell it later.
+/// Nothing stops the recursion. All observations are reported immediately,
+/// because the guest may crash.
 fn until_the_stack_is_gone(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::article(2, Duration::from_millis(20))?;
     State::reset()?;
     let start = Instant::now();
     let client = client(0, 0)?;
-    // Before that it may sleep as any program does whose code is still to be read.
+    // Before this, the client may sleep in state D while its code is read from
+    // the share.
     State::wait(|state| state.article.calls.total >= 1, BEGIN_LIMIT)?;
     let (mut depth, mut others) = (0, 0);
     while start.elapsed() < CHILD_LIMIT && matches!(state(client.id(), client.id()), Ok('D' | 'R'))

@@ -1,17 +1,17 @@
-//! Datagrams that nobody should send: right ones with a few things wrong, and
-//! plain noise. All of it follows from a seed.
+//! Malformed datagrams, either mutated from well-formed ones or random. A seed
+//! determines all of them.
 
 use nlrig_guest::uapi::{NLRIG_A_SEND_MAX, NLRIG_MSG_BASE, NLRIG_MSG_MAX};
 use nlrig_netlink::wire::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use nlrig_netlink::{Body, Builder, Header};
 
-/// Numbers that only look random: xorshift64* (Vigna, "An experimental
+/// A pseudo-random number generator, xorshift64* (Vigna, "An experimental
 /// exploration of Marsaglia's xorshift generators, scrambled", 2016).
 pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Random {
-        // Zero is the one state it does not leave.
+        // Xorshift never leaves the state zero.
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
@@ -22,7 +22,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Less than this.
+    /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
@@ -31,7 +31,7 @@ impl Random {
         self.below(many) == 0
     }
 
-    /// A number that somebody may have forgotten to check.
+    /// A number that range checks often miss, or any number.
     fn odd(&mut self) -> u32 {
         const ODD: [u32; 12] =
             [0, 1, 2, 15, 16, 64, 65, 100_000, 100_001, 0x7fff_ffff, 0x8000_0000, u32::MAX];
@@ -42,12 +42,12 @@ impl Random {
     }
 }
 
-/// At most so many bytes of noise.
+/// Fewer than `most` random bytes.
 pub fn bytes(random: &mut Random, most: u64) -> Vec<u8> {
     (0..random.below(most)).map(|_| random.next() as u8).collect()
 }
 
-/// One datagram.
+/// A random datagram.
 pub fn datagram(random: &mut Random) -> Vec<u8> {
     if random.one_in(20) {
         return bytes(random, 4096);
@@ -61,7 +61,7 @@ pub fn datagram(random: &mut Random) -> Vec<u8> {
             builder.message(header, |payload| body(payload, random));
         }
     }
-    // What a builder refuses to build is sent as noise.
+    // If the builder rejects the message, random bytes are sent instead.
     let mut datagram = builder.into_vec().unwrap_or_else(|_| bytes(random, 64));
     if random.one_in(4) && !datagram.is_empty() {
         for _ in 0..=random.below(4) {
@@ -102,7 +102,7 @@ fn body(body: &mut Body<'_>, random: &mut Random) {
         return;
     }
     if random.one_in(4) {
-        // The size of a structure of the protocol, whose end is zero.
+        // The size of a protocol structure with a reserved end of zeros.
         let (size, used) = if random.one_in(2) { (16, 8) } else { (8, 4) };
         let mut structure = [0; 16];
         structure[..used].copy_from_slice(&random.next().to_ne_bytes()[..used]);

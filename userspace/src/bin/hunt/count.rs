@@ -1,4 +1,4 @@
-//! One count: threads until no more can be had.
+//! One count: creates threads until a call fails.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,14 +13,13 @@ use nlrig_guest::workers::{self, Attributes};
 use crate::layout;
 
 const PAGE_BYTES: u64 = 4096;
-/// Heap that the report takes when there may be no address space left.
+/// Heap for the report, reserved in case no address space is left.
 const REPORT_BYTES: usize = 96 << 10;
 const MAPS: &str = "/proc/self/maps";
 
-/// Counts in this process, and reports it.
+/// Counts threads in this process and reports the result.
 pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
-    // SAFETY: PID 1 opened this descriptor for whoever it starts, and who has
-    // started us only waits.
+    // SAFETY: PID 1 opened this descriptor, and the parent process only waits.
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
     let threads_max = fs::read_to_string("/proc/sys/kernel/threads-max")?;
     let threads_max = threads_max.trim().parse().map_err(io::Error::other)?;
@@ -28,11 +27,11 @@ pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
     layout::arrange(setup)?;
 
     if let Some(most) = setup.arenas_max {
-        // SAFETY: changes one of malloc's settings.
+        // SAFETY: mallopt() changes a setting of malloc.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
     }
     if setup.malloc_bytes.is_none() {
-        // Where threads allocate, the heap grows as it does in any program.
+        // If threads allocate, the heap must grow as in any program.
         workers::reserve_heap(((4 << 30) / stack_bytes.max(PAGE_BYTES)) as usize);
     }
     let spare = Vec::<u8>::with_capacity(REPORT_BYTES);
@@ -75,7 +74,7 @@ pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
     )
 }
 
-/// None where a plain program asks for nothing.
+/// Thread attributes for the guard. None for glibc's defaults.
 fn attributes(guard: Guard, stack_bytes: u64) -> io::Result<Option<Attributes>> {
     let bytes = |bytes: u64| usize::try_from(bytes).map_err(too_much);
     Ok(match guard {
@@ -89,7 +88,7 @@ fn attributes(guard: Guard, stack_bytes: u64) -> io::Result<Option<Attributes>> 
     })
 }
 
-/// How many tasks this user may have; root may have any number.
+/// RLIMIT_NPROC of the user. None for root, whom it does not limit.
 fn nproc() -> io::Result<Option<u64>> {
     if nix::unistd::geteuid().is_root() {
         return Ok(None);

@@ -1,9 +1,9 @@
-//! The workload `hunt`: one set-up of the search for 1449. For each stack size in
-//! turn it starts itself anew and counts threads until no more can be had.
+//! The workload `hunt`: one setup of the search for 1449. For each stack size,
+//! it executes itself again and counts threads until a call fails.
 //!
-//! `hunt STARTS SETUP STACK…` is what PID 1 starts, `hunt count SETUP STACK` what
-//! that starts: glibc and the kernel read RLIMIT_STACK, and the kernel the
-//! personality, at exec only.
+//! PID 1 starts `hunt STARTS SETUP STACK...`, which starts `hunt count SETUP
+//! STACK` for each count, because RLIMIT_STACK and the personality take effect
+//! at exec only.
 
 mod count;
 mod layout;
@@ -45,18 +45,18 @@ fn run() -> io::Result<()> {
     Ok(())
 }
 
-/// Counts once, in a process of its own, and waits for it.
+/// Runs one count in a child process and waits for it.
 fn start(setup: &str, stack_bytes: u64) -> io::Result<()> {
     let parsed: Setup = serde_json::from_str(setup)?;
     let mut command = Command::new("/proc/self/exe");
     command.args(["count", setup, &stack_bytes.to_string()]);
-    // SAFETY: between fork and exec it makes system calls only.
+    // SAFETY: the closure makes system calls only.
     unsafe { command.pre_exec(move || prepare(&parsed, stack_bytes)) };
     let status = command.status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("a count: {status}"))) }
 }
 
-/// Sets what is read at exec.
+/// Sets the limits and the personality, which take effect at exec.
 fn prepare(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
     soft_limit(Resource::RLIMIT_STACK, stack_bytes)?;
     if let Some(bytes) = setup.address_space_bytes {
@@ -71,7 +71,7 @@ fn prepare(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
         Layout::Limit3G => libc::ADDR_LIMIT_3GB,
     };
     let aslr = if setup.aslr == Aslr::Off { libc::ADDR_NO_RANDOMIZE } else { 0 };
-    // SAFETY: takes a number and changes what the next exec does.
+    // SAFETY: personality() takes an integer.
     let before = unsafe { libc::personality((layout | aslr) as c_ulong) };
     if before < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

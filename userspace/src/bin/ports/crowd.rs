@@ -1,10 +1,11 @@
-//! Threads of one process that bind ports which they compute for themselves.
+//! Threads that bind to netlink ports which they compute themselves.
 //!
-//! They are created as a plain C program creates them, by pthread_create() with
-//! default attributes, and do not allocate unless that is asked for: where they
-//! are is what the ports are made of. First all of them say where they are; only
-//! then does the first one bind, and each wakes the next: what is predicted from
-//! the places cannot have seen the ports.
+//! The ports depend on the threads' addresses. Threads are therefore created
+//! like those of a plain C program, by pthread_create() with default
+//! attributes, and do not allocate by default.
+//!
+//! All threads report their addresses before the first one binds; then each
+//! wakes the next. Predictions are made from the addresses alone.
 
 use std::io;
 use std::ptr::null_mut;
@@ -21,25 +22,27 @@ use nlrig_guest::workers::Attributes;
 
 use crate::formula;
 
-/// How long nothing may happen before a thread is called late.
+/// The longest time without progress before a thread counts as hung.
 const THREAD_LIMIT: Duration = Duration::from_secs(60);
-/// Threads between two signs of life while they are created.
+/// Threads between two heartbeats during creation.
 const SIGN_EVERY: u32 = 2048;
-/// How often the main thread looks whether something happens.
+/// The interval at which the main thread checks for progress.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What a crowd is to be like.
+/// Options of a thread group.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// At most so many: there may be no room for all.
+    /// The maximum number of threads. Fewer are created if the address space
+    /// does not suffice.
     pub threads: u32,
-    /// The size of their stacks as an attribute; by RLIMIT_STACK if absent.
+    /// The stack size attribute; RLIMIT_STACK applies if absent.
     pub stack_bytes: Option<usize>,
-    /// What each allocates once, before all else; nothing if 0.
+    /// Bytes that each thread allocates once, at its start; 0 for none.
     pub malloc_bytes: usize,
-    /// Whether each ends before the next one is created.
+    /// Whether each thread exits before the next is created.
     pub ends: bool,
-    /// Bound as soon as a thread is there; later, by [`Crowd::bind`], if absent.
+    /// The formula by which a thread binds at its start. If absent, threads
+    /// bind in [`ThreadGroup::bind`].
     pub at_birth: Option<Formula>,
 }
 
@@ -47,32 +50,33 @@ pub struct Plan {
 pub struct Crowd {
     seats: &'static [Seat],
     created: u32,
-    /// Why there are no more: an errno.
+    /// The errno of pthread_create(), if there are fewer threads than
+    /// requested.
     pub refused: Option<i32>,
     common: &'static Common,
 }
 
-/// What all threads share.
+/// Data that all threads share.
 struct Common {
     process: u32,
     generator: Mutex<Generator>,
     formula: Mutex<Formula>,
-    /// The seats that threads were created for, once all are there.
+    /// The slots of the created threads, set after the last one.
     taken: OnceLock<&'static [Seat]>,
-    /// How many threads have come to where they wait.
+    /// Threads that have finished their start.
     born: AtomicU32,
-    /// How often one has bound, or tried.
+    /// The number of finished binds, successful or not.
     done: AtomicU32,
 }
 
-/// One thread: where it is, and what came of its port.
+/// A thread with its identity and the result of its bind.
 struct Seat {
     number: u32,
     plan: Plan,
     common: &'static Common,
     own: AtomicUsize,
     id: AtomicU32,
-    /// How often it was its turn to bind.
+    /// The number of turns granted to the thread.
     turn: AtomicU32,
     fd: AtomicI32,
     port: AtomicU32,
@@ -81,18 +85,18 @@ struct Seat {
     errno: AtomicI32,
 }
 
-/// What came of a thread's port.
+/// The result of a thread's bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has this one.
+    /// The thread's socket has this port.
     Bound(u32),
-    /// Another socket has it.
+    /// Another socket has the port.
     InUse,
-    /// Something else failed.
+    /// Another call failed.
     Failed(Failure),
 }
 
-/// What all came to.
+/// A summary of all threads.
 #[derive(Debug, Default)]
 pub struct Sum {
     pub echoes: u32,
@@ -101,17 +105,18 @@ pub struct Sum {
 }
 
 impl Crowd {
-    /// Creates the threads, each when the one before it has said where it is, and
-    /// as many as there can be; `sign` is called with their number now and then.
+    /// Creates the threads, each after the previous one has recorded its
+    /// identity, until one cannot be created. Calls `heartbeat` with their
+    /// number at intervals.
     pub fn gather(plan: Plan, time_s: u64, mut sign: impl FnMut(u32)) -> io::Result<Crowd> {
         if plan.malloc_bytes == 0 {
-            // Each waits for the one before it, so there is never work for two
-            // processors, and under TCG it takes several times as long to wake a
-            // thread on another one. But glibc makes arenas by the processors that
-            // a process may use.
+            // Threads run one at a time, so a second CPU does not help, and
+            // under TCG cross-CPU wakeups take several times as long. Threads
+            // that allocate must not be pinned, because glibc's arena limit
+            // depends on the CPU affinity.
             stay_on(0)?;
         }
-        // Threads look at them until the process ends.
+        // Threads use it until the process ends.
         let common: &'static Common = Box::leak(Box::new(Common {
             process: std::process::id(),
             generator: Mutex::new(Generator::new(time_s)),
@@ -138,7 +143,7 @@ impl Crowd {
                         sign(crowd.created);
                     }
                     if plan.ends {
-                        // SAFETY: the thread was created to be joined, and is once.
+                        // SAFETY: the thread is joinable and joined once.
                         unsafe { libc::pthread_join(thread, null_mut()) };
                     }
                 }
@@ -152,17 +157,17 @@ impl Crowd {
         &self.seats[..self.created as usize]
     }
 
-    /// How many threads there are, or were.
+    /// The number of created threads.
     pub fn threads(&self) -> u32 {
         self.created
     }
 
-    /// Where each is, and its id.
+    /// pthread_self() and gettid() of each thread.
     pub fn places(&self) -> impl Iterator<Item = (u64, u32)> {
         self.seats().iter().map(|seat| (seat.own.load(SeqCst) as u64, seat.id.load(SeqCst)))
     }
 
-    /// Has each thread bind a port by this formula, one after the other.
+    /// Makes the threads bind by `formula`, one after the other.
     pub fn bind(&mut self, formula: Formula, mut sign: impl FnMut(u32)) -> io::Result<()> {
         if let Ok(mut now) = self.common.formula.lock() {
             *now = formula;
@@ -173,7 +178,7 @@ impl Crowd {
         wait_until(&self.common.done, before + self.created, |done| sign(done - before))
     }
 
-    /// What came of each, in their order.
+    /// The results of the threads in order of creation.
     pub fn outcomes(&self) -> impl Iterator<Item = Outcome> {
         self.seats().iter().map(Seat::outcome)
     }
@@ -184,7 +189,8 @@ impl Crowd {
         place.map_or(0, |place| place as u32 + 1)
     }
 
-    /// Looks into each socket for what nobody asked for, closes it, and sums up.
+    /// Checks each socket for unexpected messages, closes it, and sums up the
+    /// results.
     pub fn close(&mut self) -> Sum {
         let mut sum = Sum::default();
         for seat in self.seats() {
@@ -195,7 +201,7 @@ impl Crowd {
             let fd = seat.fd.swap(-1, SeqCst);
             if fd >= 0 {
                 sum.strays += u32::from(has_something(fd));
-                // SAFETY: the thread has left its socket open for us.
+                // SAFETY: the thread no longer uses its socket.
                 unsafe { libc::close(fd) };
             }
         }
@@ -207,7 +213,8 @@ impl Crowd {
         let seat = (&raw const *seat).cast_mut().cast();
         let mut thread: libc::pthread_t = 0;
         let attributes = Attributes::or_default(attributes);
-        // SAFETY: all pointers are valid for the call, and the seat for ever.
+        // SAFETY: all pointers are valid for the call, and slots are never
+        // freed.
         match unsafe { libc::pthread_create(&mut thread, attributes, live, seat) } {
             0 => Ok(thread),
             errno => Err(errno),
@@ -232,20 +239,20 @@ impl Seat {
         }
     }
 
-    /// Says where the thread is that calls.
+    /// Records the identity of the calling thread, and allocates if requested.
     fn take(&self) {
-        // SAFETY: these calls take nothing.
+        // SAFETY: both calls take no arguments.
         let (own, id) = unsafe { (libc::pthread_self(), libc::gettid()) };
         self.own.store(own as usize, SeqCst);
         self.id.store(id.unsigned_abs(), SeqCst);
         if self.plan.malloc_bytes > 0 {
-            // SAFETY: malloc() may be called from any thread. The compiler, which
-            // knows it, would leave out what nobody looks at.
+            // SAFETY: malloc() is thread-safe. Without black_box, the compiler
+            // removes the unused allocation.
             std::hint::black_box(unsafe { libc::malloc(self.plan.malloc_bytes) });
         }
     }
 
-    /// Binds a port by the formula, and asks for one echo.
+    /// Binds by the formula and exchanges one echo.
     fn bind(&self) {
         self.call.store(0, SeqCst);
         self.errno.store(0, SeqCst);
@@ -287,7 +294,7 @@ impl Seat {
         futex::wake(&self.turn);
     }
 
-    /// Binds whenever it is this thread's turn, and then it is the next one's.
+    /// Binds on each turn and then wakes the next thread.
     fn wait_for_turns(&self) -> ! {
         let mut turns = 0;
         loop {
@@ -308,7 +315,7 @@ impl Seat {
 }
 
 extern "C" fn live(seat: *mut libc::c_void) -> *mut libc::c_void {
-    // SAFETY: `create` gives the address of a seat that is never freed.
+    // SAFETY: `create` passes the address of a slot, which is never freed.
     let seat = unsafe { &*seat.cast::<Seat>() };
     seat.take();
     if seat.plan.at_birth.is_some() {
@@ -322,7 +329,7 @@ extern "C" fn live(seat: *mut libc::c_void) -> *mut libc::c_void {
     seat.wait_for_turns()
 }
 
-/// Whether there is something to read on a socket.
+/// Whether a socket has a message to read.
 fn has_something(fd: i32) -> bool {
     let mut byte = 0_u8;
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
@@ -330,7 +337,7 @@ fn has_something(fd: i32) -> bool {
     unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, flags) >= 0 }
 }
 
-/// Waits until a word has grown to so much; an error if it stays as it is for too
+/// Waits until `word` reaches `target`. Fails if `word` does not change for too
 /// long.
 fn wait_until(word: &AtomicU32, target: u32, mut sign: impl FnMut(u32)) -> io::Result<()> {
     let (mut seen, mut since) = (word.load(SeqCst), None);
@@ -339,7 +346,7 @@ fn wait_until(word: &AtomicU32, target: u32, mut sign: impl FnMut(u32)) -> io::R
         if now >= target {
             return Ok(());
         }
-        // Most often there is nothing to wait for: the clock is not asked then.
+        // Usually the target is reached already, and the clock is not read.
         let since = since.get_or_insert_with(Instant::now);
         if now != seen {
             (seen, *since) = (now, Instant::now());

@@ -1,12 +1,13 @@
-//! The formulas as programs have them: in the words of this machine, cut to the
-//! 32 bits that a port has.
+//! The port formulas, computed in machine words and truncated to the 32 bits of
+//! a port.
 
 use std::sync::Mutex;
 
 use nlrig_guest::ports::{Formula, Generator};
 
-/// What a thread binds, from its pthread_self(), its id and its process's; none
-/// if the generator has no more. Called by the thread; must not allocate.
+/// The port of a thread, from its pthread_self() (`own`), its thread id and its
+/// process id. None if the generator is exhausted. Called by the thread, so it
+/// must not allocate.
 pub fn port(
     formula: Formula,
     own: usize,

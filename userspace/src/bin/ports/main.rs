@@ -1,10 +1,10 @@
-//! The workload `ports`: threads bind netlink ports that they compute from where
-//! they are, by formulas in wide use.
+//! The workload `ports`: threads bind to netlink ports that they compute from
+//! their addresses, by formulas in wide use.
 //!
-//! `ports --threads N --formula NAME…` gathers N threads and has them bind by each
-//! formula in turn. `--second` has a second process do the same at once;
-//! `--batch P` starts P processes, as many at once as there are processors, whose
-//! threads bind as soon as they are there.
+//! `ports --threads N --formula NAME...` creates N threads, which bind by each
+//! formula in turn. With `--second`, a second process does the same at the same
+//! time. `--batch P` starts P processes, in parallel on all CPUs, whose threads
+//! bind immediately.
 
 mod crowd;
 mod formula;
@@ -25,11 +25,11 @@ use nlrig_guest::protocol::{WORKLOAD_FD, write_line};
 
 use crowd::{Crowd, Outcome, Plan};
 
-/// The program itself.
+/// The path of this program.
 const SELF: &str = "/proc/self/exe";
-/// Threads in one object: its line is a few ten KiB.
+/// Threads per report, for lines of some tens of KiB.
 const CHUNK: usize = 1024;
-/// Processes of a batch between two signs of life.
+/// Processes of a batch between two heartbeats.
 const PROCESSES_A_SIGN: u32 = 50;
 
 fn main() -> ExitCode {
@@ -47,8 +47,8 @@ fn run() -> io::Result<()> {
     if let Some(pid) = options.pid.filter(|&pid| pid != std::process::id()) {
         return be_born_as(pid, &mut itself(&options.with_pid(None)));
     }
-    // SAFETY: PID 1 opened this descriptor for us and nobody else in this
-    // process uses it.
+    // SAFETY: PID 1 opened this descriptor, and nothing else in this process
+    // uses it.
     let report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
     let mut report = Reporter { report, process: u32::from(options.is_second), options: &options };
     match (options.batch, options.one_of_batch) {
@@ -58,21 +58,21 @@ fn run() -> io::Result<()> {
     }
 }
 
-/// What is asked for.
+/// The command line.
 #[derive(Clone, Debug)]
 struct Options {
     plan: Plan,
     formulas: Vec<Formula>,
-    /// The process id to have.
+    /// The process id to run with.
     pid: Option<u32>,
-    /// Whether there is a second process, and its id if that matters.
+    /// Whether to start a second process, and the process id to start it with.
     second: bool,
     second_pid: Option<u32>,
-    /// Whether this is the second one.
+    /// Whether this is the second process.
     is_second: bool,
-    /// So many processes.
+    /// The number of processes of a batch.
     batch: Option<u32>,
-    /// Whether this is one of them.
+    /// Whether this is a process of a batch.
     one_of_batch: bool,
 }
 
@@ -116,7 +116,7 @@ impl Options {
         Options { pid, ..self.clone() }
     }
 
-    /// The arguments that mean this.
+    /// The command line for these options.
     fn to_args(&self) -> Vec<String> {
         let mut args = vec!["--threads".to_string(), self.plan.threads.to_string()];
         let mut add = |name: &str, value: Option<String>| {
@@ -151,14 +151,15 @@ fn number<T: std::str::FromStr>(arg: &str, text: &str) -> io::Result<T> {
     text.parse().map_err(|_| wrong(arg))
 }
 
-/// This program once more. What it reports goes where ours does.
+/// A command that runs this program with `options`. It inherits the report
+/// descriptor.
 fn itself(options: &Options) -> Command {
     let mut command = Command::new(SELF);
     command.args(options.to_args());
     command
 }
 
-/// Has a child with this process id become the command, and waits for it.
+/// Runs `command` in a child with process id `pid` and waits for it.
 fn be_born_as(pid: u32, command: &mut Command) -> io::Result<()> {
     match (Birth { id: Some(pid), ..Birth::default() }).fork()? {
         ForkResult::Child => Err(command.exec()),
@@ -169,7 +170,7 @@ fn be_born_as(pid: u32, command: &mut Command) -> io::Result<()> {
     }
 }
 
-/// Tells the host what comes of it.
+/// Runs the threads and reports to the host.
 struct Reporter<'a> {
     report: File,
     process: u32,
@@ -177,9 +178,10 @@ struct Reporter<'a> {
 }
 
 impl Reporter<'_> {
-    /// One crowd, and one of a second process if there is to be one.
+    /// Runs one thread group, and with `--second` another one in a second
+    /// process.
     fn crowd(&mut self) -> io::Result<()> {
-        // The second process is there first: the first has no threads yet.
+        // The second process starts before this one has threads.
         let mut second = match self.options.second {
             true => Some(self.start_second()?),
             false => None,
@@ -204,7 +206,7 @@ impl Reporter<'_> {
                 crowd.bind(formula, sign)?;
             }
             self.tell_ports(&crowd, formula)?;
-            // While these sockets are still open.
+            // The second process binds while these sockets are open.
             if let Some(second) = second.take() {
                 second.bind_and_end()?;
             }
@@ -269,7 +271,7 @@ impl Reporter<'_> {
         Ok(())
     }
 
-    /// Many processes with a crowd each, as many at once as there are processors.
+    /// Runs `processes` processes, in parallel on all CPUs.
     fn batch(&mut self, processes: u32) -> io::Result<()> {
         let processors = std::thread::available_parallelism()?.get();
         let threads = self.options.plan.threads;
@@ -318,14 +320,15 @@ impl Reporter<'_> {
     }
 }
 
-/// Signs of life, for long work. Without the host nobody is left to be told.
+/// A callback that reports heartbeats. Write errors are ignored: without the
+/// host, nothing receives the report.
 fn signs(report: &mut File) -> impl FnMut(u32) {
     |threads| {
         let _ = write_line(report, &Report::Progress { threads: u64::from(threads) });
     }
 }
 
-/// A second process, which has gathered its threads and waits to be told.
+/// A second process, which has created its threads and waits for its turn.
 struct Second {
     program: Child,
 }
@@ -342,7 +345,7 @@ impl Second {
     }
 
     fn bind_and_end(mut self) -> io::Result<()> {
-        // Waiting closes its input.
+        // wait() closes the child's standard input, which starts the binds.
         match self.program.wait()? {
             status if status.success() => Ok(()),
             status => Err(io::Error::other(format!("the second process: {status}"))),
