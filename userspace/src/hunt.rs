@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::look::Failed;
 use crate::protocol::Aslr;
+use crate::snapshot::Failed;
 
 /// A setup in which threads are counted. It affects only the workload's own
 /// process and ends with it.
@@ -29,7 +29,7 @@ pub struct Setup {
     pub nproc: Option<u64>,
     /// The layout of the address space.
     #[serde(default)]
-    pub layout: Layout,
+    pub layout: AddressSpaceLayout,
     /// Address space layout randomisation.
     #[serde(default)]
     pub aslr: Aslr,
@@ -41,7 +41,7 @@ pub struct Setup {
 /// The layout of the process's address space.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Layout {
+pub enum AddressSpaceLayout {
     /// Top-down, then bottom-up if no hole is left below: the kernel's default.
     #[default]
     Default,
@@ -70,7 +70,7 @@ pub enum Guard {
 /// A JSON object that the workload `hunt` writes.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Report {
+pub enum HuntReport {
     /// A heartbeat during thread creation.
     Progress {
         /// Threads alive.

@@ -29,7 +29,7 @@ pub struct Leaks {
 ///
 /// # Errors
 /// kmemleak exists but cannot be cleared.
-pub fn forget() -> io::Result<bool> {
+pub fn clear() -> io::Result<bool> {
     if Path::new(DEBUGFS).is_dir() && !Path::new(FILE).exists() {
         // Fails if debugfs is mounted already or missing. The check below
         // decides.
@@ -46,7 +46,7 @@ pub fn forget() -> io::Result<bool> {
 ///
 /// # Errors
 /// The scan cannot be started or its result cannot be read.
-pub fn find() -> io::Result<Leaks> {
+pub fn scan() -> io::Result<Leaks> {
     sleep(MIN_AGE);
     // Scanned twice: the first scan may miss a pointer that was being moved.
     fs::write(FILE, "scan")?;

@@ -15,16 +15,16 @@
 //! - [`uapi`]: the module's constants.
 //! - [`kmemleak`]: the kernel's leak detector.
 
-pub mod birth;
+pub mod clone;
 pub mod futex;
 
 pub mod hunt;
 pub mod kmemleak;
-pub mod look;
 pub mod maps;
 pub mod netlink;
 pub mod pids;
 pub mod ports;
+pub mod snapshot;
 pub mod uapi;
 pub mod workers;
 

@@ -7,7 +7,7 @@
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 
-use nlrig_netlink::builder::Builder;
+use nlrig_netlink::builder::MessageBuilder;
 use nlrig_netlink::wire::{HEADER_BYTES, Header, NLM_F_REQUEST};
 use nlrig_netlink::{Errno, GroupMask, Message, Messages};
 
@@ -91,19 +91,19 @@ const TOO_LONG: Failure = Failure { call: Call::Send, errno: libc::EMSGSIZE };
 /// A bound socket of protocol `NETLINK_NLRIG`. It stays open until the process
 /// ends, because the experiments count open sockets.
 #[derive(Debug)]
-pub struct Socket {
+pub struct EchoSocket {
     socket: ManuallyDrop<nlrig_netlink::Socket>,
     portid: u32,
 }
 
-impl Socket {
+impl EchoSocket {
     /// Opens a socket, binds it to a port that the kernel chooses (port 0, as
     /// netlink(7) advises), and reads the port back.
     ///
     /// # Errors
     /// The first call that failed. The socket is closed.
-    pub fn open() -> Result<Socket, Failure> {
-        Socket::open_at(0)
+    pub fn open() -> Result<EchoSocket, Failure> {
+        EchoSocket::open_at(0)
     }
 
     /// Like [`EchoSocket::open`], but binds to `portid`; 0 lets the kernel
@@ -112,12 +112,12 @@ impl Socket {
     /// # Errors
     /// See [`EchoSocket::open`]. [`Call::Bind`] with EADDRINUSE if another
     /// socket has the port.
-    pub fn open_at(portid: u32) -> Result<Socket, Failure> {
+    pub fn open_at(portid: u32) -> Result<EchoSocket, Failure> {
         let socket =
             nlrig_netlink::Socket::new(NETLINK_NLRIG as i32).map_err(failed(Call::Socket))?;
         socket.bind(portid, GroupMask::NONE).map_err(failed(Call::Bind))?;
         let portid = socket.address().map_err(failed(Call::Getsockname))?.portid;
-        Ok(Socket { socket: ManuallyDrop::new(socket), portid })
+        Ok(EchoSocket { socket: ManuallyDrop::new(socket), portid })
     }
 
     /// The port.
@@ -178,7 +178,7 @@ impl Socket {
         buffer: &'b mut [u8],
     ) -> Result<Message<'b>, Failure> {
         let mut request = [0; HEADER_BYTES + ECHO_BYTES];
-        let mut request = Builder::over(&mut request);
+        let mut request = MessageBuilder::over(&mut request);
         request.message(header, |message| {
             message.raw(body);
         });

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::look::Failed;
+use crate::snapshot::Failed;
 
 /// A formula for the port of a thread. Each is meant to give every thread of
 /// every process its own port, but some do not.
@@ -141,7 +141,7 @@ impl Generator {
 /// A JSON object that the workload `ports` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Report {
+pub enum PortReport {
     /// A chunk of the process's threads, in order of creation. No thread has
     /// bound a socket yet.
     Threads {
@@ -153,7 +153,8 @@ pub enum Report {
         ids: Vec<u32>,
     },
     /// All threads of a process exist.
-    Gathered {
+    #[serde(rename = "gathered")]
+    Spawned {
         /// The index of the process.
         process: u32,
         /// The total number of processes.
@@ -186,7 +187,8 @@ pub enum Report {
         /// Threads that received their own echo from their own port.
         echoes: u32,
         /// Sockets that received an unexpected message.
-        strays: u32,
+        #[serde(rename = "strays")]
+        unexpected: u32,
         /// Threads whose address differs from the reported one.
         moved: u32,
         /// The first call that failed, other than with EADDRINUSE.

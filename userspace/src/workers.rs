@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::futex;
-use crate::look::Counts;
-use crate::netlink::{Call, Failure, Socket};
+use crate::netlink::{Call, EchoSocket, Failure};
 use crate::protocol::WORKLOAD_FD;
+use crate::snapshot::Counts;
 
 /// Heap bytes per pthread_create() in the main thread: the thread's dtv,
 /// `calloc(17, sizeof(dtv_t))` in glibc's allocate_dtv without loaded modules,
@@ -60,16 +60,16 @@ pub fn reserve_heap(threads: usize) {
     }
 }
 
-/// Attributes of new threads.
-pub struct Attributes(libc::pthread_attr_t);
+/// ThreadAttributes of new threads.
+pub struct ThreadAttributes(libc::pthread_attr_t);
 
-impl Attributes {
-    /// Attributes with a stack size.
+impl ThreadAttributes {
+    /// ThreadAttributes with a stack size.
     ///
     /// # Errors
     /// glibc rejects the size.
-    pub fn with_stack(bytes: usize) -> io::Result<Attributes> {
-        let mut attributes = Attributes::default();
+    pub fn with_stack(bytes: usize) -> io::Result<ThreadAttributes> {
+        let mut attributes = ThreadAttributes::default();
         // SAFETY: `attributes` is initialised.
         refused(unsafe { libc::pthread_attr_setstacksize(&mut attributes.0, bytes) })?;
         Ok(attributes)
@@ -77,7 +77,7 @@ impl Attributes {
 
     /// The argument for pthread_create(): the attributes, or null for the
     /// defaults.
-    pub fn or_default(attributes: Option<&Attributes>) -> *const libc::pthread_attr_t {
+    pub fn or_default(attributes: Option<&ThreadAttributes>) -> *const libc::pthread_attr_t {
         attributes.map_or(null(), |attributes| &raw const attributes.0)
     }
 
@@ -85,18 +85,18 @@ impl Attributes {
     ///
     /// # Errors
     /// glibc rejects the size.
-    pub fn guard(&mut self, bytes: usize) -> io::Result<()> {
+    pub fn set_guard_size(&mut self, bytes: usize) -> io::Result<()> {
         // SAFETY: `self` is initialised.
         refused(unsafe { libc::pthread_attr_setguardsize(&mut self.0, bytes) })
     }
 }
 
-impl Default for Attributes {
-    fn default() -> Attributes {
+impl Default for ThreadAttributes {
+    fn default() -> ThreadAttributes {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: glibc's pthread_attr_init() initialises the attributes and
         // cannot fail.
-        Attributes(unsafe {
+        ThreadAttributes(unsafe {
             libc::pthread_attr_init(attributes.as_mut_ptr());
             attributes.assume_init()
         })
@@ -117,11 +117,11 @@ fn refused(errno: i32) -> io::Result<()> {
 /// # Errors
 /// Any error of `progress`.
 pub fn create_until_failure(
-    attributes: Option<&Attributes>,
+    attributes: Option<&ThreadAttributes>,
     malloc_bytes: usize,
     mut progress: impl FnMut(u32) -> io::Result<()>,
 ) -> io::Result<(Counts, Failure)> {
-    let attributes = Attributes::or_default(attributes);
+    let attributes = ThreadAttributes::or_default(attributes);
     let counts = |created| Counts {
         threads: u64::from(created),
         sockets: u64::from(SOCKETS.load(Ordering::SeqCst)),
@@ -153,11 +153,11 @@ pub fn create_until_failure(
 /// Closes the newest sockets, which are counted already, and returns their
 /// number. The snapshot afterwards needs descriptors, and none may be left.
 pub fn free_descriptors() -> u64 {
-    const LOOK_NEEDS: i32 = 4;
+    const SNAPSHOT_NEEDS: i32 = 4;
     let last = LAST_SOCKET.load(Ordering::SeqCst);
     // Descriptors are assigned in ascending order, so the previous ones are
     // sockets too.
-    let first = (last - LOOK_NEEDS + 1).max(WORKLOAD_FD + 1);
+    let first = (last - SNAPSHOT_NEEDS + 1).max(WORKLOAD_FD + 1);
     // SAFETY: the descriptors are the workers' sockets, and the workers sleep
     // forever.
     (first..=last).map(|fd| u64::from(unsafe { libc::close(fd) } == 0)).sum()
@@ -196,7 +196,7 @@ fn keep_heap(bytes: usize) -> Result<(), Failure> {
 }
 
 fn socket_and_echo() -> Result<(), Failure> {
-    let socket = Socket::open()?;
+    let socket = EchoSocket::open()?;
     SOCKETS.fetch_add(1, Ordering::SeqCst);
     LAST_SOCKET.store(socket.fd(), Ordering::SeqCst);
     // The port identifies the thread. It is in the high half, so that the

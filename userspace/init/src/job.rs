@@ -18,13 +18,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 use nlrig_init::proc::loadavg;
 use nlrig_init::protocol::{
-    Aslr, Event, Exit, Job, Misbehaviour, MmapLayout, PORT_STDERR, PORT_STDIN, PORT_STDOUT,
-    Request, Rlimit, WORKLOAD_FD,
+    Aslr, Event, Exit, GuestFault, Job, MmapLayout, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Request,
+    Rlimit, WORKLOAD_FD,
 };
 
 use crate::channel::{Channel, open_port};
+use crate::guest_fault;
 use crate::kmsg::KernelLog;
-use crate::misbehave;
 use crate::pipes::{CHUNK_BYTES, Pump, Reports};
 
 /// PATH of a job: busybox and the workloads.
@@ -32,14 +32,14 @@ const SEARCH_PATH: &str = "/run/nlrig/guest/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Quiet period before a job starts: no task was created or ended for this
 /// long. The kernel still creates and ends kernel threads after boot.
-const AT_REST: Duration = Duration::from_millis(60);
+const QUIET_PERIOD: Duration = Duration::from_millis(60);
 /// The longest wait for the quiet period.
-const AT_REST_LIMIT: Duration = Duration::from_secs(2);
+const QUIET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest wait for killed processes. They end immediately, unless blocked
 /// in the kernel.
-const OTHERS_LIMIT: Duration = Duration::from_secs(1);
-const OTHERS_POLL: Duration = Duration::from_millis(1);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+const KILL_POLL: Duration = Duration::from_millis(1);
 
 /// Runs the job and reports its start, its data and its end. `fault` breaks one
 /// of these events on request.
@@ -50,14 +50,14 @@ pub fn run(
     job: &Job,
     child_signal: &SigSet,
     channel: &mut Channel,
-    misbehaviour: Option<Misbehaviour>,
+    fault: Option<GuestFault>,
 ) -> io::Result<()> {
     let log = KernelLog::from_now_on();
     let mut exited = match Running::start(job) {
         Ok(running) => {
             channel.send(&Event::Started)?;
-            if misbehaviour == Some(Misbehaviour::Mute) {
-                misbehave::mute();
+            if fault == Some(GuestFault::Mute) {
+                guest_fault::mute();
             }
             running.finish(child_signal, channel)?
         }
@@ -72,9 +72,9 @@ pub fn run(
     if let Event::Exited { program_reports, .. } = &mut exited {
         *program_reports = log.lines_of_programs();
     }
-    match misbehaviour {
+    match fault {
         None => channel.send(&exited),
-        Some(how) => misbehave::end_job(how, &exited, channel),
+        Some(fault) => guest_fault::end_job(fault, &exited, channel),
     }
 }
 
@@ -126,7 +126,7 @@ impl Running {
             .stderr(child_stderr);
         let (user, persona) = (job.user, persona(job));
         let reports_fd = child_reports.as_raw_fd();
-        wait_for_rest().map_err(rig)?;
+        wait_for_quiet().map_err(rig)?;
         // SAFETY: the closure makes system calls only and does not allocate.
         unsafe {
             command.pre_exec(move || enter_child(&limits, user, persona, reports_fd));
@@ -161,15 +161,15 @@ impl Running {
             poll(&mut fds, if held { PollTimeout::ZERO } else { PollTimeout::NONE })?;
             let asked = held || fds.last().is_some_and(|fd| fd.any() == Some(true));
             while signals.read_signal()?.is_some() {}
-            self.pass_on(channel, CHUNK_BYTES)?;
+            self.forward(channel, CHUNK_BYTES)?;
             if asked {
                 let request = channel.receive()?;
                 crate::answer(&request.unwrap_or(Request::End), channel)?;
             }
         };
-        self.pass_on(channel, usize::MAX)?;
+        self.forward(channel, usize::MAX)?;
         self.reports.last_line(channel)?;
-        end_others();
+        kill_others();
         Ok(Event::Exited {
             status,
             stdout_bytes: self.stdout.bytes,
@@ -181,10 +181,10 @@ impl Running {
 
     /// Forwards the contents of each pipe, at most `most` bytes per pipe: an
     /// endless writer must not starve the other pipes.
-    fn pass_on(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
-        self.stdout.pass_on(most)?;
-        self.stderr.pass_on(most)?;
-        self.reports.pass_on(channel, most)
+    fn forward(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
+        self.stdout.forward(most)?;
+        self.stderr.forward(most)?;
+        self.reports.forward(channel, most)
     }
 }
 
@@ -194,8 +194,8 @@ fn readable(source: &PipeReader) -> PollFd<'_> {
 
 /// Kills the processes that the program left running, so that the next job does
 /// not see them.
-fn end_others() {
-    let deadline = Instant::now() + OTHERS_LIMIT;
+fn kill_others() {
+    let deadline = Instant::now() + KILL_TIMEOUT;
     // -1 addresses every process except this one; kernel threads ignore
     // SIGKILL.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
@@ -203,7 +203,7 @@ fn end_others() {
     while Instant::now() < deadline {
         // SAFETY: a null status pointer is allowed.
         match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } {
-            0 => sleep(OTHERS_POLL),
+            0 => sleep(KILL_POLL),
             pid if pid > 0 => {}
             _ => return,
         }
@@ -212,11 +212,11 @@ fn end_others() {
 
 /// Waits for the quiet period of the kernel's threads, because workloads count
 /// tasks.
-fn wait_for_rest() -> io::Result<()> {
+fn wait_for_quiet() -> io::Result<()> {
     let start = Instant::now();
     let mut seen = (loadavg()?, start);
-    while seen.1.elapsed() < AT_REST && start.elapsed() < AT_REST_LIMIT {
-        sleep(AT_REST / 4);
+    while seen.1.elapsed() < QUIET_PERIOD && start.elapsed() < QUIET_TIMEOUT {
+        sleep(QUIET_PERIOD / 4);
         let now = loadavg()?;
         if now != seen.0 {
             seen = (now, Instant::now());

@@ -5,9 +5,9 @@
 //! only if the port is missing.
 
 mod channel;
+mod guest_fault;
 mod job;
 mod kmsg;
-mod misbehave;
 mod mounts;
 mod pipes;
 mod tasks;
@@ -20,7 +20,7 @@ use std::path::Path;
 use nix::kmod::init_module;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal};
-use nlrig_init::protocol::{Event, Misbehaviour, Request, WORKLOAD_FD};
+use nlrig_init::protocol::{Event, GuestFault, Request, WORKLOAD_FD};
 
 use channel::Channel;
 
@@ -66,18 +66,18 @@ fn run() -> io::Result<()> {
         refused,
     })?;
 
-    let mut misbehaviour = None;
+    let mut fault = None;
     loop {
         match channel.receive()? {
             Some(Request::Run(job)) => {
-                job::run(&job, &child_signal, &mut channel, misbehaviour)?;
+                job::run(&job, &child_signal, &mut channel, fault)?;
             }
-            Some(Request::Misbehave(how)) => misbehaviour = Some(how),
+            Some(Request::InjectFault(requested)) => fault = Some(requested),
             Some(Request::End) | None => break,
             Some(request) => answer(&request, &mut channel)?,
         }
     }
-    if misbehaviour == Some(Misbehaviour::NoLastEvent) {
+    if fault == Some(GuestFault::NoLastEvent) {
         return Ok(());
     }
     channel.send(&Event::End)?;
@@ -89,7 +89,7 @@ fn answer(request: &Request, channel: &mut Channel) -> io::Result<()> {
     match request {
         Request::Ping => channel.send(&Event::Pong),
         Request::Tasks => {
-            let (tasks, cut) = tasks::look();
+            let (tasks, cut) = tasks::snapshot();
             channel.send(&Event::Tasks { tasks, cut })
         }
         request => Err(io::Error::other(format!("the host sent {request:?} out of order"))),

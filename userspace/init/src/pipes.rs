@@ -26,7 +26,7 @@ impl Pump {
         Ok(Pump { source: Some(source), sink, bytes: 0 })
     }
 
-    pub fn pass_on(&mut self, most: usize) -> io::Result<()> {
+    pub fn forward(&mut self, most: usize) -> io::Result<()> {
         let (sink, bytes) = (&mut self.sink, &mut self.bytes);
         drain(&mut self.source, most, |chunk| {
             *bytes += chunk.len() as u64;
@@ -48,7 +48,7 @@ impl Reports {
         Ok(Reports { source: Some(source), line: Vec::new() })
     }
 
-    pub fn pass_on(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
+    pub fn forward(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
         let line = &mut self.line;
         drain(&mut self.source, most, |chunk| {
             for part in chunk.split_inclusive(|&byte| byte == b'\n') {

@@ -56,7 +56,8 @@ pub enum Request {
     /// Report the state of all tasks: [`Event::Tasks`].
     Tasks,
     /// Inject a fault into the next job, to test its detection on the host.
-    Misbehave(Misbehaviour),
+    #[serde(rename = "misbehave")]
+    InjectFault(GuestFault),
     /// End the session and the virtual machine.
     End,
 }
@@ -64,7 +65,7 @@ pub enum Request {
 /// A fault that the guest injects on request. The host must detect each.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Misbehaviour {
+pub enum GuestFault {
     /// The virtual machine ends in the middle of the job's last event.
     CutResult,
     /// Bytes that are not an event replace the job's last event.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nlrig_init::protocol::Task;
 
 /// Thousands of threads take longer to read than the host waits.
-const LOOK_LIMIT: Duration = Duration::from_secs(3);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The maximum number of tasks, with their stacks, in one event.
 const TASKS_MAX: usize = 100;
 /// The maximum stack depth. The outermost frames are alike in all tasks.
@@ -17,11 +17,11 @@ const FRAMES_MAX: usize = 12;
 const KTHREADD: u32 = 2;
 
 /// Reads the state of the tasks. True if a limit cut the list short.
-pub fn look() -> (Vec<Task>, bool) {
-    let deadline = Instant::now() + LOOK_LIMIT;
+pub fn snapshot() -> (Vec<Task>, bool) {
+    let deadline = Instant::now() + SNAPSHOT_TIMEOUT;
     let mut tasks = Vec::new();
-    for process in numbers(Path::new("/proc")) {
-        for (tid, folder) in numbers(&process.1.join("task")) {
+    for process in numeric_entries(Path::new("/proc")) {
+        for (tid, folder) in numeric_entries(&process.1.join("task")) {
             if tasks.len() == TASKS_MAX || Instant::now() > deadline {
                 return (tasks, true);
             }
@@ -33,7 +33,7 @@ pub fn look() -> (Vec<Task>, bool) {
 }
 
 /// The entries of a directory that have a number as name, in ascending order.
-fn numbers(folder: &Path) -> Vec<(u32, PathBuf)> {
+fn numeric_entries(folder: &Path) -> Vec<(u32, PathBuf)> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<_> = entries
         .filter_map(|entry| {
@@ -48,8 +48,8 @@ fn numbers(folder: &Path) -> Vec<(u32, PathBuf)> {
 fn task(pid: u32, tid: u32, folder: &Path) -> Option<Task> {
     let stat = fs::read_to_string(folder.join("stat")).ok()?;
     let (comm, state, parent) = parse(&stat)?;
-    let stuck = matches!(state, 'R' | 'D');
-    if !stuck && (parent == KTHREADD || pid == KTHREADD) {
+    let running_or_blocked = matches!(state, 'R' | 'D');
+    if !running_or_blocked && (parent == KTHREADD || pid == KTHREADD) {
         return None;
     }
     let stack = fs::read_to_string(folder.join("stack")).unwrap_or_default();
@@ -77,15 +77,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_may_look_like_the_rest() {
+    fn a_name_may_contain_blanks_and_parentheses() {
         assert_eq!(parse("7 (a) R (b) D 2 0 0"), Some(("a) R (b", 'D', 2)));
         assert_eq!(parse("7 (cat"), None);
         assert_eq!(frame("[<0>] do_wait+0x1/0x2"), "do_wait+0x1/0x2");
     }
 
     #[test]
-    fn this_process_is_among_them() {
-        let (tasks, _) = look();
+    fn a_snapshot_has_this_process() {
+        let (tasks, _) = snapshot();
         assert!(!tasks.is_empty());
     }
 }

@@ -149,10 +149,10 @@ impl<'a> Extended<'a> {
 mod tests {
     use super::*;
     use crate::wire::{NLMSG_DONE, NLMSG_ERROR};
-    use crate::{Builder, Messages};
+    use crate::{MessageBuilder, Messages};
 
     fn answer(flags: u16, errno: i32, request: &[u8], tlvs: bool) -> Vec<u8> {
-        let mut builder = Builder::new();
+        let mut builder = MessageBuilder::new();
         builder.message(Header::new(NLMSG_ERROR, flags, 7), |body| {
             body.raw(&(-errno).to_ne_bytes()).raw(request);
             if tlvs {
@@ -168,7 +168,7 @@ mod tests {
 
     /// A request with a header and three bytes of body.
     fn request() -> Vec<u8> {
-        let mut builder = Builder::new();
+        let mut builder = MessageBuilder::new();
         builder.message(Header::ack(16, 0, 7), |body| {
             body.raw(&[1, 2, 3]);
         });

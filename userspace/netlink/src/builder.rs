@@ -1,4 +1,4 @@
-//! Builder for messages: well-formed ones, with lengths and padding filled in,
+//! MessageBuilder for messages: well-formed ones, with lengths and padding filled in,
 //! and malformed ones, with lengths as the caller sets them.
 
 use std::fmt;
@@ -38,27 +38,27 @@ impl std::error::Error for BuildError {}
 /// Builds the messages of one datagram in a growing Vec, or without allocation
 /// in the caller's buffer.
 #[derive(Debug)]
-pub struct Builder<'a> {
+pub struct MessageBuilder<'a> {
     body: Body<'a>,
 }
 
-impl Builder<'static> {
+impl MessageBuilder<'static> {
     /// Starts a datagram of any size. Allocates.
-    pub fn new() -> Builder<'static> {
-        Builder { body: Body::new(Store::Owned(Vec::new())) }
+    pub fn new() -> MessageBuilder<'static> {
+        MessageBuilder { body: Body::new(Store::Owned(Vec::new())) }
     }
 }
 
-impl Default for Builder<'static> {
+impl Default for MessageBuilder<'static> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<'a> Builder<'a> {
+impl<'a> MessageBuilder<'a> {
     /// Starts a datagram in `buffer`. Never allocates.
-    pub fn over(buffer: &'a mut [u8]) -> Builder<'a> {
-        Builder { body: Body::new(Store::Lent(buffer)) }
+    pub fn over(buffer: &'a mut [u8]) -> MessageBuilder<'a> {
+        MessageBuilder { body: Body::new(Store::Lent(buffer)) }
     }
 
     /// Appends an aligned message. `fill` appends the body; the length is
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn lengths_and_padding_are_filled_in() {
-        let mut builder = Builder::new();
+        let mut builder = MessageBuilder::new();
         builder.message(Header::new(16, 1, 2), fill);
         let bytes = builder.into_vec().unwrap();
         // 16 bytes of header, 4 of body, 8 of u8, 4 of the flag, and a nest of
@@ -286,11 +286,11 @@ mod tests {
 
     #[test]
     fn a_buffer_of_the_callers_gets_the_same_or_says_what_it_lacks() {
-        let mut owned = Builder::new();
+        let mut owned = MessageBuilder::new();
         owned.message(Header::new(16, 1, 2), fill);
         for room in 0..60 {
             let mut buffer = vec![0xaa; room];
-            let mut lent = Builder::over(&mut buffer);
+            let mut lent = MessageBuilder::over(&mut buffer);
             lent.message(Header::new(16, 1, 2), fill);
             if room < 56 {
                 assert_eq!(lent.bytes(), Err(BuildError::Full { needs: 56 }));
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn an_attribute_has_an_end() {
-        let mut builder = Builder::new();
+        let mut builder = MessageBuilder::new();
         builder.raw(&[]).message(Header::default(), |body| {
             body.bytes(1, &vec![0; 65531]);
         });
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn wrong_lengths_are_kept() {
-        let mut builder = Builder::new();
+        let mut builder = MessageBuilder::new();
         builder.message_as_is(Header { length: 3, ..Header::default() }, |body| {
             body.attribute_as_is(2, 1, &[1, 2, 3, 4]);
         });

@@ -24,9 +24,9 @@ pub mod wire;
 
 pub use ack::{Ack, Done};
 pub use attribute::{Attribute, Attributes};
-pub use builder::{Body, BuildError, Builder};
+pub use builder::{Body, BuildError, MessageBuilder};
 pub use error::{Errno, Malformed};
 pub use message::{Message, Messages};
-pub use request::{Dump, Limits, RequestError, dump, request_ack};
+pub use request::{Dump, RequestError, RequestLimits, dump, request_ack};
 pub use socket::{Address, Group, GroupMask, Received, Socket};
 pub use wire::Header;

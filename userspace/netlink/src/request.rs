@@ -12,19 +12,19 @@ use crate::wire::{
     align,
 };
 
-/// Limits on waiting for an answer.
+/// RequestLimits on waiting for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RequestLimits {
     /// The longest time until the answer is complete.
     pub time: Duration,
     /// The maximum number of datagrams, unrelated ones included.
     pub datagrams: usize,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     /// Ten seconds and 4096 datagrams.
-    fn default() -> Limits {
-        Limits { time: Duration::from_secs(10), datagrams: 4096 }
+    fn default() -> RequestLimits {
+        RequestLimits { time: Duration::from_secs(10), datagrams: 4096 }
     }
 }
 
@@ -123,7 +123,7 @@ impl Dump {
 /// # Errors
 /// The flags are missing, a call failed, the answer is malformed or exceeds a
 /// limit, or the kernel answered with an error.
-pub fn dump(socket: &Socket, request: &[u8], limits: Limits) -> Result<Dump, RequestError> {
+pub fn dump(socket: &Socket, request: &[u8], limits: RequestLimits) -> Result<Dump, RequestError> {
     /// More than the kernel puts into one datagram of a dump.
     const DATAGRAM_BYTES: usize = 64 << 10;
     let mut receiver = Receiver::send(socket, request, NLM_F_DUMP, limits)?;
@@ -176,7 +176,7 @@ pub fn request_ack<'b>(
     socket: &Socket,
     request: &[u8],
     buffer: &'b mut [u8],
-    limits: Limits,
+    limits: RequestLimits,
 ) -> Result<Ack<'b>, RequestError> {
     let mut receiver = Receiver::send(socket, request, NLM_F_ACK, limits)?;
     let (length, place) = loop {
@@ -208,7 +208,7 @@ struct Receiver<'a> {
     socket: &'a Socket,
     /// The request's sequence number.
     sequence: u32,
-    limits: Limits,
+    limits: RequestLimits,
     start: Instant,
     received: usize,
 }
@@ -218,7 +218,7 @@ impl<'a> Receiver<'a> {
         socket: &'a Socket,
         request: &[u8],
         flags: u16,
-        limits: Limits,
+        limits: RequestLimits,
     ) -> Result<Receiver<'a>, RequestError> {
         let header = Header::from_bytes(request).ok_or(RequestError::Request)?;
         if !header.has(NLM_F_REQUEST | flags) || (header.length as usize) < HEADER_BYTES {

@@ -6,7 +6,8 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use nlrig_netlink::{
-    Address, Builder, Errno, Group, GroupMask, Header, Limits, Messages, Socket, request_ack,
+    Address, Errno, Group, GroupMask, Header, MessageBuilder, Messages, RequestLimits, Socket,
+    request_ack,
 };
 
 thread_local! {
@@ -50,7 +51,7 @@ fn use_everything() -> Result<(), Errno> {
     socket.connect(0, GroupMask::NONE)?;
 
     let mut room = [0; 64];
-    let mut builder = Builder::over(&mut room);
+    let mut builder = MessageBuilder::over(&mut room);
     builder.message(Header::ack(0x3fff, 0, 1), |body| {
         body.raw(&[0; 16]).nested(1, |nest| {
             nest.string(2, "text");
@@ -58,7 +59,7 @@ fn use_everything() -> Result<(), Errno> {
     });
     let request = builder.bytes().unwrap_or_default();
     let mut buffer = [0; 512];
-    let ack = request_ack(&socket, request, &mut buffer, Limits::default());
+    let ack = request_ack(&socket, request, &mut buffer, RequestLimits::default());
     assert!(ack.is_ok_and(|ack| ack.errno > 0));
 
     socket.send(request, 0)?;

@@ -10,8 +10,8 @@ use nlrig_netlink::wire::{
     NLMSG_NOOP,
 };
 use nlrig_netlink::{
-    Address, Builder, Errno, Group, GroupMask, Header, Limits, Messages, RequestError, Socket,
-    builder, dump, request_ack,
+    Address, Errno, Group, GroupMask, Header, MessageBuilder, Messages, RequestError,
+    RequestLimits, Socket, builder, dump, request_ack,
 };
 
 /// Size of struct ifinfomsg.
@@ -40,7 +40,7 @@ fn ask_for_links(sequence: u32) -> Vec<u8> {
 #[test]
 fn a_dump_of_links_has_lo_in_parts_and_an_end() {
     let socket = route();
-    let dump = dump(&socket, &ask_for_links(77), Limits::default()).unwrap();
+    let dump = dump(&socket, &ask_for_links(77), RequestLimits::default()).unwrap();
     let names: Vec<&str> = dump
         .messages()
         .map(|message| {
@@ -61,7 +61,7 @@ fn a_dump_of_links_has_lo_in_parts_and_an_end() {
 #[test]
 fn limits_end_a_dump() {
     let socket = route();
-    let limits = Limits { datagrams: 0, ..Limits::default() };
+    let limits = RequestLimits { datagrams: 0, ..RequestLimits::default() };
     let error = dump(&socket, &ask_for_links(1), limits).unwrap_err();
     assert_eq!(error, RequestError::Datagrams(0));
 
@@ -70,7 +70,7 @@ fn limits_end_a_dump() {
     let other = route();
     let dropped = Header { length: 64, ..Header::ack(libc::RTM_GETLINK, 0, 1) }.to_bytes();
     let start = Instant::now();
-    let limits = Limits { time: Duration::from_millis(50), ..Limits::default() };
+    let limits = RequestLimits { time: Duration::from_millis(50), ..RequestLimits::default() };
     let error = request_ack(&other, &dropped, &mut [0; 256], limits).unwrap_err();
     assert_eq!(error, RequestError::Time);
     assert!(start.elapsed() >= limits.time);
@@ -85,7 +85,7 @@ fn an_unknown_type_is_refused() {
     let socket = route();
     let request = builder::message(Header::ack(NO_SUCH_TYPE, 0, 5), &[0; IFINFOMSG_BYTES]);
     let mut buffer = [0; 512];
-    let ack = request_ack(&socket, &request, &mut buffer, Limits::default()).unwrap();
+    let ack = request_ack(&socket, &request, &mut buffer, RequestLimits::default()).unwrap();
     let errno = ack.result().unwrap_err();
     assert!([libc::EOPNOTSUPP, libc::EINVAL, libc::EPERM].contains(&errno.0), "{errno}");
     assert_eq!((ack.header.kind, ack.header.sequence), (NO_SUCH_TYPE, 5));
@@ -109,7 +109,7 @@ fn success_is_acknowledged_without_the_request() {
     // Netlink core acknowledges the no-op.
     let request = builder::message(Header::ack(NLMSG_NOOP, 0, 6), &[1, 2, 3, 4]);
     let mut buffer = [0; 512];
-    let ack = request_ack(&socket, &request, &mut buffer, Limits::default()).unwrap();
+    let ack = request_ack(&socket, &request, &mut buffer, RequestLimits::default()).unwrap();
     assert_eq!((ack.result(), ack.request), (Ok(()), None));
     assert_eq!((ack.header.kind, ack.header.sequence), (NLMSG_NOOP, 6));
 }
@@ -118,7 +118,7 @@ fn success_is_acknowledged_without_the_request() {
 fn a_dump_that_is_refused_says_why() {
     let socket = route();
     let request = builder::message(Header::dump(NO_SUCH_TYPE, 1), &[0; IFINFOMSG_BYTES]);
-    match dump(&socket, &request, Limits::default()).unwrap_err() {
+    match dump(&socket, &request, RequestLimits::default()).unwrap_err() {
         RequestError::Refused { errno, .. } => {
             assert!([libc::EOPNOTSUPP, libc::EINVAL, libc::EPERM].contains(&errno.0), "{errno}");
         }
@@ -131,7 +131,7 @@ fn a_request_that_is_too_short_gets_an_answer_or_none() {
     let socket = route();
     // Shorter than struct rtgenmsg, the start of every rtnetlink message.
     let request = builder::message(Header::ack(libc::RTM_GETLINK, 0, 1), &[]);
-    let limits = Limits { time: Duration::from_millis(200), ..Limits::default() };
+    let limits = RequestLimits { time: Duration::from_millis(200), ..RequestLimits::default() };
     match request_ack(&socket, &request, &mut [0; 512], limits) {
         Ok(_) | Err(RequestError::Time) => {}
         Err(other) => panic!("{other}"),
@@ -153,7 +153,7 @@ fn a_strict_socket_says_in_words_what_is_wrong() {
     let mut body = [0; IFINFOMSG_BYTES];
     body[12..16].copy_from_slice(&1_u32.to_ne_bytes());
     let request = builder::message(Header::dump(libc::RTM_GETLINK, 3), &body);
-    match dump(&socket, &request, Limits::default()).unwrap_err() {
+    match dump(&socket, &request, RequestLimits::default()).unwrap_err() {
         RequestError::Refused { errno, message: Some(message) } => {
             assert_eq!(errno, Errno(libc::EINVAL));
             assert!(message.contains("Invalid values in header"), "{message}");
@@ -162,13 +162,14 @@ fn a_strict_socket_says_in_words_what_is_wrong() {
     }
 
     // The offset points to an attribute of the wrong length.
-    let mut wrong = Builder::new();
+    let mut wrong = MessageBuilder::new();
     wrong.message(Header::ack(libc::RTM_GETLINK, 0, 4), |body| {
         // IFLA_EXT_MASK is a u32.
         body.raw(&[0; IFINFOMSG_BYTES]).u8(29, 1);
     });
     let mut buffer = [0; 512];
-    let ack = request_ack(&socket, wrong.bytes().unwrap(), &mut buffer, Limits::default()).unwrap();
+    let ack = request_ack(&socket, wrong.bytes().unwrap(), &mut buffer, RequestLimits::default())
+        .unwrap();
     assert!(ack.errno > 0);
     assert!(ack.message.is_some(), "{ack:?}");
     assert_eq!(ack.offset, Some((HEADER_BYTES + IFINFOMSG_BYTES) as u32));
@@ -239,7 +240,7 @@ fn a_datagram_that_is_too_long_is_cut_and_says_so() {
     socket.send_to(&request, Address::KERNEL, 0).unwrap();
     let received = socket.recv_from(&mut buffer, libc::MSG_TRUNC).unwrap();
     assert_eq!(received.length, whole);
-    let error = request_ack(&socket, &request, &mut buffer, Limits::default()).unwrap_err();
+    let error = request_ack(&socket, &request, &mut buffer, RequestLimits::default()).unwrap_err();
     assert_eq!(error, RequestError::TooLong(whole));
 }
 
@@ -360,7 +361,7 @@ fn a_socket_is_closed_when_it_is_dropped_unless_it_is_let_go() {
 #[test]
 fn a_dump_and_an_acknowledgement_can_be_one_datagram() {
     let socket = route();
-    let mut builder = Builder::new();
+    let mut builder = MessageBuilder::new();
     builder
         .message(Header::ack(NO_SUCH_TYPE, 0, 1), |body| {
             body.raw(&[0; 3]);

@@ -3,7 +3,7 @@
 
 use nlrig_netlink::wire::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_DONE, NLMSG_ERROR, align};
 use nlrig_netlink::{
-    Attribute, Attributes, Body, BuildError, Builder, Header, Malformed, Message, Messages,
+    Attribute, Attributes, Body, BuildError, Header, Malformed, Message, MessageBuilder, Messages,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -65,7 +65,7 @@ fn build_trees(body: &mut Body, trees: &[Tree]) {
     }
 }
 
-fn build(builder: &mut Builder, messages: &[(Header, Vec<u8>, Vec<Tree>)]) {
+fn build(builder: &mut MessageBuilder, messages: &[(Header, Vec<u8>, Vec<Tree>)]) {
     for (header, own, trees) in messages {
         builder.message(*header, |body| build_trees(body.raw(own), trees));
     }
@@ -140,7 +140,7 @@ proptest! {
 
     #[test]
     fn what_is_built_parses_back(datagram in datagram()) {
-        let mut builder = Builder::new();
+        let mut builder = MessageBuilder::new();
         build(&mut builder, &datagram);
         let bytes = builder.into_vec().unwrap();
         let messages: Vec<Message> =
@@ -157,11 +157,11 @@ proptest! {
 
     #[test]
     fn a_buffer_of_the_callers_gets_the_same(datagram in datagram(), room in 0..600_usize) {
-        let mut owned = Builder::new();
+        let mut owned = MessageBuilder::new();
         build(&mut owned, &datagram);
         let right = owned.bytes().unwrap();
         let mut buffer = vec![0xaa; room];
-        let mut lent = Builder::over(&mut buffer);
+        let mut lent = MessageBuilder::over(&mut buffer);
         build(&mut lent, &datagram);
         if right.len() <= room {
             prop_assert_eq!(lent.bytes(), Ok(right));
@@ -172,7 +172,7 @@ proptest! {
 
     #[test]
     fn a_datagram_cut_short_is_right_up_to_there(datagram in datagram(), cut in any::<usize>()) {
-        let mut builder = Builder::new();
+        let mut builder = MessageBuilder::new();
         build(&mut builder, &datagram);
         let bytes = builder.into_vec().unwrap();
         let cut = &bytes[..cut % (bytes.len() + 1)];

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::ExitCode;
 
-use nlrig_guest::netlink::Socket;
+use nlrig_guest::netlink::EchoSocket;
 use nlrig_guest::uapi;
 
 /// The module parameter that enables faults; see `module/fault.c`.
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         eprintln!("fault: {SWITCH}: {err}");
         return ExitCode::FAILURE;
     }
-    match Socket::open().and_then(|socket| socket.fault(*kind)) {
+    match EchoSocket::open().and_then(|socket| socket.fault(*kind)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("fault: {} failed: errno {}", failure.call.name(), failure.errno);

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use nlrig_guest::kmemleak;
-use nlrig_guest::netlink::Socket;
+use nlrig_guest::netlink::EchoSocket;
 use nlrig_guest::protocol::WORKLOAD_FD;
 use serde_json::json;
 
@@ -40,7 +40,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     // SAFETY: PID 1 opened this descriptor, and nothing else in this process
     // uses it.
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
-    let searches = kmemleak::forget()?;
+    let has_kmemleak = kmemleak::clear()?;
     let mut before = memory_kib()?;
     let start = Instant::now();
     for round in 0..times {
@@ -60,8 +60,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         "{}",
         json!({ "grown_kib": grown_kib, "counted": times.saturating_sub(WARM_UP) })
     )?;
-    if searches {
-        let leaks = kmemleak::find()?;
+    if has_kmemleak {
+        let leaks = kmemleak::scan()?;
         writeln!(report, "{}", json!({ "leaks": leaks.objects, "leak": leaks.first }))?;
     }
     Ok(())
@@ -73,7 +73,7 @@ fn once(round: u32) -> Result<(), Box<dyn Error>> {
     finit_module(&File::open(MODULE)?, parameters, ModuleInitFlags::empty())?;
     // Closed immediately, because an open socket holds a reference to the
     // module.
-    let socket = Socket::open().map_err(|failure| format!("{failure:?}"))?;
+    let socket = EchoSocket::open().map_err(|failure| format!("{failure:?}"))?;
     let echoed = socket.echo(u64::from(round));
     // SAFETY: the descriptor is that of `socket`, which is not used afterwards.
     unsafe { libc::close(socket.fd()) };

@@ -12,13 +12,13 @@ use nix::poll::PollFlags;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nlrig_netlink::Errno;
 
-use crate::Rows;
+use crate::Cases;
 use crate::chardev::{Device, Exchange, Mapping, page_bytes};
-use crate::events::{EVENT_LIMIT, woken_by};
-use crate::evidence::{Evidence, Trouble};
-use crate::process::{Child, stay_on};
+use crate::events::{EVENT_TIMEOUT, woken_by};
+use crate::evidence::{BoxError, Evidence};
+use crate::process::{ForkedChild, pin_to_cpu};
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("B1.1", copying_from_memory_that_is_not_there_yet),
     ("B2.1", poll_and_a_timer_of_the_kernel),
     ("B2.2", a_blocked_read_and_a_timer_of_the_kernel),
@@ -36,7 +36,7 @@ const F_SETSIG: i32 = 10;
 const DELAY: Duration = Duration::from_millis(100);
 
 /// The argument of the ioctl is in a file mapping whose page is not in memory.
-fn copying_from_memory_that_is_not_there_yet(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn copying_from_memory_that_is_not_there_yet(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
     // A file of the share that no process executes.
     let file = File::open("/run/nlrig/guest/workloads/fault")?;
@@ -75,14 +75,14 @@ fn usage() -> Result<Usage, nix::Error> {
     getrusage(UsageWho::RUSAGE_THREAD)
 }
 
-fn poll_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn poll_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
     woken_by(evidence, &device, PollFlags::POLLIN, || Ok(device.wake_after(DELAY)?))
 }
 
-fn a_blocked_read_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_blocked_read_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     // A child process, which can be killed if nothing wakes it.
-    let reader = Child::start(|| {
+    let reader = ForkedChild::start(|| {
         let device = Device::open()?;
         let start = Instant::now();
         device.wake_after(DELAY)?;
@@ -90,7 +90,7 @@ fn a_blocked_read_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(
         let waited_ms = start.elapsed().as_millis() as u64;
         Ok(serde_json::json!({ "expiries": expiries, "waited_ms": waited_ms }))
     })?;
-    let report = reader.wait(EVENT_LIMIT);
+    let report = reader.wait(EVENT_TIMEOUT);
     evidence.note("woken", report.is_ok());
     if let Ok(report) = report {
         for key in ["expiries", "waited_ms"] {
@@ -100,7 +100,7 @@ fn a_blocked_read_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(
     Ok(())
 }
 
-fn a_signal_from_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_signal_from_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
     let fd = device.as_fd().as_raw_fd();
     // SAFETY: sigset_t consists of integers, for which zero is valid.
@@ -122,7 +122,7 @@ fn a_signal_from_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Tr
     }
     let start = Instant::now();
     device.wake_after(DELAY)?;
-    let limit = libc::timespec { tv_sec: EVENT_LIMIT.as_secs() as libc::time_t, tv_nsec: 0 };
+    let limit = libc::timespec { tv_sec: EVENT_TIMEOUT.as_secs() as libc::time_t, tv_nsec: 0 };
     // SAFETY: siginfo_t consists of integers, for which zero is valid.
     let mut info: libc::siginfo_t = unsafe { zeroed() };
     // SAFETY: the pointers are those of local variables.
@@ -133,10 +133,10 @@ fn a_signal_from_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Tr
     Ok(())
 }
 
-fn an_exchange_while_a_read_waits(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn an_exchange_while_a_read_waits(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
     // A late wakeup, started first, so that the reader cannot block forever.
-    device.wake_after(EVENT_LIMIT)?;
+    device.wake_after(EVENT_TIMEOUT)?;
     thread::scope(|scope| {
         let reader = scope.spawn(|| device.expiries());
         thread::sleep(DELAY);
@@ -152,7 +152,7 @@ fn an_exchange_while_a_read_waits(evidence: &mut Evidence) -> Result<(), Trouble
     })
 }
 
-fn mapping_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn mapping_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), BoxError> {
     let memory = File::open("/dev/mem")?;
     let code = resource("Kernel code")?;
     evidence.note("address", format!("{:#x}", code.start));
@@ -171,7 +171,7 @@ struct Resource {
 }
 
 /// The first range with this name.
-fn resource(name: &str) -> Result<Resource, Trouble> {
+fn resource(name: &str) -> Result<Resource, BoxError> {
     let text = fs::read_to_string("/proc/iomem")?;
     let line = text.lines().find(|line| line.trim_end().ends_with(&format!(": {name}")));
     let line = line.ok_or_else(|| format!("/proc/iomem has no {name}"))?;
@@ -183,7 +183,7 @@ fn resource(name: &str) -> Result<Resource, Trouble> {
 
 /// The real-mode trampoline below 1 MiB, where the kernel starts other CPUs, is
 /// not all zeros.
-fn memory_below_one_megabyte(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn memory_below_one_megabyte(evidence: &mut Evidence) -> Result<(), BoxError> {
     const MEGABYTE: u64 = 1 << 20;
     let memory = File::open("/dev/mem")?;
     let low = resource("System RAM")?;
@@ -202,7 +202,7 @@ fn memory_below_one_megabyte(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn writing_to_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn writing_to_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), BoxError> {
     let memory = OpenOptions::new().read(true).write(true).open("/dev/mem")?;
     let code = resource("Kernel code")?;
     evidence.note("address", format!("{:#x}", code.start));
@@ -220,7 +220,7 @@ fn writing_to_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), Troubl
 /// Lowers the task priority in one CPU's APIC, and makes another CPU's APIC
 /// send interrupts with the vector of an exception. The kernel does not expect
 /// that exception in its idle loop.
-fn writing_to_the_interrupt_controller(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn writing_to_the_interrupt_controller(evidence: &mut Evidence) -> Result<(), BoxError> {
     /// The physical address of each CPU's own APIC.
     const CONTROLLER: u64 = 0xfee0_0000;
     /// The task priority register, which blocks interrupts up to its value.
@@ -235,9 +235,9 @@ fn writing_to_the_interrupt_controller(evidence: &mut Evidence) -> Result<(), Tr
     evidence.io_outcome("map", &mapping);
     let mapping = mapping?;
     evidence.deliver()?;
-    stay_on(1)?;
+    pin_to_cpu(1)?;
     mapping.write(PRIORITY, 0);
-    stay_on(0)?;
+    pin_to_cpu(0)?;
     for _ in 0..20 {
         mapping.write(COMMAND, OTHERS);
         thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! Evidence: named values, each reported immediately, because the guest may
+//! Evidence: with_errno values, each reported immediately, because the guest may
 //! crash next.
 
 use std::fmt::Display;
@@ -12,16 +12,16 @@ use nlrig_guest::protocol::WORKLOAD_FD;
 use nlrig_netlink::Errno;
 use serde_json::{Map, Value};
 
-use crate::observe::{state, waiting};
+use crate::observe::{queued_bytes, state};
 
 /// An error that prevents the test of a claim. It counts neither for nor
 /// against the claim.
-pub type Trouble = Box<dyn std::error::Error>;
+pub type BoxError = Box<dyn std::error::Error>;
 
 /// The longest time PID 1 may take to forward a line.
-const PASSED_ON_LIMIT: Duration = Duration::from_secs(5);
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest time the host takes to read from a port while it is busy.
-const TAKEN_BY_HOST: Duration = Duration::from_millis(100);
+const HOST_READ_DELAY: Duration = Duration::from_millis(100);
 
 /// The report descriptor.
 pub struct Evidence {
@@ -50,10 +50,10 @@ impl Evidence {
     ///
     /// # Errors
     /// PID 1 does not forward the evidence in time.
-    pub fn deliver(&self) -> Result<(), Trouble> {
-        let deadline = Instant::now() + PASSED_ON_LIMIT;
+    pub fn deliver(&self) -> Result<(), BoxError> {
+        let deadline = Instant::now() + FORWARD_TIMEOUT;
         // PID 1 sleeps after it has read everything.
-        while waiting(&self.report)? > 0 || state(1, 1)? != 'S' {
+        while queued_bytes(&self.report)? > 0 || state(1, 1)? != 'S' {
             if Instant::now() > deadline {
                 return Err("PID 1 does not pass on what was reported".into());
             }
@@ -61,7 +61,7 @@ impl Evidence {
         }
         // The evidence is in the port's queue, which the host empties without
         // the guest's help.
-        thread::sleep(TAKEN_BY_HOST);
+        thread::sleep(HOST_READ_DELAY);
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl Evidence {
     /// Like [`Evidence::outcome`], for the standard library, whose errors do
     /// not display errno names.
     pub fn io_outcome<T>(&mut self, key: &str, result: &io::Result<T>) {
-        let named = result.as_ref().map_err(|err| Errno(err.raw_os_error().unwrap_or(0)));
-        self.outcome(key, &named);
+        let with_errno = result.as_ref().map_err(|err| Errno(err.raw_os_error().unwrap_or(0)));
+        self.outcome(key, &with_errno);
     }
 }

@@ -9,13 +9,13 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::PollFlags;
 use nlrig_guest::uapi::NLRIG_BIG_BYTES;
 
-use crate::Rows;
+use crate::Cases;
 use crate::chardev::page_bytes;
 use crate::events::woken_by;
-use crate::evidence::{Evidence, Trouble};
-use crate::process::{Child, in_child};
+use crate::evidence::{BoxError, Evidence};
+use crate::process::{ForkedChild, run_in_child};
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("B3.1", an_event_of_a_file_of_proc),
     ("B3.2", an_event_of_a_file_of_sysfs),
     ("B3.3", an_event_of_the_kernels_own_in_proc),
@@ -32,22 +32,22 @@ const DELAY: Duration = Duration::from_millis(100);
 const BUFFER_BYTES: usize = 2 * BIG_BYTES;
 const BIG_BYTES: usize = NLRIG_BIG_BYTES as usize;
 
-fn an_event_of_a_file_of_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn an_event_of_a_file_of_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     event_of_write(evidence, "/proc/nlrig/value", "/proc/nlrig/value")
 }
 
-fn an_event_of_a_file_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn an_event_of_a_file_of_sysfs(evidence: &mut Evidence) -> Result<(), BoxError> {
     event_of_write(evidence, "/sys/kernel/nlrig/event", "/sys/kernel/nlrig/value")
 }
 
 /// Waits for an event on the file `waits` while another process writes to
 /// `written`.
-fn event_of_write(evidence: &mut Evidence, waits: &str, written: &str) -> Result<(), Trouble> {
+fn event_of_write(evidence: &mut Evidence, waits: &str, written: &str) -> Result<(), BoxError> {
     let mut file = File::open(waits)?;
     // POLLPRI reports changes since the last read.
     io::copy(&mut file, &mut io::sink())?;
     woken_by(evidence, &file, PollFlags::POLLPRI, || {
-        Child::start(|| {
+        ForkedChild::start(|| {
             std::thread::sleep(DELAY);
             std::fs::write(written, "1")?;
             Ok(serde_json::Value::Null)
@@ -56,8 +56,8 @@ fn event_of_write(evidence: &mut Evidence, waits: &str, written: &str) -> Result
 }
 
 /// In a child with its own mount namespace.
-fn an_event_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
-    in_child(|| {
+fn an_event_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
+    run_in_child(|| {
         // SAFETY: unshare() takes no pointer, and this process has a single
         // thread.
         if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
@@ -76,7 +76,7 @@ fn an_event_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), Tr
 }
 
 /// Notes the size of one read() and of the whole file. Returns the contents.
-fn read_much(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, Trouble> {
+fn read_much(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, BoxError> {
     let mut file = File::open(path)?;
     let mut bytes = vec![0; BUFFER_BYTES];
     let one_read = file.read(&mut bytes)?;
@@ -87,7 +87,7 @@ fn read_much(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, Trouble> {
     Ok(bytes)
 }
 
-fn text_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn text_of_sysfs(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("page", page_bytes() as u64);
     read_much(evidence, "/sys/kernel/nlrig/page")?;
     // Any number of zeros is a valid number, even if the kernel truncates the
@@ -99,7 +99,7 @@ fn text_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn bytes_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn bytes_of_sysfs(evidence: &mut Evidence) -> Result<(), BoxError> {
     const PATH: &str = "/sys/kernel/nlrig/blob";
     evidence.note("page", page_bytes() as u64);
     let pattern: Vec<u8> = (0..BIG_BYTES).map(|place| (place % 251) as u8).collect();
@@ -111,7 +111,7 @@ fn bytes_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn a_megabyte_of_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_megabyte_of_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("page", page_bytes() as u64);
     let bytes = read_much(evidence, "/proc/nlrig/big")?;
     // Each line contains its line number.
@@ -123,14 +123,14 @@ fn a_megabyte_of_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn a_table_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_table_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("page", page_bytes() as u64);
     read_much(evidence, "/proc/kallsyms")?;
     Ok(())
 }
 
 /// Uses the process's own /proc/self/mem.
-fn writing_much_to_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn writing_much_to_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     const BYTES: usize = 64 << 10;
     evidence.note("page", page_bytes() as u64);
     let (source, mut target) = (vec![0x5a; BYTES], vec![0; BYTES]);

@@ -10,13 +10,13 @@ use nix::sys::personality::{self, Persona};
 use nlrig_netlink::Errno;
 use serde_json::{Value, json};
 
-use crate::Rows;
-use crate::crowd::{Crowd, Life, Plan, Stacks, map};
-use crate::evidence::{Evidence, Trouble};
+use crate::Cases;
+use crate::evidence::{BoxError, Evidence};
+use crate::formula_group::{FormulaGroup, FormulaGroupOptions, Life, Stacks, map};
 use crate::ports::process_ids_as_ports;
-use crate::process::{Birth, CHILD_LIMIT, Child, in_child};
+use crate::process::{CHILD_TIMEOUT, CloneOptions, ForkedChild, run_in_child};
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("B12.1", threads_share_the_process_id),
     ("B12.2", what_fails_with_a_port_in_use),
     ("B12.3", process_ids_as_ports),
@@ -38,12 +38,12 @@ pub const ROWS: Rows = &[
 ];
 
 /// `pthread_self() << 16 | getpid()`, the widely used formula.
-fn popular(own: usize, process: u32) -> u32 {
+fn popular_formula(own: usize, process: u32) -> u32 {
     ((own as u32) << 16) | process
 }
 
 /// `pthread_self() >> 16 | getpid() << 16`, the paper's formula.
-fn papers(own: usize, process: u32) -> u32 {
+fn papers_formula(own: usize, process: u32) -> u32 {
     ((own >> 16) as u32) | (process << 16)
 }
 
@@ -52,29 +52,32 @@ fn process_id(_: usize, process: u32) -> u32 {
     process
 }
 
-fn threads_share_the_process_id(evidence: &mut Evidence) -> Result<(), Trouble> {
-    Crowd::gather(Plan::new(4, process_id))?.note(evidence);
+fn threads_share_the_process_id(evidence: &mut Evidence) -> Result<(), BoxError> {
+    FormulaGroup::spawn_all(FormulaGroupOptions::new(4, process_id))?.note(evidence);
     Ok(())
 }
 
-fn what_fails_with_a_port_in_use(evidence: &mut Evidence) -> Result<(), Trouble> {
-    let crowd = Crowd::gather(Plan::new(2, process_id))?;
-    let second = crowd.members.get(1).ok_or("there is no second thread")?;
+fn what_fails_with_a_port_in_use(evidence: &mut Evidence) -> Result<(), BoxError> {
+    let group = FormulaGroup::spawn_all(FormulaGroupOptions::new(2, process_id))?;
+    let second = group.members.get(1).ok_or("there is no second thread")?;
     evidence.outcome("second_socket", &second.socket);
     evidence.outcome("second_bind", &second.bind);
     Ok(())
 }
 
-fn popular_formula_among_10(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn popular_formula_among_10(evidence: &mut Evidence) -> Result<(), BoxError> {
     let failed = |life, shift| {
-        let seen = in_child(|| {
+        let seen = run_in_child(|| {
             if shift > 0 {
                 map(shift, libc::PROT_NONE)?;
             }
-            let crowd = Crowd::gather(Plan { life, ..Plan::new(10, popular) })?;
-            Ok(json!(crowd.failed()))
+            let group = FormulaGroup::spawn_all(FormulaGroupOptions {
+                life,
+                ..FormulaGroupOptions::new(10, popular_formula)
+            })?;
+            Ok(json!(group.failed()))
         })?;
-        seen.as_u64().ok_or_else(|| Trouble::from("no number of threads"))
+        seen.as_u64().ok_or_else(|| BoxError::from("no number of threads"))
     };
     evidence.note("failed_of_those_that_stay", failed(Life::Stays, 0)?);
     evidence.note("failed_of_those_that_end", failed(Life::Ends, 0)?);
@@ -88,25 +91,25 @@ fn popular_formula_among_10(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn popular_formula_among_17(evidence: &mut Evidence) -> Result<(), Trouble> {
-    Crowd::gather(Plan::new(17, popular))?.note(evidence);
+fn popular_formula_among_17(evidence: &mut Evidence) -> Result<(), BoxError> {
+    FormulaGroup::spawn_all(FormulaGroupOptions::new(17, popular_formula))?.note(evidence);
     Ok(())
 }
 
-fn bits_of_the_popular_formula(evidence: &mut Evidence) -> Result<(), Trouble> {
-    let crowd = Crowd::gather(Plan::new(64, popular))?;
+fn bits_of_the_popular_formula(evidence: &mut Evidence) -> Result<(), BoxError> {
+    let group = FormulaGroup::spawn_all(FormulaGroupOptions::new(64, popular_formula))?;
     let process = std::process::id();
     let ports: BTreeSet<u32> =
-        crowd.members.iter().map(|member| popular(member.own, process)).collect();
+        group.members.iter().map(|member| popular_formula(member.own, process)).collect();
     let differ =
         ports.iter().fold(0, |bits, port| bits | port ^ ports.first().copied().unwrap_or_default());
-    evidence.note("threads", crowd.members.len());
+    evidence.note("threads", group.members.len());
     evidence.note("kinds_of_ports", ports.len());
     evidence.note("bits_that_differ", format!("{differ:#x}"));
     Ok(())
 }
 
-fn process_ids_above_16_bits(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn process_ids_above_16_bits(evidence: &mut Evidence) -> Result<(), BoxError> {
     const PID_MAX: &str = "/proc/sys/kernel/pid_max";
     const ABOVE: u32 = 77_777;
     let before = fs::read_to_string(PID_MAX)?;
@@ -114,9 +117,9 @@ fn process_ids_above_16_bits(evidence: &mut Evidence) -> Result<(), Trouble> {
     let raised =
         fs::write(PID_MAX, "4194304").map_err(|err| Errno(err.raw_os_error().unwrap_or_default()));
     evidence.outcome("raise_pid_max", &raised);
-    let birth = Birth { id: Some(ABOVE), ..Birth::default() };
-    let child = Child::start_as(birth, || Ok(json!(std::process::id())));
-    let seen = child.and_then(|child| child.wait(CHILD_LIMIT));
+    let options = CloneOptions { pid: Some(ABOVE), ..CloneOptions::default() };
+    let child = ForkedChild::start_with(options, || Ok(json!(std::process::id())));
+    let seen = child.and_then(|child| child.wait(CHILD_TIMEOUT));
     if raised.is_ok() {
         fs::write(PID_MAX, before)?;
     }
@@ -126,24 +129,24 @@ fn process_ids_above_16_bits(evidence: &mut Evidence) -> Result<(), Trouble> {
 }
 
 /// The distinct values of the lowest 12 bits of pthread_self().
-fn low_bits(crowd: &Crowd) -> BTreeSet<usize> {
-    crowd.members.iter().map(|member| member.own & 0xfff).collect()
+fn low_bits(group: &FormulaGroup) -> BTreeSet<usize> {
+    group.members.iter().map(|member| member.own & 0xfff).collect()
 }
 
-fn low_bits_of_threads(evidence: &mut Evidence) -> Result<(), Trouble> {
-    let crowd = Crowd::gather(Plan::new(16, popular))?;
-    let kinds = low_bits(&crowd);
-    evidence.note("threads", crowd.members.len());
+fn low_bits_of_threads(evidence: &mut Evidence) -> Result<(), BoxError> {
+    let group = FormulaGroup::spawn_all(FormulaGroupOptions::new(16, popular_formula))?;
+    let kinds = low_bits(&group);
+    evidence.note("threads", group.members.len());
     evidence.note("kinds_of_low_12_bits", kinds.len());
     let first = kinds.first().copied().unwrap_or_default();
     evidence.note("low_12_bits", format!("{first:#x}"));
     Ok(())
 }
 
-fn low_bits_of_the_main_thread(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn low_bits_of_the_main_thread(evidence: &mut Evidence) -> Result<(), BoxError> {
     // SAFETY: pthread_self() takes no arguments.
     let main = unsafe { libc::pthread_self() } as usize & 0xfff;
-    let kinds = low_bits(&Crowd::gather(Plan::new(4, popular))?);
+    let kinds = low_bits(&FormulaGroup::spawn_all(FormulaGroupOptions::new(4, popular_formula))?);
     let first = kinds.first().copied().unwrap_or_default();
     evidence.note("of_threads", format!("{first:#x}"));
     evidence.note("of_the_main_thread", format!("{main:#x}"));
@@ -187,7 +190,7 @@ fn segment_base() -> usize {
 }
 
 /// The start of the program's data segment: field 45 of /proc/self/stat.
-fn start_of_data() -> Result<usize, Trouble> {
+fn start_of_data() -> Result<usize, BoxError> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     // Field 2, the name, is in parentheses and may contain any characters.
     let (_, fields) = stat.rsplit_once(')').ok_or("no name in /proc/self/stat")?;
@@ -199,17 +202,17 @@ static VARIABLE: AtomicUsize = AtomicUsize::new(0);
 
 /// Computes a port, and records the TLS segment base and the address of a stack
 /// variable.
-fn with_a_look_around(own: usize, process: u32) -> u32 {
+fn port_and_addresses(own: usize, process: u32) -> u32 {
     let variable = std::hint::black_box(process);
     VARIABLE.store((&raw const variable).addr(), Ordering::SeqCst);
     BASE.store(segment_base(), Ordering::SeqCst);
-    popular(own, process)
+    popular_formula(own, process)
 }
 
-fn what_pthread_self_is(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn what_pthread_self_is(evidence: &mut Evidence) -> Result<(), BoxError> {
     const DEFAULT_STACK_BYTES: usize = 8 << 20;
-    let crowd = Crowd::gather(Plan::new(1, with_a_look_around))?;
-    let own = crowd.members.first().ok_or("there is no thread")?.own;
+    let group = FormulaGroup::spawn_all(FormulaGroupOptions::new(1, port_and_addresses))?;
+    let own = group.members.first().ok_or("there is no thread")?.own;
     let (base, variable) = (BASE.load(Ordering::SeqCst), VARIABLE.load(Ordering::SeqCst));
     if base == 0 {
         return Err("the kernel does not say where the segment begins".into());
@@ -221,12 +224,15 @@ fn what_pthread_self_is(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn why_low_bits_agree(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn why_low_bits_agree(evidence: &mut Evidence) -> Result<(), BoxError> {
     // 64 is the alignment of the thread control block.
-    let plan = Plan { stacks: Stacks::Shifted(64), ..Plan::new(4, popular) };
-    let crowd = Crowd::gather(plan)?;
-    evidence.note("threads", crowd.members.len());
-    evidence.note("kinds_of_low_12_bits", low_bits(&crowd).len());
+    let options = FormulaGroupOptions {
+        stacks: Stacks::Shifted(64),
+        ..FormulaGroupOptions::new(4, popular_formula)
+    };
+    let group = FormulaGroup::spawn_all(options)?;
+    evidence.note("threads", group.members.len());
+    evidence.note("kinds_of_low_12_bits", low_bits(&group).len());
     Ok(())
 }
 
@@ -237,7 +243,7 @@ fn by_the_papers_formula(threads: u32) -> f64 {
     ((1.0 - distinct) * 1000.0).round() / 10.0
 }
 
-fn probability_by_the_papers_formula(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn probability_by_the_papers_formula(evidence: &mut Evidence) -> Result<(), BoxError> {
     for threads in [7, 8, 10, 16] {
         let percent = by_the_papers_formula(threads);
         evidence.note(&format!("percent_at_{threads}"), percent);
@@ -245,17 +251,20 @@ fn probability_by_the_papers_formula(evidence: &mut Evidence) -> Result<(), Trou
     Ok(())
 }
 
-fn popular_formula_in_many_layouts(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn popular_formula_in_many_layouts(evidence: &mut Evidence) -> Result<(), BoxError> {
     const PAGE_BYTES: usize = 4096;
     let mut with_duplicates = 0;
     let mut below_17 = 0;
     // All values of the four bits for the first thread.
     for step in 0..16 {
-        let seen = in_child(|| {
+        let seen = run_in_child(|| {
             if step > 0 {
                 map(step * PAGE_BYTES, libc::PROT_NONE)?;
             }
-            Ok(json!(Crowd::gather(Plan::new(17, popular))?.first_failed()))
+            Ok(json!(
+                FormulaGroup::spawn_all(FormulaGroupOptions::new(17, popular_formula))?
+                    .first_failed()
+            ))
         })?;
         let first = seen.as_u64().ok_or("no number of a thread")?;
         with_duplicates += u32::from(first > 0);
@@ -268,14 +277,17 @@ fn popular_formula_in_many_layouts(evidence: &mut Evidence) -> Result<(), Troubl
 }
 
 /// Starts a child with the first free process id of `ids`.
-fn start_with_one_of(
+fn start_with_free_pid(
     ids: impl Iterator<Item = u32>,
-    stays: bool,
-    body: impl Fn() -> Result<Value, Trouble>,
-) -> Result<Child, Trouble> {
+    keep_alive: bool,
+    body: impl Fn() -> Result<Value, BoxError>,
+) -> Result<ForkedChild, BoxError> {
     for id in ids {
-        let taken = |err: &Trouble| err.downcast_ref() == Some(&nix::Error::EEXIST);
-        match Child::start_as(Birth { id: Some(id), stays, ..Birth::default() }, &body) {
+        let taken = |err: &BoxError| err.downcast_ref() == Some(&nix::Error::EEXIST);
+        match ForkedChild::start_with(
+            CloneOptions { pid: Some(id), keep_alive, ..CloneOptions::default() },
+            &body,
+        ) {
             Err(err) if taken(&err) => {}
             started => return started,
         }
@@ -284,39 +296,41 @@ fn start_with_one_of(
 }
 
 /// The summary of a group, as reported by a child.
-fn told(crowd: &Crowd) -> Value {
+fn summary(group: &FormulaGroup) -> Value {
     json!({
         "process": std::process::id(),
-        "threads": crowd.members.len(),
-        "failed": crowd.failed(),
-        "first_failed": crowd.first_failed(),
-        "refused": crowd.refused.map_or("no".to_string(), |errno| errno.to_string()),
+        "threads": group.members.len(),
+        "failed": group.failed(),
+        "first_failed": group.first_failed(),
+        "refused": group.refused.map_or("no".to_string(), |errno| errno.to_string()),
     })
 }
 
-fn new_formula_in_a_process(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn new_formula_in_a_process(evidence: &mut Evidence) -> Result<(), BoxError> {
     const THREADS: usize = 2100;
     // Process ids whose lowest 9 bits are set. They are ORed with the address
     // bits from 32 up, which vary within a process and so have no effect.
     let ids = (511..32768).step_by(512);
-    let child =
-        start_with_one_of(ids, false, || Ok(told(&Crowd::gather(Plan::new(THREADS, papers))?)))?;
-    if let Value::Object(seen) = child.wait(CHILD_LIMIT * 4)? {
+    let child = start_with_free_pid(ids, false, || {
+        Ok(summary(&FormulaGroup::spawn_all(FormulaGroupOptions::new(THREADS, papers_formula))?))
+    })?;
+    if let Value::Object(seen) = child.wait(CHILD_TIMEOUT * 4)? {
         seen.into_iter().for_each(|(key, value)| evidence.note(&key, value));
     }
     Ok(())
 }
 
-fn new_formula_in_two_processes(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn new_formula_in_two_processes(evidence: &mut Evidence) -> Result<(), BoxError> {
     // A bit that is set in the addresses of all mappings, whatever the kernel's
     // random offset.
     const BIT: u32 = 0x200;
-    let attempt = || Ok(told(&Crowd::gather(Plan::new(4, papers))?));
+    let attempt =
+        || Ok(summary(&FormulaGroup::spawn_all(FormulaGroupOptions::new(4, papers_formula))?));
     let ids = (0x4001..0x4100).step_by(2);
-    let mut first = start_with_one_of(ids.clone(), true, attempt)?;
-    let one = first.report(CHILD_LIMIT)?;
-    let other = start_with_one_of(std::iter::once(first.id() | BIT), false, attempt)?;
-    let other = other.wait(CHILD_LIMIT)?;
+    let mut first = start_with_free_pid(ids.clone(), true, attempt)?;
+    let one = first.report(CHILD_TIMEOUT)?;
+    let other = start_with_free_pid(std::iter::once(first.id() | BIT), false, attempt)?;
+    let other = other.wait(CHILD_TIMEOUT)?;
     for (name, seen) in [("first", one), ("second", other)] {
         evidence.note(&format!("{name}_process"), seen["process"].clone());
         evidence.note(&format!("{name}_threads"), seen["threads"].clone());
@@ -328,9 +342,12 @@ fn new_formula_in_two_processes(evidence: &mut Evidence) -> Result<(), Trouble> 
 /// An environment variable that marks a process started by this program.
 const STARTED: &str = "NLRIG_CLAIMS_STARTED";
 
-fn new_formula_without_randomisation(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn new_formula_without_randomisation(evidence: &mut Evidence) -> Result<(), BoxError> {
     if std::env::var_os(STARTED).is_some() {
-        println!("{}", told(&Crowd::gather(Plan::new(4, papers))?));
+        println!(
+            "{}",
+            summary(&FormulaGroup::spawn_all(FormulaGroupOptions::new(4, papers_formula))?)
+        );
         // Stays alive until the other process has finished.
         std::io::stdin().read_to_end(&mut Vec::new())?;
         return Ok(());
@@ -359,8 +376,11 @@ fn new_formula_without_randomisation(evidence: &mut Evidence) -> Result<(), Trou
     Ok(())
 }
 
-fn new_formula_with_small_stacks(evidence: &mut Evidence) -> Result<(), Trouble> {
-    let plan = Plan { stacks: Stacks::OfSize(32 << 10), ..Plan::new(16, papers) };
-    Crowd::gather(plan)?.note(evidence);
+fn new_formula_with_small_stacks(evidence: &mut Evidence) -> Result<(), BoxError> {
+    let options = FormulaGroupOptions {
+        stacks: Stacks::OfSize(32 << 10),
+        ..FormulaGroupOptions::new(16, papers_formula)
+    };
+    FormulaGroup::spawn_all(options)?.note(evidence);
     Ok(())
 }

@@ -11,13 +11,13 @@ use nlrig_guest::uapi::*;
 use nlrig_netlink::wire::HEADER_BYTES;
 use nlrig_netlink::{Errno, Header, Socket, builder};
 
-use crate::Rows;
-use crate::calls::{counted, echo_request, is_echo, no_header};
-use crate::evidence::{Evidence, Trouble};
+use crate::Cases;
+use crate::calls::{check, echo_request, is_echo, zero_msghdr};
+use crate::evidence::{BoxError, Evidence};
 use crate::module;
-use crate::peers::{bound, heard};
+use crate::peers::{bound, count_received};
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("B21.1", as_printed),
     ("B21.2", without_the_length_of_the_address),
     ("B21.3", without_the_length_of_the_message),
@@ -54,7 +54,7 @@ struct Client {
 
 impl Client {
     /// Creates a client with `message`, in a buffer of the listing's size.
-    fn new(protocol: i32, message: &[u8], filled: Filled) -> Result<Client, Trouble> {
+    fn new(protocol: i32, message: &[u8], filled: Filled) -> Result<Client, BoxError> {
         let (socket, _) = bound(protocol)?;
         let mut message = message.to_vec();
         message.resize(HEADER_BYTES + MAX_PAYLOAD, 0);
@@ -71,7 +71,7 @@ impl Client {
         if self.filled.iov_len {
             iov.iov_len = self.message.len();
         }
-        let mut msg = no_header();
+        let mut msg = zero_msghdr();
         msg.msg_name = (&raw mut dest_addr).cast();
         msg.msg_iov = &mut iov;
         if self.filled.msg_iovlen {
@@ -80,7 +80,7 @@ impl Client {
         if self.filled.msg_namelen {
             msg.msg_namelen = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
         }
-        counted(call(self.socket.as_raw_fd(), &mut msg))
+        check(call(self.socket.as_raw_fd(), &mut msg))
     }
 
     fn send(&mut self) -> Result<usize, Errno> {
@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// Waits for the answer of the paper's module, which a thread sends.
-    fn wait(&self) -> Result<bool, Trouble> {
+    fn wait(&self) -> Result<bool, BoxError> {
         Ok(self.socket.poll(libc::POLLIN, Some(Duration::from_secs(5)))? != 0)
     }
 }
@@ -106,7 +106,7 @@ fn printed_message() -> Vec<u8> {
     [&header.to_bytes()[..], b"buf"].concat()
 }
 
-fn as_printed(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn as_printed(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::paper(Duration::ZERO)?;
     let stages = [
         ("as_printed", Filled::default()),
@@ -132,19 +132,19 @@ fn as_printed(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn without_the_length_of_the_address(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn without_the_length_of_the_address(evidence: &mut Evidence) -> Result<(), BoxError> {
     for (name, filled) in [("as_printed", Filled::NAMELESS), ("with_namelen", Filled::ALL)] {
         let (named, portid) = bound(PRIVATE)?;
         let mut client = Client::new(PRIVATE, &echo_request(1), filled)?;
         client.to = portid;
         client.send()?;
-        evidence.note(&format!("{name}_heard_there"), heard(&named)?);
-        evidence.note(&format!("{name}_heard_of_the_kernel"), heard(&client.socket)?);
+        evidence.note(&format!("{name}_heard_there"), count_received(&named)?);
+        evidence.note(&format!("{name}_heard_of_the_kernel"), count_received(&client.socket)?);
     }
     Ok(())
 }
 
-fn without_the_length_of_the_message(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn without_the_length_of_the_message(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::paper(Duration::ZERO)?;
     let mut client = Client::new(PAPER, &printed_message(), Filled::ALL)?;
     evidence.outcome("to_the_paper", &client.send());
@@ -163,7 +163,7 @@ fn without_the_length_of_the_message(evidence: &mut Evidence) -> Result<(), Trou
     Ok(())
 }
 
-fn the_same_header_again(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn the_same_header_again(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::paper(Duration::ZERO)?;
     for (name, filled) in [("as_printed", Filled::default()), ("with_lengths", Filled::ALL)] {
         let mut client = Client::new(PAPER, &printed_message(), filled)?;

@@ -7,13 +7,13 @@ use nlrig_netlink::builder::message;
 use nlrig_netlink::wire::{
     HEADER_BYTES, NLM_F_ACK, NLM_F_MULTI, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
 };
-use nlrig_netlink::{Ack, Address, Builder, Errno, GroupMask, Header, Messages, Socket};
+use nlrig_netlink::{Ack, Address, Errno, GroupMask, Header, MessageBuilder, Messages, Socket};
 
-use crate::Rows;
-use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, Send};
+use crate::Cases;
+use crate::evidence::{BoxError, Evidence};
+use crate::module::{self, SendRequest};
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("A34.2", noop_does_nothing),
     ("A34.3", an_error_may_be_none),
     ("A35.1", the_last_message_of_a_dump),
@@ -38,7 +38,7 @@ const ECHO: [u8; size_of::<nlrig_echo>()] = [0; _];
 
 /// Sends a datagram to the kernel and receives all answers. The module answers
 /// before send() returns, and a dump continues while it is read.
-fn exchange(socket: &Socket, request: &[u8]) -> Result<Vec<Vec<u8>>, Trouble> {
+fn exchange(socket: &Socket, request: &[u8]) -> Result<Vec<Vec<u8>>, BoxError> {
     socket.send_to(request, Address::KERNEL, 0)?;
     let mut answers = Vec::new();
     let mut buffer = vec![0; 64 << 10];
@@ -52,7 +52,7 @@ fn exchange(socket: &Socket, request: &[u8]) -> Result<Vec<Vec<u8>>, Trouble> {
 }
 
 /// The headers of all messages in `datagrams`.
-fn headers(datagrams: &[Vec<u8>]) -> Result<Vec<Header>, Trouble> {
+fn headers(datagrams: &[Vec<u8>]) -> Result<Vec<Header>, BoxError> {
     let messages = datagrams.iter().flat_map(|datagram| Messages::new(datagram));
     Ok(messages.map(|message| message.map(|message| message.header)).collect::<Result<_, _>>()?)
 }
@@ -61,7 +61,7 @@ fn headers(datagrams: &[Vec<u8>]) -> Result<Vec<Header>, Trouble> {
 fn acknowledgement<T>(
     datagrams: &[Vec<u8>],
     read: impl FnOnce(Ack<'_>) -> T,
-) -> Result<Option<T>, Trouble> {
+) -> Result<Option<T>, BoxError> {
     for datagram in datagrams {
         for message in Messages::new(datagram) {
             if let Some(ack) = message?.ack() {
@@ -74,7 +74,7 @@ fn acknowledgement<T>(
 
 /// The result of the acknowledgement in `datagrams`: `ok`, the name of an
 /// errno, or `none`.
-fn verdict(datagrams: &[Vec<u8>]) -> Result<String, Trouble> {
+fn verdict(datagrams: &[Vec<u8>]) -> Result<String, BoxError> {
     let result = acknowledgement(datagrams, |ack| ack.result())?;
     Ok(match result {
         None => "none".to_string(),
@@ -83,7 +83,7 @@ fn verdict(datagrams: &[Vec<u8>]) -> Result<String, Trouble> {
     })
 }
 
-fn count_of(kind: u32, datagrams: &[Vec<u8>]) -> Result<usize, Trouble> {
+fn count_of(kind: u32, datagrams: &[Vec<u8>]) -> Result<usize, BoxError> {
     Ok(headers(datagrams)?.iter().filter(|header| u32::from(header.kind) == kind).count())
 }
 
@@ -93,7 +93,7 @@ fn echo(flags: u16, sequence: u32) -> Vec<u8> {
 
 /// The datagrams with which the article's module answers a message with this
 /// header.
-fn article_answers(header: Header) -> Result<Vec<Vec<u8>>, Trouble> {
+fn article_answers(header: Header) -> Result<Vec<Vec<u8>>, BoxError> {
     module::article(1, Duration::ZERO)?;
     let socket = Socket::new(NETLINK_NLRIG_ARTICLE as i32)?;
     socket.bind(0, GroupMask::NONE)?;
@@ -101,7 +101,7 @@ fn article_answers(header: Header) -> Result<Vec<Vec<u8>>, Trouble> {
     exchange(&socket, &message(Header { portid, ..header }, b"Hello you!\0"))
 }
 
-fn noop_does_nothing(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn noop_does_nothing(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     let answers = exchange(&socket, &message(Header::ack(NLMSG_NOOP, 0, 1), &[]))?;
     evidence.note("noop", verdict(&answers)?);
@@ -111,7 +111,7 @@ fn noop_does_nothing(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn an_error_may_be_none(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn an_error_may_be_none(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     let answers = exchange(&socket, &echo(NLM_F_REQUEST | NLM_F_ACK, 1))?;
     evidence.note("errors_on_success", count_of(NLMSG_ERROR.into(), &answers)?);
@@ -126,11 +126,11 @@ type Datagrams = Vec<Vec<u8>>;
 
 /// Two dumps: the links from rtnetlink, and one from the module that needs
 /// several datagrams.
-fn dumps() -> Result<[(&'static str, Datagrams); 2], Trouble> {
+fn dumps() -> Result<[(&'static str, Datagrams); 2], BoxError> {
     let route = Socket::new(libc::NETLINK_ROUTE)?;
     let links = message(Header::dump(libc::RTM_GETLINK, 11), &[0; size_of::<IfInfo>()]);
     let ours = Socket::new(PROTOCOL)?;
-    let mut request = Builder::new();
+    let mut request = MessageBuilder::new();
     request.message(Header::dump(NLRIG_MSG_DUMP as u16, 12), |body| {
         body.u32(NLRIG_A_DUMP_COUNT as u16, 1000);
     });
@@ -140,7 +140,7 @@ fn dumps() -> Result<[(&'static str, Datagrams); 2], Trouble> {
 /// A type with the size of struct ifinfomsg.
 type IfInfo = [u32; 4];
 
-fn the_last_message_of_a_dump(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn the_last_message_of_a_dump(evidence: &mut Evidence) -> Result<(), BoxError> {
     for (name, datagrams) in dumps()? {
         let headers = headers(&datagrams)?;
         let last = headers.last().ok_or("nothing was dumped")?;
@@ -153,7 +153,7 @@ fn the_last_message_of_a_dump(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn the_other_messages_of_a_dump(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn the_other_messages_of_a_dump(evidence: &mut Evidence) -> Result<(), BoxError> {
     for (name, datagrams) in dumps()? {
         let headers = headers(&datagrams)?;
         let rest = headers.iter().filter(|header| header.kind != NLMSG_DONE);
@@ -164,7 +164,7 @@ fn the_other_messages_of_a_dump(evidence: &mut Evidence) -> Result<(), Trouble> 
     Ok(())
 }
 
-fn the_flag_of_the_last_message(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn the_flag_of_the_last_message(evidence: &mut Evidence) -> Result<(), BoxError> {
     for (name, datagrams) in dumps()? {
         let headers = headers(&datagrams)?;
         let done = headers.iter().find(|header| header.kind == NLMSG_DONE);
@@ -174,7 +174,7 @@ fn the_flag_of_the_last_message(evidence: &mut Evidence) -> Result<(), Trouble> 
     Ok(())
 }
 
-fn acknowledgements(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn acknowledgements(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     let kind = NLMSG_ERROR.into();
     let asked = exchange(&socket, &echo(NLM_F_REQUEST | NLM_F_ACK, 1))?;
@@ -186,7 +186,7 @@ fn acknowledgements(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn sequence_numbers(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn sequence_numbers(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     let (mut answers, mut acks) = (Vec::new(), Vec::new());
     for sequence in [7, 3_000_000_000, 7, 0] {
@@ -204,7 +204,7 @@ fn sequence_numbers(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn an_error_has_the_request(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn an_error_has_the_request(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     let body = b"what was sent";
     let request = message(Header::ack(UNKNOWN, 0, 5), body);
@@ -222,7 +222,7 @@ fn an_error_has_the_request(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn an_error_has_a_text(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn an_error_has_a_text(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     for (key, asked) in [("text_if_asked", true), ("text_if_not", false)] {
         socket.set_extended_acks(asked)?;
@@ -235,7 +235,7 @@ fn an_error_has_a_text(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 /// The largest message that the kernel accepts from `socket`. The module skips
 /// the message, because it is not a request.
-fn largest(socket: &Socket, limit: usize) -> Result<usize, Trouble> {
+fn largest(socket: &Socket, limit: usize) -> Result<usize, BoxError> {
     let mut bytes = vec![0; limit];
     let (mut fits, mut does_not) = (HEADER_BYTES, limit + 1);
     while fits + 1 < does_not {
@@ -251,7 +251,7 @@ fn largest(socket: &Socket, limit: usize) -> Result<usize, Trouble> {
     Ok(fits)
 }
 
-fn the_largest_message_to_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn the_largest_message_to_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     const RAISED: i32 = 8 << 20;
     let socket = Socket::new(PROTOCOL)?;
     let buffer = usize::try_from(socket.send_buffer()?)?;
@@ -266,7 +266,7 @@ fn the_largest_message_to_the_kernel(evidence: &mut Evidence) -> Result<(), Trou
     Ok(())
 }
 
-fn the_largest_message_from_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn the_largest_message_from_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     socket.bind(0, GroupMask::NONE)?;
     let room = socket.receive_buffer()?;
@@ -274,7 +274,7 @@ fn the_largest_message_from_the_kernel(evidence: &mut Evidence) -> Result<(), Tr
     let mut largest = 0;
     for size in [4 << 10, 64 << 10, 512 << 10, NLRIG_SIZE_MAX] {
         let portid = Some(socket.address()?.portid);
-        Send { count: 1, size, portid, ..Send::default() }.run()?;
+        SendRequest { count: 1, size, portid, ..SendRequest::default() }.run()?;
         match socket.recv(&mut [0; 16], libc::MSG_DONTWAIT | libc::MSG_TRUNC) {
             Ok(length) => largest = largest.max(length),
             Err(err) => evidence.note(&format!("of_{size}_bytes"), err.to_string()),
@@ -286,7 +286,7 @@ fn the_largest_message_from_the_kernel(evidence: &mut Evidence) -> Result<(), Tr
     Ok(())
 }
 
-fn type_0(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn type_0(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     let answers = exchange(&socket, &echo(NLM_F_REQUEST, 1))?;
     evidence.note("answers_to_its_type", answers.len());
@@ -297,7 +297,7 @@ fn type_0(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn flags_0(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn flags_0(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     let answers = exchange(&socket, &echo(NLM_F_REQUEST, 1))?;
     evidence.note("answers_to_a_request", answers.len());
@@ -308,7 +308,7 @@ fn flags_0(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn flags_arrive_as_they_were_sent(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn flags_arrive_as_they_were_sent(evidence: &mut Evidence) -> Result<(), BoxError> {
     let hex = |header: Header| format!("{:#06x}", header.flags);
     let (from, to) = (Socket::new(libc::NETLINK_USERSOCK)?, Socket::new(libc::NETLINK_USERSOCK)?);
     to.bind(0, GroupMask::NONE)?;

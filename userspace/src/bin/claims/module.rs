@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use nlrig_guest::uapi::*;
-use nlrig_netlink::{Builder, Errno, Header, Limits, Socket, request_ack};
+use nlrig_netlink::{Errno, Header, MessageBuilder, RequestLimits, Socket, request_ack};
 
-use crate::evidence::Trouble;
+use crate::evidence::BoxError;
 use crate::state::State;
 
 const FILE: &str = "/run/nlrig/guest/modules/nlrig.ko";
@@ -28,7 +28,7 @@ pub fn unload() -> Result<(), Errno> {
 }
 
 /// Loads the module with parameters, such as `article=26 paper=27`.
-pub fn load(parameters: &CStr) -> Result<(), Trouble> {
+pub fn load(parameters: &CStr) -> Result<(), BoxError> {
     Ok(finit_module(&File::open(FILE)?, parameters, ModuleInitFlags::empty())?)
 }
 
@@ -39,7 +39,7 @@ pub fn is_live() -> bool {
 
 /// Enables the article's module and sets its answers: `replies` messages, each
 /// after `delay`, to the port in nlmsg_pid.
-pub fn article(replies: u32, delay: Duration) -> Result<(), Trouble> {
+pub fn article(replies: u32, delay: Duration) -> Result<(), BoxError> {
     set("article_replies", replies)?;
     set("article_delay_ms", delay.as_millis())?;
     set("article_reply_to_source", 0)?;
@@ -49,13 +49,13 @@ pub fn article(replies: u32, delay: Duration) -> Result<(), Trouble> {
 
 /// Enables the paper's module: one thread that sleeps for `delay` on each
 /// message and works on copies.
-pub fn paper(delay: Duration) -> Result<(), Trouble> {
+pub fn paper(delay: Duration) -> Result<(), BoxError> {
     set("paper_delay_ms", delay.as_millis())?;
     set("paper_takes_reference", 0)?;
     switch_on("paper", NETLINK_NLRIG_PAPER)
 }
 
-fn switch_on(name: &str, protocol: u32) -> Result<(), Trouble> {
+fn switch_on(name: &str, protocol: u32) -> Result<(), BoxError> {
     match set(name, protocol) {
         Err(err) if err.raw_os_error() != Some(libc::EBUSY) => {
             Err(format!("cannot switch on {name}: {err}").into())
@@ -66,7 +66,7 @@ fn switch_on(name: &str, protocol: u32) -> Result<(), Trouble> {
 
 /// A request to send messages: the attributes of NLRIG_MSG_SEND.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Send {
+pub struct SendRequest {
     pub count: u32,
     pub size: u32,
     pub delay_ms: u32,
@@ -75,17 +75,17 @@ pub struct Send {
     pub group: Option<u32>,
     /// NLRIG_CONTEXT_*.
     pub context: u32,
-    /// Send through the kernel socket of this protocol.
+    /// SendRequest through the kernel socket of this protocol.
     pub protocol: Option<u32>,
     /// Block while the receive buffer is full.
     pub block: bool,
 }
 
-impl Send {
+impl SendRequest {
     /// Sends the request from a NETLINK_NLRIG socket and returns the module's
     /// acknowledgement. The outcome is in [`State`].
-    pub fn ask(&self, from: &Socket) -> Result<Result<(), Errno>, Trouble> {
-        let mut request = Builder::new();
+    pub fn submit(&self, from: &Socket) -> Result<Result<(), Errno>, BoxError> {
+        let mut request = MessageBuilder::new();
         request.message(Header::ack(NLRIG_MSG_SEND as u16, 0, 1), |body| {
             body.u32(NLRIG_A_SEND_COUNT as u16, self.count);
             body.u32(NLRIG_A_SEND_SIZE as u16, self.size);
@@ -106,15 +106,15 @@ impl Send {
             }
         });
         let mut buffer = [0; 8192];
-        let ack = request_ack(from, request.bytes()?, &mut buffer, Limits::default())?;
+        let ack = request_ack(from, request.bytes()?, &mut buffer, RequestLimits::default())?;
         Ok(ack.result())
     }
 
     /// Sends the request from a new socket and waits until the module has
     /// finished.
-    pub fn run(&self) -> Result<State, Trouble> {
-        let asker = Socket::new(NETLINK_NLRIG as i32)?;
-        self.ask(&asker)??;
+    pub fn run(&self) -> Result<State, BoxError> {
+        let requester = Socket::new(NETLINK_NLRIG as i32)?;
+        self.submit(&requester)??;
         if !State::wait(|state| state.send.done, Duration::from_secs(15))? {
             return Err("the module has not sent what it was asked for".into());
         }

@@ -7,14 +7,14 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use nlrig_netlink::Errno;
 
-use crate::evidence::Trouble;
+use crate::evidence::BoxError;
 
 /// The maximum size of a log record.
 const RECORD_MAX_BYTES: usize = 8192;
 
 /// The state of a thread as in proc(5): `S`, `D`, `Z`, ... The first thread has
 /// the id of its process.
-pub fn state(process: u32, thread: u32) -> Result<char, Trouble> {
+pub fn state(process: u32, thread: u32) -> Result<char, BoxError> {
     let stat = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat"))?;
     // The name may contain any characters, including parentheses.
     let (_, behind) = stat.rsplit_once(") ").ok_or("a stat without a name")?;
@@ -22,7 +22,7 @@ pub fn state(process: u32, thread: u32) -> Result<char, Trouble> {
 }
 
 /// The number of bytes queued in a pipe or socket (FIONREAD).
-pub fn waiting(file: &impl AsRawFd) -> Result<u64, Trouble> {
+pub fn queued_bytes(file: &impl AsRawFd) -> Result<u64, BoxError> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: FIONREAD writes an int to `bytes`.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
@@ -30,7 +30,7 @@ pub fn waiting(file: &impl AsRawFd) -> Result<u64, Trouble> {
 }
 
 /// The id of a task with this name, if there is one.
-pub fn task(name: &str) -> Result<Option<u32>, Trouble> {
+pub fn task(name: &str) -> Result<Option<u32>, BoxError> {
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(id) = entry.file_name().to_str().and_then(|text| text.parse().ok()) else {
             continue;
@@ -46,16 +46,16 @@ pub fn task(name: &str) -> Result<Option<u32>, Trouble> {
 
 /// A socket's line in /proc/net/netlink.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct SocketEntry {
     /// Bytes charged to the receive queue.
     pub rmem: u64,
     /// Dropped messages.
     pub drops: u64,
 }
 
-impl Entry {
+impl SocketEntry {
     /// Finds the socket with this protocol and port.
-    pub fn of(protocol: u32, portid: u32) -> Result<Entry, Trouble> {
+    pub fn of(protocol: u32, portid: u32) -> Result<SocketEntry, BoxError> {
         let table = fs::read_to_string("/proc/net/netlink")?;
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
@@ -63,7 +63,7 @@ impl Entry {
                 return Err(format!("/proc/net/netlink has a line \"{line}\"").into());
             };
             if of_protocol.parse() == Ok(protocol) && of_port.parse() == Ok(portid) {
-                return Ok(Entry { rmem: rmem.parse()?, drops: drops.parse()? });
+                return Ok(SocketEntry { rmem: rmem.parse()?, drops: drops.parse()? });
             }
         }
         Err(format!("/proc/net/netlink has no socket {portid} of protocol {protocol}").into())
@@ -71,27 +71,27 @@ impl Entry {
 }
 
 /// The kernel log, read from a given moment on.
-pub struct Log(File);
+pub struct KmsgReader(File);
 
 /// A line of the kernel log.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct LogLine {
     /// The time stamp in microseconds.
     pub at_us: u64,
     pub text: String,
 }
 
-impl Log {
+impl KmsgReader {
     /// Starts at the end of the log.
-    pub fn from_now() -> Result<Log, Trouble> {
+    pub fn from_now() -> Result<KmsgReader, BoxError> {
         let mut file =
             OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
         file.seek(SeekFrom::End(0))?;
-        Ok(Log(file))
+        Ok(KmsgReader(file))
     }
 
     /// The lines since the last call, or since the start.
-    pub fn lines(&mut self) -> Result<Vec<Line>, Trouble> {
+    pub fn lines(&mut self) -> Result<Vec<LogLine>, BoxError> {
         let mut lines = Vec::new();
         let mut buffer = [0; RECORD_MAX_BYTES];
         loop {
@@ -108,12 +108,12 @@ impl Log {
             let (prefix, text) = record.split_once(';').ok_or("a record without a text")?;
             let at_us = prefix.split(',').nth(2).ok_or("a record without a time")?.parse()?;
             let text = text.lines().next().unwrap_or_default().to_string();
-            lines.push(Line { at_us, text });
+            lines.push(LogLine { at_us, text });
         }
     }
 
     /// The number of new lines that contain `what`.
-    pub fn count(&mut self, what: &str) -> Result<usize, Trouble> {
+    pub fn count(&mut self, what: &str) -> Result<usize, BoxError> {
         Ok(self.lines()?.iter().filter(|line| line.text.contains(what)).count())
     }
 }

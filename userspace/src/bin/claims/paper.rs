@@ -7,17 +7,17 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use nlrig_guest::look::Report;
 use nlrig_guest::protocol::WORKLOAD_FD;
+use nlrig_guest::snapshot::ThreadReport;
 use nlrig_guest::uapi::*;
 use nlrig_netlink::{Address, Errno, GroupMask, Header, Socket, builder};
 
-use crate::Rows;
-use crate::evidence::{Evidence, Trouble};
+use crate::Cases;
+use crate::evidence::{BoxError, Evidence};
 use crate::module;
 use crate::state::State;
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("B19.1", sender_returns_at_once),
     ("B19.2", one_thread_for_eight_clients),
     ("B19.3", eight_threads_for_eight_clients),
@@ -33,7 +33,7 @@ pub const ROWS: Rows = &[
 const ARTICLE: i32 = NETLINK_NLRIG_ARTICLE as i32;
 const PAPER: i32 = NETLINK_NLRIG_PAPER as i32;
 /// The longest wait for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The sleep of a handler per message, when sleeps are compared.
 const HANDLING: Duration = Duration::from_millis(200);
 /// The number of concurrent clients in the paper.
@@ -43,10 +43,10 @@ const CLIENTS: usize = 8;
 const FLOOD: u32 = 1500;
 
 /// A socket with a port that the kernel chooses.
-fn client(protocol: i32) -> Result<(Socket, u32), Trouble> {
+fn client(protocol: i32) -> Result<(Socket, u32), BoxError> {
     let socket = Socket::new(protocol)?;
     socket.bind(0, GroupMask::NONE)?;
-    socket.set_receive_timeout(Some(ANSWER_LIMIT))?;
+    socket.set_receive_timeout(Some(ANSWER_TIMEOUT))?;
     let portid = socket.address()?.portid;
     Ok((socket, portid))
 }
@@ -63,7 +63,7 @@ fn milliseconds(duration: Duration) -> f64 {
 
 /// The minimum of three measurements, because load on the host can only add
 /// time.
-fn least(mut once: impl FnMut() -> Result<Duration, Trouble>) -> Result<Duration, Trouble> {
+fn least(mut once: impl FnMut() -> Result<Duration, BoxError>) -> Result<Duration, BoxError> {
     let mut least = once()?;
     for _ in 1..3 {
         least = least.min(once()?);
@@ -71,7 +71,7 @@ fn least(mut once: impl FnMut() -> Result<Duration, Trouble>) -> Result<Duration
     Ok(least)
 }
 
-fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(1, HANDLING)?;
     module::paper(HANDLING)?;
     for (key, protocol) in [("inside_ms", ARTICLE), ("handed_over_ms", PAPER)] {
@@ -91,7 +91,7 @@ fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 /// The time from the first message sent to the last answer received, with all
 /// clients.
-fn all_answered(protocol: i32) -> Result<Duration, Trouble> {
+fn all_answered(protocol: i32) -> Result<Duration, BoxError> {
     let clients = (0..CLIENTS).map(|_| client(protocol)).collect::<Result<Vec<_>, _>>()?;
     let ready = Barrier::new(CLIENTS);
     let once = |(socket, portid): &(Socket, u32)| {
@@ -112,7 +112,7 @@ fn all_answered(protocol: i32) -> Result<Duration, Trouble> {
     })
 }
 
-fn compare_walls(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn compare_walls(evidence: &mut Evidence) -> Result<(), BoxError> {
     let inside = least(|| all_answered(ARTICLE))?;
     let handed_over = least(|| all_answered(PAPER))?;
     evidence.note("clients", CLIENTS);
@@ -124,21 +124,21 @@ fn compare_walls(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn one_thread_for_eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn one_thread_for_eight_clients(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(1, HANDLING)?;
     module::paper(HANDLING)?;
     compare_walls(evidence)
 }
 
 /// Requires a guest in which the paper's module is not yet enabled.
-fn eight_threads_for_eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn eight_threads_for_eight_clients(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::set("paper_threads", CLIENTS)?;
     module::article(1, HANDLING)?;
     module::paper(HANDLING)?;
     compare_walls(evidence)
 }
 
-fn the_queue_works(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn the_queue_works(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::paper(Duration::ZERO)?;
     State::reset()?;
     let (socket, portid) = client(PAPER)?;
@@ -155,8 +155,8 @@ fn the_queue_works(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 /// Sends messages faster than the handler's thread works, and notes the state
 /// of the queue.
-fn flood(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // The socket stays open until all messages are handled. Otherwise the
+fn flood(evidence: &mut Evidence) -> Result<(), BoxError> {
+    // The socket keep_alive open until all messages are handled. Otherwise the
     // module's answers would fail.
     let (socket, portid) = client(PAPER)?;
     let kilobyte = message(portid, 1024);
@@ -170,19 +170,19 @@ fn flood(evidence: &mut Evidence) -> Result<(), Trouble> {
     evidence.note("charged_bytes", state.paper.charged);
     evidence.note("receive_buffer_bytes", socket.receive_buffer()?);
     module::set("paper_delay_ms", 0)?;
-    if !State::wait(|now| now.paper.done >= FLOOD - state.paper.dropped, ANSWER_LIMIT)? {
+    if !State::wait(|now| now.paper.done >= FLOOD - state.paper.dropped, ANSWER_TIMEOUT)? {
         return Err("the flood is not handled".into());
     }
     Ok(())
 }
 
-fn a_copy_is_not_accounted(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_copy_is_not_accounted(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::paper(Duration::from_millis(100))?;
     State::reset()?;
     flood(evidence)
 }
 
-fn a_reference_is_not_limited(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_reference_is_not_limited(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::paper(Duration::from_millis(100))?;
     module::set("paper_takes_reference", 1)?;
     State::reset()?;
@@ -191,7 +191,7 @@ fn a_reference_is_not_limited(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 /// Requires a guest with little memory. A copy needs contiguous memory and the
 /// original does not, so copies fail first.
-fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), BoxError> {
     const BYTES: usize = 1 << 20;
     const MOST: u32 = 1000;
     module::paper(Duration::from_secs(10))?;
@@ -215,7 +215,7 @@ fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 /// Runs the workload `threads`, which creates as many threads with bound
 /// sockets as possible. It inherits the stack limit of this process.
-fn threads_at_2m(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn threads_at_2m(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (reader, writer) = std::io::pipe()?;
     let writer = OwnedFd::from(writer);
     let number = writer.as_raw_fd();
@@ -233,7 +233,7 @@ fn threads_at_2m(evidence: &mut Evidence) -> Result<(), Trouble> {
     drop(writer);
     let mut outcome = None;
     for line in BufReader::new(File::from(OwnedFd::from(reader))).lines() {
-        if let Report::Outcome(last) = serde_json::from_str(&line?)? {
+        if let ThreadReport::Outcome(last) = serde_json::from_str(&line?)? {
             outcome = Some(last);
         }
     }
@@ -248,7 +248,7 @@ fn threads_at_2m(evidence: &mut Evidence) -> Result<(), Trouble> {
 
 /// Memory that a program has mapped before it creates threads, without the main
 /// stack.
-fn what_code_and_data_take(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn what_code_and_data_take(evidence: &mut Evidence) -> Result<(), BoxError> {
     let text = std::fs::read_to_string("/proc/self/maps")?;
     let mapped: u64 = text
         .lines()

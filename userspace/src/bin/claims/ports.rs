@@ -9,13 +9,13 @@ use nlrig_netlink::wire::{NLM_F_DUMP, NLM_F_REQUEST};
 use nlrig_netlink::{Address, Errno, GroupMask, Header, Messages, Socket};
 use serde_json::{Value, json};
 
-use crate::Rows;
-use crate::evidence::{Evidence, Trouble};
+use crate::Cases;
+use crate::evidence::{BoxError, Evidence};
 use crate::module;
-use crate::process::{Birth, CHILD_LIMIT, Child, in_child};
+use crate::process::{CHILD_TIMEOUT, CloneOptions, ForkedChild, run_in_child};
 use crate::state::State;
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("A8.1", port_0_is_the_kernel),
     ("A8.2", port_0_from_another_network_namespace),
     ("A10.1", port_0_as_ones_own),
@@ -56,7 +56,7 @@ pub fn take_answers(socket: &Socket) -> u32 {
 }
 
 /// A socket bound to this port.
-pub fn bound(protocol: i32, portid: u32) -> Result<Socket, Trouble> {
+pub fn bound(protocol: i32, portid: u32) -> Result<Socket, BoxError> {
     let socket = Socket::new(protocol)?;
     socket.bind(portid, GroupMask::NONE)?;
     Ok(socket)
@@ -64,7 +64,7 @@ pub fn bound(protocol: i32, portid: u32) -> Result<Socket, Trouble> {
 
 /// Binds a new socket. Also returns the result, `ok` or the name of the errno.
 /// The caller keeps the socket to hold the port.
-fn try_bind(protocol: i32, portid: u32) -> Result<(Socket, String), Trouble> {
+fn try_bind(protocol: i32, portid: u32) -> Result<(Socket, String), BoxError> {
     let socket = Socket::new(protocol)?;
     let outcome = match socket.bind(portid, GroupMask::NONE) {
         Ok(()) => "ok".to_string(),
@@ -75,7 +75,7 @@ fn try_bind(protocol: i32, portid: u32) -> Result<(Socket, String), Trouble> {
 
 /// Exchanges one echo. Returns the source port as seen by the kernel, and the
 /// sender of the answer.
-fn echo(socket: &Socket) -> Result<(u32, Address), Trouble> {
+fn echo(socket: &Socket) -> Result<(u32, Address), BoxError> {
     let request = Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, 1);
     socket.send_to(&message(request, &[0; size_of::<nlrig_echo>()]), Address::KERNEL, 0)?;
     let mut buffer = [0; 256];
@@ -88,7 +88,7 @@ fn echo(socket: &Socket) -> Result<(u32, Address), Trouble> {
 }
 
 /// Moves this process, which has a single thread, into a new namespace.
-fn enter_new(namespace: i32) -> Result<(), Trouble> {
+fn enter_new(namespace: i32) -> Result<(), BoxError> {
     // SAFETY: unshare() takes no pointer.
     Ok(Errors::result(unsafe { libc::unshare(namespace) }).map(drop)?)
 }
@@ -100,7 +100,7 @@ fn note_all(evidence: &mut Evidence, values: Value) {
     }
 }
 
-fn port_0_is_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn port_0_is_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(1, Duration::ZERO)?;
     let socket = bound(ARTICLE, PORT)?;
     State::reset()?;
@@ -113,8 +113,8 @@ fn port_0_is_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn port_0_from_another_network_namespace(evidence: &mut Evidence) -> Result<(), Trouble> {
-    let seen = in_child(|| {
+fn port_0_from_another_network_namespace(evidence: &mut Evidence) -> Result<(), BoxError> {
+    let seen = run_in_child(|| {
         enter_new(libc::CLONE_NEWNET)?;
         let (ours, theirs) = (Socket::new(PROTOCOL), Socket::new(libc::NETLINK_ROUTE)?);
         let socket = name_of(&ours);
@@ -140,14 +140,14 @@ fn name_of<T>(result: &Result<T, Errno>) -> String {
     result.as_ref().err().map_or("ok".to_string(), Errno::to_string)
 }
 
-fn port_0_as_ones_own(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn port_0_as_ones_own(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     evidence.outcome("bind", &socket.bind(0, GroupMask::NONE));
     evidence.note("port", socket.address()?.portid);
     Ok(())
 }
 
-fn work_after_binding_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn work_after_binding_port_0(evidence: &mut Evidence) -> Result<(), BoxError> {
     let sockets = [Socket::new(PROTOCOL)?, Socket::new(PROTOCOL)?];
     let mut answered = 0;
     for (socket, key) in sockets.iter().zip(["first_bind", "second_bind"]) {
@@ -165,7 +165,7 @@ fn work_after_binding_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn what_is_chosen_for_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn what_is_chosen_for_port_0(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (first, second) = (bound(PROTOCOL, 0)?, bound(PROTOCOL, 0)?);
     let (first, second) = (first.address()?.portid, second.address()?.portid);
     evidence.note("first_is_process_id", first == std::process::id());
@@ -175,7 +175,7 @@ fn what_is_chosen_for_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn answers_without_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn answers_without_bind(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(10, Duration::ZERO)?;
     let socket = Socket::new(ARTICLE)?;
     evidence.note("port_before", socket.address()?.portid);
@@ -185,7 +185,7 @@ fn answers_without_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn ports_without_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn ports_without_bind(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(0, Duration::ZERO)?;
     let (sender, connected) = (Socket::new(ARTICLE)?, Socket::new(ARTICLE)?);
     evidence.note("new", sender.address()?.portid);
@@ -196,16 +196,16 @@ fn ports_without_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn same_port_twice(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn same_port_twice(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (first, second) = (Socket::new(PROTOCOL)?, Socket::new(PROTOCOL)?);
     evidence.outcome("first_bind", &first.bind(PORT, GroupMask::NONE));
     evidence.outcome("second_bind", &second.bind(PORT, GroupMask::NONE));
-    let other = in_child(|| Ok(json!({"other_process_bind": try_bind(PROTOCOL, PORT)?.1})))?;
+    let other = run_in_child(|| Ok(json!({"other_process_bind": try_bind(PROTOCOL, PORT)?.1})))?;
     note_all(evidence, other);
     Ok(())
 }
 
-fn same_port_twice_with_reuse(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn same_port_twice_with_reuse(evidence: &mut Evidence) -> Result<(), BoxError> {
     let sockets = [Socket::new(PROTOCOL)?, Socket::new(PROTOCOL)?];
     let mut reuse = 0;
     for (socket, key) in sockets.iter().zip(["first_bind", "second_bind"]) {
@@ -217,7 +217,7 @@ fn same_port_twice_with_reuse(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn same_port_of_several_protocols(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn same_port_of_several_protocols(evidence: &mut Evidence) -> Result<(), BoxError> {
     let _first = bound(PROTOCOL, PORT)?;
     let (_route, outcome) = try_bind(libc::NETLINK_ROUTE, PORT)?;
     evidence.note("bind_of_rtnetlink", outcome);
@@ -228,9 +228,9 @@ fn same_port_of_several_protocols(evidence: &mut Evidence) -> Result<(), Trouble
     Ok(())
 }
 
-fn same_port_in_another_network_namespace(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn same_port_in_another_network_namespace(evidence: &mut Evidence) -> Result<(), BoxError> {
     let _first = bound(PROTOCOL, PORT)?;
-    let seen = in_child(|| {
+    let seen = run_in_child(|| {
         let (_here, here) = try_bind(PROTOCOL, PORT)?;
         enter_new(libc::CLONE_NEWNET)?;
         let (_there, there) = try_bind(PROTOCOL, PORT)?;
@@ -240,7 +240,7 @@ fn same_port_in_another_network_namespace(evidence: &mut Evidence) -> Result<(),
     Ok(())
 }
 
-fn a_port_above_all_process_ids(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_port_above_all_process_ids(evidence: &mut Evidence) -> Result<(), BoxError> {
     const ABOVE: u32 = 1_000_000_007;
     let highest: u32 = std::fs::read_to_string("/proc/sys/kernel/pid_max")?.trim().parse()?;
     evidence.note("is_above_pid_max", ABOVE > highest);
@@ -250,7 +250,7 @@ fn a_port_above_all_process_ids(evidence: &mut Evidence) -> Result<(), Trouble> 
     Ok(())
 }
 
-fn ports_and_the_process_id(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn ports_and_the_process_id(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (_chosen, outcome) = try_bind(PROTOCOL, std::process::id() ^ 1)?;
     evidence.note("bind_of_another_number", outcome);
     let by_kernel = bound(PROTOCOL, 0)?.address()?.portid;
@@ -264,7 +264,7 @@ fn ports_and_the_process_id(evidence: &mut Evidence) -> Result<(), Trouble> {
 fn two_processes(
     namespaces: i32,
     port_is_own_id: bool,
-) -> Result<[(u64, String, u64); 2], Trouble> {
+) -> Result<[(u64, String, u64); 2], BoxError> {
     let attempt = || {
         let id = std::process::id();
         let (socket, outcome) = try_bind(PROTOCOL, if port_is_own_id { id } else { 0 })?;
@@ -273,10 +273,10 @@ fn two_processes(
         std::mem::forget(socket);
         Ok(json!({"id": id, "bind": outcome, "port": port}))
     };
-    let birth = Birth { namespaces, stays: true, ..Birth::default() };
-    let mut first = Child::start_as(birth, attempt)?;
-    let one = first.report(CHILD_LIMIT)?;
-    let other = Child::start_as(birth, attempt)?.wait(CHILD_LIMIT)?;
+    let options = CloneOptions { namespaces, keep_alive: true, ..CloneOptions::default() };
+    let mut first = ForkedChild::start_with(options, attempt)?;
+    let one = first.report(CHILD_TIMEOUT)?;
+    let other = ForkedChild::start_with(options, attempt)?.wait(CHILD_TIMEOUT)?;
     let read = |seen: &Value| {
         let number = |key: &str| seen[key].as_u64().unwrap_or_default();
         (number("id"), seen["bind"].as_str().unwrap_or_default().to_string(), number("port"))
@@ -286,7 +286,7 @@ fn two_processes(
 
 /// Processes that use their ids as ports: in one pid namespace, and each in a
 /// pid namespace of its own.
-pub fn process_ids_as_ports(evidence: &mut Evidence) -> Result<(), Trouble> {
+pub fn process_ids_as_ports(evidence: &mut Evidence) -> Result<(), BoxError> {
     let [(_, first, _), (_, second, _)] = two_processes(0, true)?;
     evidence.note("first_bind", first);
     evidence.note("second_bind", second);
@@ -296,7 +296,7 @@ pub fn process_ids_as_ports(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn process_ids_that_are_the_same(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn process_ids_that_are_the_same(evidence: &mut Evidence) -> Result<(), BoxError> {
     let [first, second] = two_processes(libc::CLONE_NEWPID, false)?;
     evidence.note("first_id", first.0);
     evidence.note("second_id", second.0);

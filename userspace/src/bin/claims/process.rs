@@ -1,4 +1,4 @@
-//! Child processes: plain, as another user, or in other namespaces.
+//! ForkedChild processes: plain, as another user, or in other namespaces.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -8,45 +8,46 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Gid, Pid, Uid, setgid, setuid};
-pub use nlrig_guest::birth::{Birth, stay_on};
+pub use nlrig_guest::clone::{CloneOptions, pin_to_cpu};
 use serde_json::Value;
 
-use crate::evidence::Trouble;
+use crate::evidence::BoxError;
 
 /// The default time limit for a child.
-pub const CHILD_LIMIT: Duration = Duration::from_secs(15);
+pub const CHILD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The maximum size of a child's report.
 const REPORT_MAX_BYTES: u64 = 64 << 10;
 
 /// A forked process that reports a value. Killed on drop.
-pub struct Child {
+pub struct ForkedChild {
     pid: Pid,
     report: std::io::PipeReader,
 }
 
-impl Child {
+impl ForkedChild {
     /// Starts a child that runs `body` and reports its value. This process must
     /// have a single thread.
-    pub fn start(body: impl FnOnce() -> Result<Value, Trouble>) -> Result<Child, Trouble> {
-        Child::start_as(Birth::default(), body)
+    pub fn start(body: impl FnOnce() -> Result<Value, BoxError>) -> Result<ForkedChild, BoxError> {
+        ForkedChild::start_with(CloneOptions::default(), body)
     }
 
     /// Like [`ForkedChild::start`], with clone options.
-    pub fn start_as(
-        birth: Birth,
-        body: impl FnOnce() -> Result<Value, Trouble>,
-    ) -> Result<Child, Trouble> {
+    pub fn start_with(
+        options: CloneOptions,
+        body: impl FnOnce() -> Result<Value, BoxError>,
+    ) -> Result<ForkedChild, BoxError> {
         let (report, mut writer) = std::io::pipe()?;
-        match birth.fork()? {
-            ForkResult::Parent { child } => Ok(Child { pid: child, report }),
+        // SAFETY: this process has a single thread; see above.
+        match unsafe { options.fork() }? {
+            ForkResult::Parent { child } => Ok(ForkedChild { pid: child, report }),
             ForkResult::Child => {
                 drop(report);
                 let value =
                     body().unwrap_or_else(|err| serde_json::json!({"error": err.to_string()}));
                 let _ = writer.write_all(value.to_string().as_bytes());
                 drop(writer);
-                if birth.stays {
-                    wait_for_ever();
+                if options.keep_alive {
+                    sleep_forever();
                 }
                 // SAFETY: _exit() ends the forked child without running exit
                 // handlers.
@@ -61,12 +62,12 @@ impl Child {
     }
 
     /// Waits for the report and kills the child.
-    pub fn wait(mut self, limit: Duration) -> Result<Value, Trouble> {
+    pub fn wait(mut self, limit: Duration) -> Result<Value, BoxError> {
         self.report(limit)
     }
 
     /// Waits for the report.
-    pub fn report(&mut self, limit: Duration) -> Result<Value, Trouble> {
+    pub fn report(&mut self, limit: Duration) -> Result<Value, BoxError> {
         let deadline = Instant::now() + limit;
         let mut text = Vec::new();
         loop {
@@ -94,14 +95,14 @@ impl Child {
 }
 
 /// Sleeps until the process ends.
-pub fn wait_for_ever() -> ! {
+pub fn sleep_forever() -> ! {
     loop {
         // SAFETY: pause() takes no arguments.
         unsafe { libc::pause() };
     }
 }
 
-impl Drop for Child {
+impl Drop for ForkedChild {
     fn drop(&mut self) {
         let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
@@ -109,13 +110,16 @@ impl Drop for Child {
 }
 
 /// Runs `body` in a child and returns its report.
-pub fn in_child(body: impl FnOnce() -> Result<Value, Trouble>) -> Result<Value, Trouble> {
-    Child::start(body)?.wait(CHILD_LIMIT)
+pub fn run_in_child(body: impl FnOnce() -> Result<Value, BoxError>) -> Result<Value, BoxError> {
+    ForkedChild::start(body)?.wait(CHILD_TIMEOUT)
 }
 
 /// Runs `body` in a child as an unprivileged user.
-pub fn as_user(uid: u32, body: impl FnOnce() -> Result<Value, Trouble>) -> Result<Value, Trouble> {
-    in_child(|| {
+pub fn run_as_user(
+    uid: u32,
+    body: impl FnOnce() -> Result<Value, BoxError>,
+) -> Result<Value, BoxError> {
+    run_in_child(|| {
         setgid(Gid::from_raw(uid))?;
         setuid(Uid::from_raw(uid))?;
         body()

@@ -9,14 +9,14 @@ use nlrig_netlink::wire::{NLM_F_DUMP, NLM_F_REQUEST};
 use nlrig_netlink::{Address, Errno, Header};
 use serde_json::json;
 
-use crate::Rows;
-use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, Send};
+use crate::Cases;
+use crate::evidence::{BoxError, Evidence};
+use crate::module::{self, SendRequest};
 use crate::ports::{bound, greeting, take_answers};
-use crate::process::as_user;
+use crate::process::run_as_user;
 use crate::state::State;
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("A16.1", headers_arrive_as_written),
     ("A16.2", answers_without_nlmsg_pid),
     ("A16.3", no_answer_and_no_nlmsg_pid),
@@ -42,7 +42,7 @@ const REPLIES: u32 = 10;
 /// An unprivileged user.
 const USER: u32 = 1000;
 
-fn headers_arrive_as_written(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn headers_arrive_as_written(evidence: &mut Evidence) -> Result<(), BoxError> {
     // All fields are wrong.
     let header = Header { length: 7777, kind: 0xabcd, flags: 0xf0f0, sequence: 99, portid: NOBODY };
     let written = [&header.to_bytes()[..], b"body"].concat();
@@ -65,7 +65,7 @@ fn headers_arrive_as_written(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn answers_without_nlmsg_pid(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn answers_without_nlmsg_pid(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(REPLIES, Duration::ZERO)?;
     module::set("article_reply_to_source", 1)?;
     let client = bound(ARTICLE, PORT)?;
@@ -77,7 +77,7 @@ fn answers_without_nlmsg_pid(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn no_answer_and_no_nlmsg_pid(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn no_answer_and_no_nlmsg_pid(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(0, Duration::ZERO)?;
     let client = bound(ARTICLE, PORT)?;
     State::reset()?;
@@ -86,7 +86,7 @@ fn no_answer_and_no_nlmsg_pid(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn bytes_that_are_no_message(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn bytes_that_are_no_message(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(REPLIES, Duration::ZERO)?;
     let client = bound(ARTICLE, PORT)?;
     State::reset()?;
@@ -97,9 +97,9 @@ fn bytes_that_are_no_message(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn messages_as_the_clients_fill_them(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn messages_as_the_clients_fill_them(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(1, Duration::ZERO)?;
-    let answers = |protocol, header: Header, body: &[u8]| -> Result<u32, Trouble> {
+    let answers = |protocol, header: Header, body: &[u8]| -> Result<u32, BoxError> {
         let client = bound(protocol, PORT)?;
         client.send_to(&message(Header { portid: PORT, ..header }, body), Address::KERNEL, 0)?;
         Ok(take_answers(&client))
@@ -121,8 +121,8 @@ fn messages_as_the_clients_fill_them(evidence: &mut Evidence) -> Result<(), Trou
 
 /// An unprivileged process sends with another socket's port in nlmsg_pid.
 /// Returns the number of answers that the process receives itself.
-fn forge() -> Result<u64, Trouble> {
-    let seen = as_user(USER, || {
+fn forge() -> Result<u64, BoxError> {
+    let seen = run_as_user(USER, || {
         let forger = bound(ARTICLE, PORT)?;
         forger.send_to(&greeting(VICTIM), Address::KERNEL, 0)?;
         Ok(json!(take_answers(&forger)))
@@ -130,7 +130,7 @@ fn forge() -> Result<u64, Trouble> {
     seen.as_u64().ok_or_else(|| "no number of answers".into())
 }
 
-fn forged_port(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn forged_port(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(REPLIES, Duration::ZERO)?;
     let victim = bound(ARTICLE, VICTIM)?;
     evidence.note("answers_to_the_sender", forge()?);
@@ -138,7 +138,7 @@ fn forged_port(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn forged_port_and_the_one_that_was_seen(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn forged_port_and_the_one_that_was_seen(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(REPLIES, Duration::ZERO)?;
     module::set("article_reply_to_source", 1)?;
     let victim = bound(ARTICLE, VICTIM)?;
@@ -153,7 +153,7 @@ fn forged_port_and_the_one_that_was_seen(evidence: &mut Evidence) -> Result<(), 
     Ok(())
 }
 
-fn port_of_nobody(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn port_of_nobody(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(REPLIES, Duration::ZERO)?;
     let client = bound(ARTICLE, PORT)?;
     State::reset()?;
@@ -162,7 +162,7 @@ fn port_of_nobody(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn port_of_nobody_and_the_module(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn port_of_nobody_and_the_module(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(REPLIES, Duration::ZERO)?;
     let client = bound(ARTICLE, PORT)?;
     State::reset()?;
@@ -177,7 +177,7 @@ fn port_of_nobody_and_the_module(evidence: &mut Evidence) -> Result<(), Trouble>
     Ok(())
 }
 
-fn second_socket_of_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn second_socket_of_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     let same = module::set("article", NETLINK_NLRIG)
         .map_err(|err| Errno(err.raw_os_error().unwrap_or_default()));
     evidence.outcome("second_of_the_same_protocol", &same);
@@ -189,16 +189,16 @@ fn second_socket_of_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn kernel_sends_to_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn kernel_sends_to_port_0(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(0, Duration::ZERO)?;
     State::reset()?;
-    let order = Send {
+    let request = SendRequest {
         count: 3,
         portid: Some(0),
         protocol: Some(NETLINK_NLRIG_ARTICLE),
-        ..Send::default()
+        ..SendRequest::default()
     };
-    let state = order.run()?;
+    let state = request.run()?;
     evidence.note("sent", state.send.sent);
     evidence.note("own_callback_called", state.article.calls.total);
     evidence.note("from_port", state.article.src_portid);

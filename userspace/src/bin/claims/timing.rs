@@ -11,15 +11,15 @@ use nlrig_guest::uapi::*;
 use nlrig_netlink::Socket;
 use serde_json::{Value, json};
 
-use crate::Rows;
-use crate::client::{Calls, Client, PORTID};
-use crate::evidence::{Evidence, Trouble};
-use crate::module::{self, Send};
-use crate::observe::{Log, state};
-use crate::process::{CHILD_LIMIT, Child};
+use crate::Cases;
+use crate::client::{CallPair, Client, PORTID};
+use crate::evidence::{BoxError, Evidence};
+use crate::module::{self, SendRequest};
+use crate::observe::{KmsgReader, state};
+use crate::process::{CHILD_TIMEOUT, ForkedChild};
 use crate::state::State;
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("A1", sending_takes_as_long_as_the_handler),
     ("A2.1", demo),
     ("A2.2", when_answers_are_read),
@@ -36,9 +36,9 @@ pub const ROWS: Rows = &[
 ];
 
 /// The longest wait for the start of an operation.
-const BEGIN_LIMIT: Duration = Duration::from_secs(5);
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest observation of a handler. The slowest one works for 30 s.
-const WATCH_LIMIT: Duration = Duration::from_secs(90);
+const WATCH_TIMEOUT: Duration = Duration::from_secs(90);
 
 fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round()
@@ -46,13 +46,13 @@ fn ms(duration: Duration) -> f64 {
 
 /// Enables the article's module like [`module::article`], and clears its
 /// counters.
-fn article(replies: u32, delay: Duration) -> Result<(), Trouble> {
+fn article(replies: u32, delay: Duration) -> Result<(), BoxError> {
     module::article(replies, delay)?;
     State::reset()?;
     Ok(())
 }
 
-fn sending_takes_as_long_as_the_handler(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn sending_takes_as_long_as_the_handler(evidence: &mut Evidence) -> Result<(), BoxError> {
     article(1, Duration::ZERO)?;
     let client = Client::new(PORTID, PORTID)?;
     let mut points = Vec::new();
@@ -83,20 +83,20 @@ fn slope(points: &[(f64, f64)]) -> f64 {
 
 /// The article's demonstration with its own parameters. Both clients run at the
 /// same time, because each takes half a minute.
-fn demo(evidence: &mut Evidence) -> Result<(), Trouble> {
-    const CLIENTS: [(&str, Calls, u32); 2] =
-        [("sendmsg", Calls::Message, PORTID), ("sendto", Calls::Address, PORTID + 1)];
+fn demo(evidence: &mut Evidence) -> Result<(), BoxError> {
+    const CLIENTS: [(&str, CallPair, u32); 2] =
+        [("sendmsg", CallPair::Message, PORTID), ("sendto", CallPair::Address, PORTID + 1)];
     article(10, Duration::from_secs(3))?;
-    let mut log = Log::from_now()?;
+    let mut log = KmsgReader::from_now()?;
     let clients = CLIENTS
-        .map(|(_, calls, portid)| Child::start(move || demo_client(calls, portid)))
+        .map(|(_, calls, portid)| ForkedChild::start(move || demo_client(calls, portid)))
         .into_iter()
         .collect::<Result<Vec<_>, _>>()?;
-    let first = clients.first().map_or(0, Child::id);
+    let first = clients.first().map_or(0, ForkedChild::id);
     evidence.note("in_d_percent", percent_in_d(first, Duration::from_millis(250))?);
     let lines = log.lines();
     for ((name, _, portid), client) in CLIENTS.into_iter().zip(clients) {
-        let told = client.wait(CHILD_LIMIT)?;
+        let told = client.wait(CHILD_TIMEOUT)?;
         for key in ["sending_s", "answers", "text", "all_read_after_ms"] {
             evidence.note(&format!("{name}_{key}"), told.get(key).cloned().unwrap_or_default());
         }
@@ -117,7 +117,7 @@ fn demo(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn demo_client(calls: Calls, portid: u32) -> Result<Value, Trouble> {
+fn demo_client(calls: CallPair, portid: u32) -> Result<Value, BoxError> {
     let client = Client::new(portid, portid)?.with(calls);
     let sending = client.greet(0)?;
     let (start, mut read_after) = (Instant::now(), Duration::ZERO);
@@ -138,19 +138,19 @@ fn demo_client(calls: Calls, portid: u32) -> Result<Value, Trouble> {
 
 /// The percentage of samples in which the client is in state D, while the
 /// article's handler works for it.
-fn percent_in_d(client: u32, every: Duration) -> Result<u32, Trouble> {
-    State::wait(|state| state.article.calls.active >= 1, BEGIN_LIMIT)?;
-    let (start, mut looks, mut in_d) = (Instant::now(), 0, 0);
-    while State::read()?.article.calls.active > 0 && start.elapsed() < WATCH_LIMIT {
-        looks += 1;
+fn percent_in_d(client: u32, every: Duration) -> Result<u32, BoxError> {
+    State::wait(|state| state.article.calls.active >= 1, START_TIMEOUT)?;
+    let (start, mut samples, mut in_d) = (Instant::now(), 0, 0);
+    while State::read()?.article.calls.active > 0 && start.elapsed() < WATCH_TIMEOUT {
+        samples += 1;
         in_d += u32::from(state(client, client)? == 'D');
         thread::sleep(every);
     }
-    Ok((in_d * 100).checked_div(looks).unwrap_or(0))
+    Ok((in_d * 100).checked_div(samples).unwrap_or(0))
 }
 
 /// The answers are read first by the thread that sent, then by another one.
-fn when_answers_are_read(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn when_answers_are_read(evidence: &mut Evidence) -> Result<(), BoxError> {
     let delay = Duration::from_millis(100);
     article(10, delay)?;
     let client = Client::new(PORTID, PORTID)?;
@@ -160,7 +160,7 @@ fn when_answers_are_read(evidence: &mut Evidence) -> Result<(), Trouble> {
         let reader = scope.spawn(|| spread(&client, 10).map_err(|err| err.to_string()));
         let sent = client.greet(0);
         let spread = reader.join().map_err(|_| "the reader is gone")??;
-        Ok::<_, Trouble>((sent?, spread))
+        Ok::<_, BoxError>((sent?, spread))
     })?;
     let percent =
         |spread: Duration, of: Duration| (spread.as_secs_f64() / of.as_secs_f64() * 100.0).round();
@@ -173,40 +173,40 @@ fn when_answers_are_read(evidence: &mut Evidence) -> Result<(), Trouble> {
 }
 
 /// Reads `answers` answers and returns the time from the first to the last.
-fn spread(client: &Client, answers: u32) -> Result<Duration, Trouble> {
+fn spread(client: &Client, answers: u32) -> Result<Duration, BoxError> {
     let mut first = None;
     for _ in 0..answers {
-        client.answer(BEGIN_LIMIT)?.ok_or("an answer is missing")?;
+        client.answer(START_TIMEOUT)?.ok_or("an answer is missing")?;
         first.get_or_insert_with(Instant::now);
     }
     Ok(first.map_or(Duration::ZERO, |first| first.elapsed()))
 }
 
-fn the_client_is_in_state_d(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn the_client_is_in_state_d(evidence: &mut Evidence) -> Result<(), BoxError> {
     article(10, Duration::from_millis(60))?;
-    let client = Child::start(|| {
+    let client = ForkedChild::start(|| {
         let client = Client::new(PORTID, PORTID)?;
         Ok(json!({ "sending_ms": ms(client.greet(0)?) }))
     })?;
     let in_d = percent_in_d(client.id(), Duration::from_millis(10))?;
-    let told = client.wait(CHILD_LIMIT)?;
+    let told = client.wait(CHILD_TIMEOUT)?;
     evidence.note("sending_ms", told.get("sending_ms").cloned().unwrap_or_default());
     evidence.note("in_d_percent", in_d);
     Ok(())
 }
 
-fn kill_while_it_waits(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn kill_while_it_waits(evidence: &mut Evidence) -> Result<(), BoxError> {
     article(10, Duration::from_millis(200))?;
-    let client = Child::start(|| {
+    let client = ForkedChild::start(|| {
         let client = Client::new(PORTID, PORTID)?;
         Ok(json!({ "sending_ms": ms(client.greet(0)?) }))
     })?;
-    State::wait(|state| state.article.calls.active >= 1, BEGIN_LIMIT)?;
+    State::wait(|state| state.article.calls.active >= 1, START_TIMEOUT)?;
     let start = Instant::now();
     kill(Pid::from_raw(client.id() as i32), Signal::SIGKILL)?;
     evidence.note("answers_before_the_kill", State::read()?.article.sent);
     while state(client.id(), client.id())? != 'Z' {
-        if start.elapsed() > CHILD_LIMIT {
+        if start.elapsed() > CHILD_TIMEOUT {
             return Err("the client does not die".into());
         }
         thread::sleep(Duration::from_millis(2));
@@ -217,7 +217,7 @@ fn kill_while_it_waits(evidence: &mut Evidence) -> Result<(), Trouble> {
 }
 
 /// A second thread of the client observes the first one while it sends.
-fn another_thread_meanwhile(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn another_thread_meanwhile(evidence: &mut Evidence) -> Result<(), BoxError> {
     article(10, Duration::from_millis(100))?;
     let client = Client::new(PORTID, PORTID)?;
     let seen = thread::scope(|scope| {
@@ -225,7 +225,7 @@ fn another_thread_meanwhile(evidence: &mut Evidence) -> Result<(), Trouble> {
         let sent = client.greet(0);
         let seen = other.join().map_err(|_| "the other thread is gone")??;
         sent?;
-        Ok::<_, Trouble>(seen)
+        Ok::<_, BoxError>(seen)
     })?;
     evidence.note("exchanges_meanwhile", seen.exchanges);
     evidence.note("sender_in_d", seen.in_d);
@@ -245,10 +245,10 @@ struct Meanwhile {
     answers: u32,
 }
 
-fn meanwhile(client: &Client) -> Result<Meanwhile, Trouble> {
+fn meanwhile(client: &Client) -> Result<Meanwhile, BoxError> {
     let (start, mut seen) = (Instant::now(), Meanwhile::default());
-    State::wait(|state| state.article.calls.active >= 1, BEGIN_LIMIT)?;
-    while State::read()?.article.calls.active > 0 && start.elapsed() < WATCH_LIMIT {
+    State::wait(|state| state.article.calls.active >= 1, START_TIMEOUT)?;
+    while State::read()?.article.calls.active > 0 && start.elapsed() < WATCH_TIMEOUT {
         seen.exchanges += 1;
         seen.in_d += u32::from(state(process::id(), process::id())? == 'D');
         seen.answers += u32::from(client.answer(Duration::ZERO)?.is_some());
@@ -259,16 +259,16 @@ fn meanwhile(client: &Client) -> Result<Meanwhile, Trouble> {
 
 /// Requires a hung task timeout of one second. Many short waits come first,
 /// then a longer one.
-fn the_check_for_hung_tasks(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn the_check_for_hung_tasks(evidence: &mut Evidence) -> Result<(), BoxError> {
     for (key, replies, delay_ms) in [("short_waits", 60, 50), ("long_wait", 1, 4000)] {
         article(replies, Duration::from_millis(delay_ms))?;
-        let mut log = Log::from_now()?;
-        let client = Child::start(|| {
+        let mut log = KmsgReader::from_now()?;
+        let client = ForkedChild::start(|| {
             let client = Client::new(PORTID, PORTID)?;
             Ok(json!({ "sending_ms": ms(client.greet(0)?) }))
         })?;
         let named = format!(":{} blocked for more than", client.id());
-        let told = client.wait(CHILD_LIMIT)?;
+        let told = client.wait(CHILD_TIMEOUT)?;
         evidence.note(&format!("{key}_ms"), told.get("sending_ms").cloned().unwrap_or_default());
         evidence.note(&format!("reports_of_{key}"), log.count(&named)?);
     }
@@ -276,21 +276,21 @@ fn the_check_for_hung_tasks(evidence: &mut Evidence) -> Result<(), Trouble> {
 }
 
 /// The number of kernel warnings about sleeping in atomic context.
-fn complaints(log: &mut Log) -> Result<usize, Trouble> {
+fn count_reports(log: &mut KmsgReader) -> Result<usize, BoxError> {
     let lines = log.lines()?;
-    let complaint = |text: &str| {
+    let is_report = |text: &str| {
         text.contains("scheduling while atomic") || text.contains("sleeping function called")
     };
-    Ok(lines.iter().filter(|line| complaint(&line.text)).count())
+    Ok(lines.iter().filter(|line| is_report(&line.text)).count())
 }
 
-fn the_handler_sleeps_for_a_program(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn the_handler_sleeps_for_a_program(evidence: &mut Evidence) -> Result<(), BoxError> {
     article(1, Duration::from_millis(200))?;
-    let mut log = Log::from_now()?;
+    let mut log = KmsgReader::from_now()?;
     let client = Client::new(PORTID, PORTID)?;
     evidence.note("handler_ms", ms(client.greet(0)?));
     evidence.note("answers", client.answers()?);
-    evidence.note("complaints", complaints(&mut log)?);
+    evidence.note("complaints", count_reports(&mut log)?);
     Ok(())
 }
 
@@ -301,31 +301,31 @@ fn the_handler_sleeps_for_the_kernel(
     evidence: &mut Evidence,
     context: u32,
     delay_ms: u64,
-) -> Result<(), Trouble> {
+) -> Result<(), BoxError> {
     article(1, Duration::from_millis(delay_ms))?;
-    let mut log = Log::from_now()?;
-    let asker = Socket::new(NETLINK_NLRIG as i32)?;
-    let send = Send {
+    let mut log = KmsgReader::from_now()?;
+    let requester = Socket::new(NETLINK_NLRIG as i32)?;
+    let send = SendRequest {
         count: 1,
         portid: Some(0),
         context,
         protocol: Some(NETLINK_NLRIG_ARTICLE),
-        ..Send::default()
+        ..SendRequest::default()
     };
-    send.ask(&asker)??;
-    let called = State::wait(|state| state.article.calls.total >= 1, BEGIN_LIMIT)?;
+    send.submit(&requester)??;
+    let called = State::wait(|state| state.article.calls.total >= 1, START_TIMEOUT)?;
     evidence.note("handler_was_called", called);
     thread::sleep(Duration::from_millis(150));
     module::set("article_replies", 0)?;
-    evidence.note("returned", State::wait(|state| state.send.done, BEGIN_LIMIT)?);
+    evidence.note("returned", State::wait(|state| state.send.done, START_TIMEOUT)?);
     let state = State::read()?;
     evidence.note("handler_ms", state.send.elapsed_us / 1000);
     evidence.note("in_softirq", state.send.contexts & NLRIG_IN_SOFTIRQ != 0);
-    evidence.note("complaints", complaints(&mut log)?);
+    evidence.note("complaints", count_reports(&mut log)?);
     Ok(())
 }
 
-fn eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn eight_clients(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (one, _, _) = clients(1)?;
     let (eight, at_once, answers) = clients(8)?;
     evidence.note("one_ms", ms(one));
@@ -339,7 +339,7 @@ fn eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
 /// Starts `count` processes that greet at the same time, each from its own
 /// port. Returns the duration, the peak number of concurrent handlers, and the
 /// number of answers.
-fn clients(count: u32) -> Result<(Duration, u32, u64), Trouble> {
+fn clients(count: u32) -> Result<(Duration, u32, u64), BoxError> {
     article(10, Duration::from_millis(60))?;
     let start = Instant::now();
     let greet = |portid| {
@@ -350,15 +350,15 @@ fn clients(count: u32) -> Result<(Duration, u32, u64), Trouble> {
         }
     };
     let children: Vec<_> =
-        (0..count).map(|n| Child::start(greet(PORTID + n))).collect::<Result<_, _>>()?;
+        (0..count).map(|n| ForkedChild::start(greet(PORTID + n))).collect::<Result<_, _>>()?;
     let mut answers = 0;
     for child in children {
-        answers += child.wait(CHILD_LIMIT)?["answers"].as_u64().unwrap_or(0);
+        answers += child.wait(CHILD_TIMEOUT)?["answers"].as_u64().unwrap_or(0);
     }
     Ok((start.elapsed(), State::read()?.article.calls.peak, answers))
 }
 
-fn two_threads_with_one_socket(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn two_threads_with_one_socket(evidence: &mut Evidence) -> Result<(), BoxError> {
     article(10, Duration::from_millis(50))?;
     let client = Client::new(PORTID, PORTID)?;
     let one = client.greet(0)?;
@@ -369,7 +369,7 @@ fn two_threads_with_one_socket(evidence: &mut Evidence) -> Result<(), Trouble> {
         let other = scope.spawn(|| client.greet(0));
         client.greet(0)?;
         other.join().map_err(|_| "the other thread is gone")??;
-        Ok::<_, Trouble>(())
+        Ok::<_, BoxError>(())
     })?;
     let two = start.elapsed();
     evidence.note("one_ms", ms(one));
@@ -379,7 +379,7 @@ fn two_threads_with_one_socket(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn sending_waits_for_the_handler(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn sending_waits_for_the_handler(evidence: &mut Evidence) -> Result<(), BoxError> {
     article(1, Duration::from_millis(300))?;
     let client = Client::new(PORTID, PORTID)?;
     evidence.note("handler_waits_ms", 300);

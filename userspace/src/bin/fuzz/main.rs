@@ -14,12 +14,12 @@ use std::os::fd::FromRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use junk::Random;
+use junk::Xorshift;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setgid, setuid};
 use nlrig_guest::kmemleak;
-use nlrig_guest::netlink::Socket as Echo;
+use nlrig_guest::netlink::EchoSocket;
 use nlrig_guest::protocol::WORKLOAD_FD;
 use nlrig_guest::uapi::{
     NETLINK_NLRIG, NLRIG_IOC_EXCHANGE, NLRIG_IOC_WAKE, NLRIG_MSG_BASE, NLRIG_MSG_MAX,
@@ -32,11 +32,11 @@ use serde_json::{Map, Value, json};
 const BURST: u32 = 2000;
 const BURST_TIME: Duration = Duration::from_secs(2);
 /// A burst that takes longer hangs and is killed.
-const BURST_LIMIT: Duration = Duration::from_secs(8);
+const BURST_TIMEOUT: Duration = Duration::from_secs(8);
 /// The uid and gid of an unprivileged user.
 const USER: u32 = 1000;
 /// Bursts in parallel.
-const AT_ONCE: u64 = 4;
+const MAX_PARALLEL: u64 = 4;
 
 /// Counts of answers by type and errno. They show the code that the messages
 /// reached.
@@ -59,14 +59,14 @@ fn run() -> Result<(), Box<dyn Error>> {
     // SAFETY: PID 1 opened this descriptor, and nothing else in this process
     // uses it.
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
-    let searches = kmemleak::forget()?;
+    let has_kmemleak = kmemleak::clear()?;
     let (mut counts, mut bursts, mut killed) = (Counts::new(), 0, 0);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < deadline {
-        let round: Vec<_> = (bursts..bursts + AT_ONCE)
+        let round: Vec<_> = (bursts..bursts + MAX_PARALLEL)
             .map(|burst| start(seed ^ (burst << 20), burst % 4 != 0))
             .collect::<Result<_, _>>()?;
-        bursts += AT_ONCE;
+        bursts += MAX_PARALLEL;
         for burst in round {
             match burst.wait()? {
                 Some(found) => {
@@ -80,10 +80,10 @@ fn run() -> Result<(), Box<dyn Error>> {
     let counts: Map<String, Value> = counts.into_iter().map(|(key, n)| (key, json!(n))).collect();
     writeln!(report, "{}", json!({ "bursts": bursts, "killed": killed, "counts": counts }))?;
     // The module must still work.
-    let socket = Echo::open().map_err(|failure| format!("{failure:?}"))?;
+    let socket = EchoSocket::open().map_err(|failure| format!("{failure:?}"))?;
     socket.echo(1).map_err(|failure| format!("the echo afterwards: {failure:?}"))?;
-    if searches {
-        let leaks = kmemleak::find()?;
+    if has_kmemleak {
+        let leaks = kmemleak::scan()?;
         writeln!(report, "{}", json!({ "leaks": leaks.objects, "leak": leaks.first }))?;
     }
     Ok(())
@@ -98,7 +98,7 @@ struct Burst {
 
 fn start(seed: u64, as_user: bool) -> Result<Burst, Box<dyn Error>> {
     let (counts, mut writer) = std::io::pipe()?;
-    let deadline = Instant::now() + BURST_LIMIT;
+    let deadline = Instant::now() + BURST_TIMEOUT;
     // SAFETY: the process has a single thread.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Burst { pid: child, counts, deadline }),
@@ -140,13 +140,13 @@ impl Burst {
 }
 
 fn burst(seed: u64, as_user: bool) -> Result<Counts, Box<dyn Error>> {
-    let mut random = Random::new(seed);
+    let mut random = Xorshift::new(seed);
     if as_user {
         setgid(Gid::from_raw(USER))?;
         setuid(Uid::from_raw(USER))?;
     }
     let mut counts = Counts::new();
-    let mut socket = fresh(&mut random)?;
+    let mut socket = new_socket(&mut random)?;
     let mut buffer = vec![0; 64 << 10];
     let start = Instant::now();
     for _ in 0..BURST {
@@ -167,17 +167,17 @@ fn burst(seed: u64, as_user: bool) -> Result<Counts, Box<dyn Error>> {
             drain(&socket, &mut buffer, &mut counts);
         }
         if random.one_in(50) {
-            socket = fresh(&mut random)?;
+            socket = new_socket(&mut random)?;
         }
         if !as_user && random.one_in(20) {
-            touch_a_file(&mut random);
+            write_junk_to_file(&mut random);
         }
     }
     Ok(counts)
 }
 
 /// A new socket with random options, port and groups.
-fn fresh(random: &mut Random) -> Result<Socket, Box<dyn Error>> {
+fn new_socket(random: &mut Xorshift) -> Result<Socket, Box<dyn Error>> {
     let socket = Socket::new(NETLINK_NLRIG as i32)?;
     // The kernel may refuse any of these calls.
     if random.one_in(3) {
@@ -200,7 +200,7 @@ fn drain(socket: &Socket, buffer: &mut [u8], counts: &mut Counts) {
         for message in Messages::new(&buffer[..length.min(buffer.len())]) {
             let key = match message.as_ref().map(|message| message.ack()) {
                 Ok(Some(Ok(ack))) => {
-                    format!("{} of {}", outcome(ack.errno), named(ack.header.kind))
+                    format!("{} of {}", errno_name(ack.errno), type_name(ack.header.kind))
                 }
                 Ok(_) => "answer".to_string(),
                 Err(_) => "malformed answer".to_string(),
@@ -211,7 +211,7 @@ fn drain(socket: &Socket, buffer: &mut [u8], counts: &mut Counts) {
 }
 
 /// Sends random data to the module's other interfaces.
-fn touch_a_file(random: &mut Random) {
+fn write_junk_to_file(random: &mut Xorshift) {
     const FILES: [&str; 6] = [
         "/dev/nlrig",
         "/proc/nlrig/value",
@@ -244,13 +244,13 @@ fn touch_a_file(random: &mut Random) {
 }
 
 /// The name of a message type. All unknown types share one name.
-fn named(kind: u16) -> String {
+fn type_name(kind: u16) -> String {
     match u32::from(kind) {
         NLRIG_MSG_BASE..=NLRIG_MSG_MAX => format!("type {kind}"),
         _ => "another type".to_string(),
     }
 }
 
-fn outcome(errno: i32) -> String {
+fn errno_name(errno: i32) -> String {
     if errno == 0 { "ok".to_string() } else { Errno(errno).to_string() }
 }

@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::FromRawFd;
 
 use nix::sys::resource::{Resource, getrlimit};
-use nlrig_guest::hunt::{Count, Guard, Report, Setup};
-use nlrig_guest::look::{self, Failed, PROGRESS_EVERY};
+use nlrig_guest::hunt::{Count, Guard, HuntReport, Setup};
 use nlrig_guest::protocol::{WORKLOAD_FD, write_line};
-use nlrig_guest::workers::{self, Attributes};
+use nlrig_guest::snapshot::{self, Failed, PROGRESS_EVERY};
+use nlrig_guest::workers::{self, ThreadAttributes};
 
 use crate::layout;
 
@@ -42,17 +42,17 @@ pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
             if threads % PROGRESS_EVERY != 0 {
                 return Ok(());
             }
-            write_line(&mut report, &Report::Progress { threads: u64::from(threads) })
+            write_line(&mut report, &HuntReport::Progress { threads: u64::from(threads) })
         })?;
 
     let room = layout::fits(stack_bytes + PAGE_BYTES);
     drop(spare);
     workers::free_descriptors();
-    let space = look::survey(MAPS)?;
+    let space = snapshot::survey(MAPS)?;
     let above = |&(start, end): &(u64, u64)| end.saturating_sub(start.max(base));
     write_line(
         &mut report,
-        &Report::Count(Count {
+        &HuntReport::Count(Count {
             stack_bytes,
             threads: counts.threads,
             sockets: counts.sockets,
@@ -67,7 +67,7 @@ pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
                 .max()
                 .unwrap_or(0),
             hole_above_bytes: space.holes.iter().map(above).sum(),
-            tasks: look::loadavg()?.0,
+            tasks: snapshot::loadavg()?.0,
             threads_max,
             nproc: nproc()?,
         }),
@@ -75,14 +75,14 @@ pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
 }
 
 /// Thread attributes for the guard. None for glibc's defaults.
-fn attributes(guard: Guard, stack_bytes: u64) -> io::Result<Option<Attributes>> {
+fn attributes(guard: Guard, stack_bytes: u64) -> io::Result<Option<ThreadAttributes>> {
     let bytes = |bytes: u64| usize::try_from(bytes).map_err(too_much);
     Ok(match guard {
         Guard::Outside => None,
-        Guard::Inside => Some(Attributes::with_stack(bytes(stack_bytes - PAGE_BYTES)?)?),
+        Guard::Inside => Some(ThreadAttributes::with_stack(bytes(stack_bytes - PAGE_BYTES)?)?),
         Guard::None => {
-            let mut attributes = Attributes::with_stack(bytes(stack_bytes)?)?;
-            attributes.guard(0)?;
+            let mut attributes = ThreadAttributes::with_stack(bytes(stack_bytes)?)?;
+            attributes.set_guard_size(0)?;
             Some(attributes)
         }
     })

@@ -4,7 +4,7 @@
 use std::io;
 use std::ptr::{null_mut, without_provenance_mut};
 
-use nlrig_guest::hunt::{Layout, Setup};
+use nlrig_guest::hunt::{AddressSpaceLayout, Setup};
 use nlrig_guest::maps;
 
 const MAPS: &str = "/proc/self/maps";
@@ -27,7 +27,7 @@ pub fn base(map: &str) -> io::Result<u64> {
 
 /// Reserves the address space as the setup requires.
 pub fn arrange(setup: &Setup) -> io::Result<()> {
-    if setup.layout == Layout::TopDownOnly {
+    if setup.layout == AddressSpaceLayout::TopDownOnly {
         for (start, end) in above(&std::fs::read_to_string(MAPS)?)? {
             take_at(start, end)?;
         }

@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use nlrig_guest::hunt::{Layout, Setup};
+use nlrig_guest::hunt::{AddressSpaceLayout, Setup};
 use nlrig_guest::protocol::Aslr;
 
 fn main() -> ExitCode {
@@ -66,9 +66,9 @@ fn prepare(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
         soft_limit(Resource::RLIMIT_NPROC, tasks)?;
     }
     let layout = match setup.layout {
-        Layout::Default | Layout::TopDownOnly => 0,
-        Layout::BottomUp => libc::ADDR_COMPAT_LAYOUT,
-        Layout::Limit3G => libc::ADDR_LIMIT_3GB,
+        AddressSpaceLayout::Default | AddressSpaceLayout::TopDownOnly => 0,
+        AddressSpaceLayout::BottomUp => libc::ADDR_COMPAT_LAYOUT,
+        AddressSpaceLayout::Limit3G => libc::ADDR_LIMIT_3GB,
     };
     let aslr = if setup.aslr == Aslr::Off { libc::ADDR_NO_RANDOMIZE } else { 0 };
     // SAFETY: personality() takes an integer.

@@ -6,8 +6,8 @@
 //! time. `--batch P` starts P processes, in parallel on all CPUs, whose threads
 //! bind immediately.
 
-mod crowd;
 mod formula;
+mod thread_group;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,18 +19,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
-use nlrig_guest::birth::Birth;
-use nlrig_guest::ports::{Formula, Report};
+use nlrig_guest::clone::CloneOptions;
+use nlrig_guest::ports::{Formula, PortReport};
 use nlrig_guest::protocol::{WORKLOAD_FD, write_line};
 
-use crowd::{Crowd, Outcome, Plan};
+use thread_group::{BindOutcome, GroupOptions, ThreadGroup};
 
 /// The path of this program.
 const SELF: &str = "/proc/self/exe";
 /// Threads per report, for lines of some tens of KiB.
 const CHUNK: usize = 1024;
 /// Processes of a batch between two heartbeats.
-const PROCESSES_A_SIGN: u32 = 50;
+const HEARTBEAT_EVERY: u32 = 50;
 
 fn main() -> ExitCode {
     match run() {
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn run() -> io::Result<()> {
     let options = Options::from_args(std::env::args().skip(1))?;
     if let Some(pid) = options.pid.filter(|&pid| pid != std::process::id()) {
-        return be_born_as(pid, &mut itself(&options.with_pid(None)));
+        return run_as_pid(pid, &mut self_command(&options.with_pid(None)));
     }
     // SAFETY: PID 1 opened this descriptor, and nothing else in this process
     // uses it.
@@ -54,14 +54,14 @@ fn run() -> io::Result<()> {
     match (options.batch, options.one_of_batch) {
         (Some(processes), _) => report.batch(processes),
         (None, true) => report.one_of_batch(),
-        (None, false) => report.crowd(),
+        (None, false) => report.group(),
     }
 }
 
 /// The command line.
 #[derive(Clone, Debug)]
 struct Options {
-    plan: Plan,
+    plan: GroupOptions,
     formulas: Vec<Formula>,
     /// The process id to run with.
     pid: Option<u32>,
@@ -78,8 +78,13 @@ struct Options {
 
 impl Options {
     fn from_args(mut args: impl Iterator<Item = String>) -> io::Result<Options> {
-        let plan =
-            Plan { threads: 0, stack_bytes: None, malloc_bytes: 0, ends: false, at_birth: None };
+        let plan = GroupOptions {
+            threads: 0,
+            stack_bytes: None,
+            malloc_bytes: 0,
+            threads_exit: false,
+            bind_at_start: None,
+        };
         let mut options = Options {
             plan,
             formulas: Vec::new(),
@@ -96,7 +101,7 @@ impl Options {
                 "--threads" => options.plan.threads = number(&arg, &value()?)?,
                 "--stack" => options.plan.stack_bytes = Some(number(&arg, &value()?)?),
                 "--malloc" => options.plan.malloc_bytes = number(&arg, &value()?)?,
-                "--ends" => options.plan.ends = true,
+                "--ends" => options.plan.threads_exit = true,
                 "--formula" => {
                     options.formulas.push(Formula::from_name(&value()?).ok_or_else(|| wrong(&arg))?)
                 }
@@ -133,7 +138,7 @@ impl Options {
             add("--formula", Some(formula.name().to_string()));
         }
         let flags = [
-            ("--ends", self.plan.ends),
+            ("--ends", self.plan.threads_exit),
             ("--second", self.second),
             ("--is-second", self.is_second),
             ("--one-of-batch", self.one_of_batch),
@@ -153,15 +158,17 @@ fn number<T: std::str::FromStr>(arg: &str, text: &str) -> io::Result<T> {
 
 /// A command that runs this program with `options`. It inherits the report
 /// descriptor.
-fn itself(options: &Options) -> Command {
+fn self_command(options: &Options) -> Command {
     let mut command = Command::new(SELF);
     command.args(options.to_args());
     command
 }
 
 /// Runs `command` in a child with process id `pid` and waits for it.
-fn be_born_as(pid: u32, command: &mut Command) -> io::Result<()> {
-    match (Birth { id: Some(pid), ..Birth::default() }).fork()? {
+fn run_as_pid(pid: u32, command: &mut Command) -> io::Result<()> {
+    let options = CloneOptions { pid: Some(pid), ..CloneOptions::default() };
+    // SAFETY: this process has a single thread.
+    match unsafe { options.fork() }? {
         ForkResult::Child => Err(command.exec()),
         ForkResult::Parent { child } => match waitpid(child, None)? {
             WaitStatus::Exited(_, 0) => Ok(()),
@@ -180,42 +187,42 @@ struct Reporter<'a> {
 impl Reporter<'_> {
     /// Runs one thread group, and with `--second` another one in a second
     /// process.
-    fn crowd(&mut self) -> io::Result<()> {
+    fn group(&mut self) -> io::Result<()> {
         // The second process starts before this one has threads.
         let mut second = match self.options.second {
             true => Some(self.start_second()?),
             false => None,
         };
         let time_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let mut crowd = self.gather(self.options.plan, time_s)?;
-        self.tell_places(&crowd, time_s)?;
+        let mut group = self.spawn_all(self.options.plan, time_s)?;
+        self.report_threads(&group, time_s)?;
         if self.options.is_second {
             println!();
             io::stdin().read_line(&mut String::new())?;
         }
         for &formula in &self.options.formulas {
             let mut moved = 0;
-            if self.options.plan.ends {
-                let plan = Plan { at_birth: Some(formula), ..self.options.plan };
-                let before: Vec<_> = crowd.places().map(|(address, _)| address).collect();
-                crowd = self.gather(plan, time_s)?;
-                let now = crowd.places().map(|(address, _)| address);
+            if self.options.plan.threads_exit {
+                let plan = GroupOptions { bind_at_start: Some(formula), ..self.options.plan };
+                let before: Vec<_> = group.identities().map(|(address, _)| address).collect();
+                group = self.spawn_all(plan, time_s)?;
+                let now = group.identities().map(|(address, _)| address);
                 moved = before.into_iter().zip(now).filter(|(before, now)| before != now).count();
             } else {
-                let sign = signs(&mut self.report);
-                crowd.bind(formula, sign)?;
+                let heartbeat = heartbeat(&mut self.report);
+                group.bind(formula, heartbeat)?;
             }
-            self.tell_ports(&crowd, formula)?;
+            self.report_ports(&group, formula)?;
             // The second process binds while these sockets are open.
             if let Some(second) = second.take() {
                 second.bind_and_end()?;
             }
-            let sum = crowd.close();
-            self.tell(&Report::Bound {
+            let sum = group.close();
+            self.write(&PortReport::Bound {
                 process: self.process,
                 formula,
                 echoes: sum.echoes,
-                strays: sum.strays,
+                unexpected: sum.unexpected,
                 moved: moved as u32,
                 failed: sum.failed,
             })?;
@@ -223,7 +230,7 @@ impl Reporter<'_> {
         Ok(())
     }
 
-    fn start_second(&self) -> io::Result<Second> {
+    fn start_second(&self) -> io::Result<SecondProcess> {
         let options = Options {
             second: false,
             is_second: true,
@@ -231,42 +238,42 @@ impl Reporter<'_> {
             second_pid: None,
             ..self.options.clone()
         };
-        Second::start(&options)
+        SecondProcess::start(&options)
     }
 
-    fn gather(&mut self, plan: Plan, time_s: u64) -> io::Result<Crowd> {
-        Crowd::gather(plan, time_s, signs(&mut self.report))
+    fn spawn_all(&mut self, plan: GroupOptions, time_s: u64) -> io::Result<ThreadGroup> {
+        ThreadGroup::spawn_all(plan, time_s, heartbeat(&mut self.report))
     }
 
-    fn tell_places(&mut self, crowd: &Crowd, time_s: u64) -> io::Result<()> {
+    fn report_threads(&mut self, group: &ThreadGroup, time_s: u64) -> io::Result<()> {
         let process = self.process;
-        let places: Vec<_> = crowd.places().collect();
-        for chunk in places.chunks(CHUNK) {
+        let identities: Vec<_> = group.identities().collect();
+        for chunk in identities.chunks(CHUNK) {
             let (addresses, ids) = chunk.iter().copied().unzip();
-            self.tell(&Report::Threads { process, addresses, ids })?;
+            self.write(&PortReport::Threads { process, addresses, ids })?;
         }
         let two = self.options.second || self.options.is_second;
-        self.tell(&Report::Gathered {
+        self.write(&PortReport::Spawned {
             process,
             of: if two { 2 } else { 1 },
             pid: std::process::id(),
-            threads: crowd.threads(),
-            refused: crowd.refused,
+            threads: group.threads(),
+            refused: group.refused,
             time_s,
         })
     }
 
-    fn tell_ports(&mut self, crowd: &Crowd, formula: Formula) -> io::Result<()> {
-        let ports: Vec<_> = crowd
+    fn report_ports(&mut self, group: &ThreadGroup, formula: Formula) -> io::Result<()> {
+        let ports: Vec<_> = group
             .outcomes()
             .map(|outcome| match outcome {
-                Outcome::Bound(port) => Some(port),
-                Outcome::InUse | Outcome::Failed(_) => None,
+                BindOutcome::Bound(port) => Some(port),
+                BindOutcome::InUse | BindOutcome::Failed(_) => None,
             })
             .collect();
         for chunk in ports.chunks(CHUNK) {
             let (process, ports) = (self.process, chunk.to_vec());
-            self.tell(&Report::Ports { process, formula, ports })?;
+            self.write(&PortReport::Ports { process, formula, ports })?;
         }
         Ok(())
     }
@@ -275,9 +282,9 @@ impl Reporter<'_> {
     fn batch(&mut self, processes: u32) -> io::Result<()> {
         let processors = std::thread::available_parallelism()?.get();
         let threads = self.options.plan.threads;
-        self.tell(&Report::Batch { processes, threads, processors: processors as u32 })?;
+        self.write(&PortReport::Batch { processes, threads, processors: processors as u32 })?;
         let one = Options { batch: None, one_of_batch: true, ..self.options.clone() };
-        let mut command = itself(&one);
+        let mut command = self_command(&one);
         let mut alive = VecDeque::new();
         for number in 1..=processes {
             alive.push_back((number, command.spawn()?));
@@ -288,9 +295,9 @@ impl Reporter<'_> {
                 if !status.success() {
                     return Err(io::Error::other(format!("process {number} ended with {status}")));
                 }
-                if number % PROCESSES_A_SIGN == 0 {
+                if number % HEARTBEAT_EVERY == 0 {
                     let threads = u64::from(number) * u64::from(threads);
-                    self.tell(&Report::Progress { threads })?;
+                    self.write(&PortReport::Progress { threads })?;
                 }
             }
         }
@@ -298,50 +305,54 @@ impl Reporter<'_> {
     }
 
     fn one_of_batch(&mut self) -> io::Result<()> {
-        let plan = Plan { at_birth: self.options.formulas.first().copied(), ..self.options.plan };
-        let crowd = Crowd::gather(plan, 0, |_| ())?;
+        let plan = GroupOptions {
+            bind_at_start: self.options.formulas.first().copied(),
+            ..self.options.plan
+        };
+        let group = ThreadGroup::spawn_all(plan, 0, |_| ())?;
         let failed = |outcome| match outcome {
-            Outcome::Failed(failure) => Some(failure),
+            BindOutcome::Failed(failure) => Some(failure),
             _ => None,
         };
-        if let Some(failure) = crowd.outcomes().find_map(failed) {
+        if let Some(failure) = group.outcomes().find_map(failed) {
             return Err(io::Error::other(format!("a thread: {failure:?}")));
         }
-        self.tell(&Report::Process {
+        self.write(&PortReport::Process {
             pid: std::process::id(),
-            addresses: crowd.places().map(|(address, _)| address).collect(),
-            first_failed: crowd.first_in_use(),
-            in_use: crowd.outcomes().filter(|outcome| *outcome == Outcome::InUse).count() as u32,
+            addresses: group.identities().map(|(address, _)| address).collect(),
+            first_failed: group.first_in_use(),
+            in_use: group.outcomes().filter(|outcome| *outcome == BindOutcome::InUse).count()
+                as u32,
         })
     }
 
-    fn tell(&mut self, report: &Report) -> io::Result<()> {
+    fn write(&mut self, report: &PortReport) -> io::Result<()> {
         write_line(&mut self.report, report)
     }
 }
 
 /// A callback that reports heartbeats. Write errors are ignored: without the
 /// host, nothing receives the report.
-fn signs(report: &mut File) -> impl FnMut(u32) {
+fn heartbeat(report: &mut File) -> impl FnMut(u32) {
     |threads| {
-        let _ = write_line(report, &Report::Progress { threads: u64::from(threads) });
+        let _ = write_line(report, &PortReport::Progress { threads: u64::from(threads) });
     }
 }
 
 /// A second process, which has created its threads and waits for its turn.
-struct Second {
+struct SecondProcess {
     program: Child,
 }
 
-impl Second {
-    fn start(options: &Options) -> io::Result<Second> {
-        let mut command = itself(options);
+impl SecondProcess {
+    fn start(options: &Options) -> io::Result<SecondProcess> {
+        let mut command = self_command(options);
         let mut program = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let output = program.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
         if BufReader::new(output).read_line(&mut String::new())? == 0 {
             return Err(io::Error::other(format!("the second process: {}", program.wait()?)));
         }
-        Ok(Second { program })
+        Ok(SecondProcess { program })
     }
 
     fn bind_and_end(mut self) -> io::Result<()> {

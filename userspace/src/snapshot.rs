@@ -14,21 +14,22 @@ use crate::{maps, pids};
 /// A JSON object that the workload `threads` writes.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Report {
+pub enum ThreadReport {
     /// The snapshot before the first thread.
-    Look(Look),
+    #[serde(rename = "look")]
+    Snapshot(Snapshot),
     /// A heartbeat during thread creation.
     Progress {
         /// Workers with a socket and an echo.
         threads: u64,
     },
     /// The state after the last thread, while all threads are alive.
-    Outcome(Outcome),
+    Outcome(ThreadOutcome),
 }
 
 /// The limits and resource usage of a process at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Look {
+pub struct Snapshot {
     /// The pointer width of the program in bits.
     pub word_bits: u32,
     /// The page size.
@@ -57,7 +58,7 @@ pub struct Look {
     /// Sysctls.
     pub sysctls: Sysctls,
     /// Resource limits of the process.
-    pub limits: Limits,
+    pub limits: ProcessLimits,
 }
 
 /// Memory of the system, from /proc/meminfo and sysctls.
@@ -102,7 +103,7 @@ pub struct Sysctls {
 
 /// Soft resource limits of a process; None is unlimited.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Limits {
+pub struct ProcessLimits {
     /// RLIMIT_STACK.
     pub stack_bytes: Option<u64>,
     /// RLIMIT_NOFILE: the highest file descriptor plus one.
@@ -117,7 +118,7 @@ pub struct Limits {
 
 /// The result of creating threads until a call fails.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Outcome {
+pub struct ThreadOutcome {
     /// Workers alive at once, without the main thread.
     pub threads: u64,
     /// Workers with a bound socket.
@@ -177,12 +178,12 @@ impl From<Failure> for Failed {
     }
 }
 
-impl Look {
+impl Snapshot {
     /// Captures the state of this process and the system.
     ///
     /// # Errors
     /// A file in /proc cannot be read or parsed.
-    pub fn take() -> io::Result<Look> {
+    pub fn capture() -> io::Result<Snapshot> {
         let uid = nix::unistd::geteuid().as_raw();
         let (tasks, last_pid) = loadavg()?;
         let mut ids = Vec::new();
@@ -191,7 +192,7 @@ impl Look {
             ids.push(id);
             user_tasks += u64::from(owner == uid);
         })?;
-        Ok(Look {
+        Ok(Snapshot {
             word_bits: usize::BITS,
             page_bytes: page_bytes(),
             uid,
@@ -220,7 +221,7 @@ impl Look {
                 randomize_va_space: sysctl("kernel/randomize_va_space")?,
                 overcommit_memory: sysctl("vm/overcommit_memory")?,
             },
-            limits: Limits {
+            limits: ProcessLimits {
                 stack_bytes: soft_limit(Resource::RLIMIT_STACK)?,
                 nofile: soft_limit(Resource::RLIMIT_NOFILE)?,
                 nproc: soft_limit(Resource::RLIMIT_NPROC)?,
@@ -232,25 +233,25 @@ impl Look {
     }
 }
 
-impl Outcome {
+impl ThreadOutcome {
     /// Captures the state after the last thread. Avoids large allocations,
     /// because no address space may be left.
     ///
     /// # Errors
     /// A file in /proc cannot be read or parsed.
-    pub fn take(counts: Counts, failed: Failed, elapsed_ns: u64) -> io::Result<Outcome> {
+    pub fn capture(counts: Counts, failed: Failed, elapsed_ns: u64) -> io::Result<ThreadOutcome> {
         let (tasks, last_pid) = loadavg()?;
-        let mut taken = pids::Room::new(last_pid, sysctl("kernel/pid_max")?);
-        each_task(|id, _| taken.take(id))?;
+        let mut free_pids = pids::FreePids::new(last_pid, sysctl("kernel/pid_max")?);
+        each_task(|id, _| free_pids.mark_used(id))?;
         let space = survey("/proc/self/maps")?;
-        Ok(Outcome {
+        Ok(ThreadOutcome {
             threads: counts.threads,
             sockets: counts.sockets,
             echoes: counts.echoes,
             failed,
             elapsed_ns,
             tasks,
-            pid_room: taken.left(),
+            pid_room: free_pids.count(),
             map_areas: space.areas,
             mapped_bytes: space.mapped_bytes,
             data_bytes: data_bytes()?,

@@ -15,24 +15,24 @@ use std::time::Duration;
 use nlrig_guest::uapi::NETLINK_NLRIG;
 use nlrig_netlink::{Errno, GroupMask, Socket};
 
-use crate::evidence::{Evidence, Trouble};
-use crate::process::wait_for_ever;
+use crate::evidence::{BoxError, Evidence};
+use crate::process::sleep_forever;
 
 /// The longest time a thread may take for its socket.
-const THREAD_LIMIT: Duration = Duration::from_secs(20);
+const THREAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// The size of stacks that this program maps itself.
 const OWN_STACK_BYTES: usize = 1 << 20;
 
 /// A formula that computes a port from pthread_self() and the process id.
 /// Called by the thread, so it must not allocate.
-pub type Formula = fn(usize, u32) -> u32;
+pub type PortFormula = fn(usize, u32) -> u32;
 
-/// Behaviour of a thread after binding its socket, which stays open.
+/// Behaviour of a thread after binding its socket, which keep_alive open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
     /// Stays alive until the process ends.
     Stays,
-    /// Calls malloc once and stays alive.
+    /// Calls malloc once and keep_alive alive.
     Allocates,
     /// Exits before the next thread is created.
     Ends,
@@ -40,10 +40,10 @@ pub enum Life {
 
 /// Options of a group.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct FormulaGroupOptions {
     pub threads: usize,
     pub life: Life,
-    pub formula: Formula,
+    pub formula: PortFormula,
     pub stacks: Stacks,
 }
 
@@ -59,10 +59,10 @@ pub enum Stacks {
     Shifted(usize),
 }
 
-impl Plan {
+impl FormulaGroupOptions {
     /// Options for threads that stay alive and do nothing else.
-    pub fn new(threads: usize, formula: Formula) -> Plan {
-        Plan { threads, life: Life::Stays, formula, stacks: Stacks::Default }
+    pub fn new(threads: usize, formula: PortFormula) -> FormulaGroupOptions {
+        FormulaGroupOptions { threads, life: Life::Stays, formula, stacks: Stacks::Default }
     }
 }
 
@@ -79,35 +79,35 @@ pub struct Member {
 
 /// The results of all threads, in order of creation.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct FormulaGroup {
     pub members: Vec<Member>,
     /// The errno of pthread_create(), if there are fewer threads than
     /// requested.
     pub refused: Option<Errno>,
 }
 
-impl Crowd {
+impl FormulaGroup {
     /// Creates the threads, each after the previous one has bound its socket.
-    pub fn gather(plan: Plan) -> Result<Crowd, Trouble> {
+    pub fn spawn_all(options: FormulaGroupOptions) -> Result<FormulaGroup, BoxError> {
         // Leaked, because threads may use it until the process ends.
-        let room: &'static Room = Box::leak(Box::new(Room::default()));
-        let seats: Vec<Seat> = (0..plan.threads).map(|_| Seat::new(room, plan)).collect();
-        let seats: &'static [Seat] = Vec::leak(seats);
-        let mut members = Vec::with_capacity(plan.threads);
-        for (number, seat) in seats.iter().enumerate() {
-            match create(seat, number) {
-                Err(refused) => return Ok(Crowd { members, refused: Some(refused) }),
+        let progress: &'static Progress = Box::leak(Box::new(Progress::default()));
+        let slots: Vec<Slot> = (0..options.threads).map(|_| Slot::new(progress, options)).collect();
+        let slots: &'static [Slot] = Vec::leak(slots);
+        let mut members = Vec::with_capacity(options.threads);
+        for (number, slot) in slots.iter().enumerate() {
+            match create(slot, number) {
+                Err(refused) => return Ok(FormulaGroup { members, refused: Some(refused) }),
                 Ok(thread) => {
-                    room.wait_for(number + 1)?;
-                    if plan.life == Life::Ends {
+                    progress.wait_for(number + 1)?;
+                    if options.life == Life::Ends {
                         // SAFETY: the thread is joinable and joined once.
                         unsafe { libc::pthread_join(thread, null_mut()) };
                     }
-                    members.push(seat.member()?);
+                    members.push(slot.member()?);
                 }
             }
         }
-        Ok(Crowd { members, refused: None })
+        Ok(FormulaGroup { members, refused: None })
     }
 
     /// The number of threads whose port was in use.
@@ -131,22 +131,22 @@ impl Crowd {
 
 /// The number of finished threads, for which the main thread waits.
 #[derive(Debug, Default)]
-struct Room {
+struct Progress {
     done: Mutex<usize>,
     changed: Condvar,
 }
 
-impl Room {
-    fn one_is_done(&self) {
+impl Progress {
+    fn add_one(&self) {
         *self.done.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.changed.notify_one();
     }
 
-    fn wait_for(&self, threads: usize) -> Result<(), Trouble> {
+    fn wait_for(&self, threads: usize) -> Result<(), BoxError> {
         let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         let (_done, waited) = self
             .changed
-            .wait_timeout_while(done, THREAD_LIMIT, |done| *done < threads)
+            .wait_timeout_while(done, THREAD_TIMEOUT, |done| *done < threads)
             .unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() { Err("a thread is late".into()) } else { Ok(()) }
     }
@@ -154,30 +154,30 @@ impl Room {
 
 /// Input and output of a thread. Errnos are 0 for success.
 #[derive(Debug)]
-struct Seat {
-    room: &'static Room,
-    plan: Plan,
+struct Slot {
+    progress: &'static Progress,
+    options: FormulaGroupOptions,
     own: AtomicUsize,
     socket: AtomicI32,
     bind: AtomicI32,
 }
 
-impl Seat {
-    fn new(room: &'static Room, plan: Plan) -> Seat {
+impl Slot {
+    fn new(progress: &'static Progress, options: FormulaGroupOptions) -> Slot {
         let (own, socket, bind) = (AtomicUsize::new(0), AtomicI32::new(0), AtomicI32::new(0));
-        Seat { room, plan, own, socket, bind }
+        Slot { progress, options, own, socket, bind }
     }
 
-    fn take(&self) {
+    fn run(&self) {
         // SAFETY: pthread_self() takes no arguments.
         let own = unsafe { libc::pthread_self() } as usize;
         self.own.store(own, Ordering::SeqCst);
-        if self.plan.life == Life::Allocates {
+        if self.options.life == Life::Allocates {
             // SAFETY: malloc() is thread-safe. Without black_box, the compiler
             // removes the unused allocation.
             std::hint::black_box(unsafe { libc::malloc(64) });
         }
-        let port = (self.plan.formula)(own, std::process::id());
+        let port = (self.options.formula)(own, std::process::id());
         match Socket::new(NETLINK_NLRIG as i32) {
             Err(errno) => {
                 self.socket.store(errno.0, Ordering::SeqCst);
@@ -191,10 +191,10 @@ impl Seat {
                 std::mem::forget(socket);
             }
         }
-        self.room.one_is_done();
+        self.progress.add_one();
     }
 
-    fn member(&self) -> Result<Member, Trouble> {
+    fn member(&self) -> Result<Member, BoxError> {
         let read = |errno: &AtomicI32| match errno.load(Ordering::SeqCst) {
             0 => Ok(Ok(())),
             libc::EADDRINUSE => Ok(Err(Errno(libc::EADDRINUSE))),
@@ -205,17 +205,17 @@ impl Seat {
     }
 }
 
-extern "C" fn thread(seat: *mut libc::c_void) -> *mut libc::c_void {
+extern "C" fn thread_main(slot: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `create` passes the address of a slot, which is never freed.
-    let seat = unsafe { &*seat.cast::<Seat>() };
-    seat.take();
-    if seat.plan.life != Life::Ends {
-        wait_for_ever();
+    let slot = unsafe { &*slot.cast::<Slot>() };
+    slot.run();
+    if slot.options.life != Life::Ends {
+        sleep_forever();
     }
     null_mut()
 }
 
-fn create(seat: &'static Seat, number: usize) -> Result<libc::pthread_t, Errno> {
+fn create(slot: &'static Slot, number: usize) -> Result<libc::pthread_t, Errno> {
     // SAFETY: pthread_attr_t is plain data, and pthread_attr_init() initialises
     // it.
     let mut attributes = unsafe {
@@ -223,7 +223,7 @@ fn create(seat: &'static Seat, number: usize) -> Result<libc::pthread_t, Errno> 
         libc::pthread_attr_init(&mut attributes);
         attributes
     };
-    let errno = match seat.plan.stacks {
+    let errno = match slot.options.stacks {
         Stacks::Default => 0,
         // SAFETY: the attributes are initialised.
         Stacks::OfSize(bytes) => unsafe { libc::pthread_attr_setstacksize(&mut attributes, bytes) },
@@ -237,14 +237,14 @@ fn create(seat: &'static Seat, number: usize) -> Result<libc::pthread_t, Errno> 
     };
     check(errno)?;
     // A plain C program passes no attributes.
-    let chosen = match seat.plan.stacks {
+    let chosen = match slot.options.stacks {
         Stacks::Default => null(),
         _ => &raw const attributes,
     };
     let mut created: libc::pthread_t = 0;
-    let seat = (&raw const *seat).cast_mut().cast();
+    let slot = (&raw const *slot).cast_mut().cast();
     // SAFETY: all pointers are valid for the call, and slots are never freed.
-    check(unsafe { libc::pthread_create(&mut created, chosen, thread, seat) })?;
+    check(unsafe { libc::pthread_create(&mut created, chosen, thread_main, slot) })?;
     Ok(created)
 }
 

@@ -13,25 +13,25 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use nlrig_guest::birth::stay_on;
+use nlrig_guest::clone::pin_to_cpu;
 use nlrig_guest::futex;
-use nlrig_guest::look::Failed;
-use nlrig_guest::netlink::{Call, Failure, Socket};
+use nlrig_guest::netlink::{Call, EchoSocket, Failure};
 use nlrig_guest::ports::{Formula, Generator};
-use nlrig_guest::workers::Attributes;
+use nlrig_guest::snapshot::Failed;
+use nlrig_guest::workers::ThreadAttributes;
 
 use crate::formula;
 
 /// The longest time without progress before a thread counts as hung.
-const THREAD_LIMIT: Duration = Duration::from_secs(60);
+const THREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Threads between two heartbeats during creation.
-const SIGN_EVERY: u32 = 2048;
+const HEARTBEAT_EVERY: u32 = 2048;
 /// The interval at which the main thread checks for progress.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Options of a thread group.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct GroupOptions {
     /// The maximum number of threads. Fewer are created if the address space
     /// does not suffice.
     pub threads: u32,
@@ -40,40 +40,40 @@ pub struct Plan {
     /// Bytes that each thread allocates once, at its start; 0 for none.
     pub malloc_bytes: usize,
     /// Whether each thread exits before the next is created.
-    pub ends: bool,
+    pub threads_exit: bool,
     /// The formula by which a thread binds at its start. If absent, threads
     /// bind in [`ThreadGroup::bind`].
-    pub at_birth: Option<Formula>,
+    pub bind_at_start: Option<Formula>,
 }
 
 /// The threads of this process.
-pub struct Crowd {
-    seats: &'static [Seat],
+pub struct ThreadGroup {
+    slots: &'static [Slot],
     created: u32,
     /// The errno of pthread_create(), if there are fewer threads than
     /// requested.
     pub refused: Option<i32>,
-    common: &'static Common,
+    shared: &'static Shared,
 }
 
 /// Data that all threads share.
-struct Common {
+struct Shared {
     process: u32,
     generator: Mutex<Generator>,
     formula: Mutex<Formula>,
     /// The slots of the created threads, set after the last one.
-    taken: OnceLock<&'static [Seat]>,
+    taken: OnceLock<&'static [Slot]>,
     /// Threads that have finished their start.
-    born: AtomicU32,
+    started: AtomicU32,
     /// The number of finished binds, successful or not.
     done: AtomicU32,
 }
 
 /// A thread with its identity and the result of its bind.
-struct Seat {
+struct Slot {
     number: u32,
-    plan: Plan,
-    common: &'static Common,
+    plan: GroupOptions,
+    shared: &'static Shared,
     own: AtomicUsize,
     id: AtomicU32,
     /// The number of turns granted to the thread.
@@ -87,7 +87,7 @@ struct Seat {
 
 /// The result of a thread's bind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum BindOutcome {
     /// The thread's socket has this port.
     Bound(u32),
     /// Another socket has the port.
@@ -98,63 +98,67 @@ pub enum Outcome {
 
 /// A summary of all threads.
 #[derive(Debug, Default)]
-pub struct Sum {
+pub struct GroupSummary {
     pub echoes: u32,
-    pub strays: u32,
+    pub unexpected: u32,
     pub failed: Option<Failed>,
 }
 
-impl Crowd {
+impl ThreadGroup {
     /// Creates the threads, each after the previous one has recorded its
     /// identity, until one cannot be created. Calls `heartbeat` with their
     /// number at intervals.
-    pub fn gather(plan: Plan, time_s: u64, mut sign: impl FnMut(u32)) -> io::Result<Crowd> {
+    pub fn spawn_all(
+        plan: GroupOptions,
+        time_s: u64,
+        mut heartbeat: impl FnMut(u32),
+    ) -> io::Result<ThreadGroup> {
         if plan.malloc_bytes == 0 {
             // Threads run one at a time, so a second CPU does not help, and
             // under TCG cross-CPU wakeups take several times as long. Threads
             // that allocate must not be pinned, because glibc's arena limit
             // depends on the CPU affinity.
-            stay_on(0)?;
+            pin_to_cpu(0)?;
         }
         // Threads use it until the process ends.
-        let common: &'static Common = Box::leak(Box::new(Common {
+        let shared: &'static Shared = Box::leak(Box::new(Shared {
             process: std::process::id(),
             generator: Mutex::new(Generator::new(time_s)),
-            formula: Mutex::new(plan.at_birth.unwrap_or(Formula::Kernel)),
+            formula: Mutex::new(plan.bind_at_start.unwrap_or(Formula::Kernel)),
             taken: OnceLock::new(),
-            born: AtomicU32::new(0),
+            started: AtomicU32::new(0),
             done: AtomicU32::new(0),
         }));
-        let seats: Vec<_> =
-            (0..plan.threads).map(|number| Seat::new(number, plan, common)).collect();
-        let seats: &'static [Seat] = Vec::leak(seats);
-        let mut crowd = Crowd { seats, created: 0, refused: None, common };
-        let attributes = plan.stack_bytes.map(Attributes::with_stack).transpose()?;
-        while crowd.created < plan.threads {
-            match crowd.create(attributes.as_ref()) {
+        let slots: Vec<_> =
+            (0..plan.threads).map(|number| Slot::new(number, plan, shared)).collect();
+        let slots: &'static [Slot] = Vec::leak(slots);
+        let mut group = ThreadGroup { slots, created: 0, refused: None, shared };
+        let attributes = plan.stack_bytes.map(ThreadAttributes::with_stack).transpose()?;
+        while group.created < plan.threads {
+            match group.create(attributes.as_ref()) {
                 Err(errno) => {
-                    crowd.refused = Some(errno);
+                    group.refused = Some(errno);
                     break;
                 }
                 Ok(thread) => {
-                    crowd.created += 1;
-                    wait_until(&common.born, crowd.created, &mut sign)?;
-                    if crowd.created.is_multiple_of(SIGN_EVERY) {
-                        sign(crowd.created);
+                    group.created += 1;
+                    wait_until(&shared.started, group.created, &mut heartbeat)?;
+                    if group.created.is_multiple_of(HEARTBEAT_EVERY) {
+                        heartbeat(group.created);
                     }
-                    if plan.ends {
+                    if plan.threads_exit {
                         // SAFETY: the thread is joinable and joined once.
                         unsafe { libc::pthread_join(thread, null_mut()) };
                     }
                 }
             }
         }
-        let _ = common.taken.set(crowd.seats());
-        Ok(crowd)
+        let _ = shared.taken.set(group.slots());
+        Ok(group)
     }
 
-    fn seats(&self) -> &'static [Seat] {
-        &self.seats[..self.created as usize]
+    fn slots(&self) -> &'static [Slot] {
+        &self.slots[..self.created as usize]
     }
 
     /// The number of created threads.
@@ -163,44 +167,44 @@ impl Crowd {
     }
 
     /// pthread_self() and gettid() of each thread.
-    pub fn places(&self) -> impl Iterator<Item = (u64, u32)> {
-        self.seats().iter().map(|seat| (seat.own.load(SeqCst) as u64, seat.id.load(SeqCst)))
+    pub fn identities(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.slots().iter().map(|slot| (slot.own.load(SeqCst) as u64, slot.id.load(SeqCst)))
     }
 
     /// Makes the threads bind by `formula`, one after the other.
-    pub fn bind(&mut self, formula: Formula, mut sign: impl FnMut(u32)) -> io::Result<()> {
-        if let Ok(mut now) = self.common.formula.lock() {
+    pub fn bind(&mut self, formula: Formula, mut heartbeat: impl FnMut(u32)) -> io::Result<()> {
+        if let Ok(mut now) = self.shared.formula.lock() {
             *now = formula;
         }
-        let Some(first) = self.seats().first() else { return Ok(()) };
-        let before = self.common.done.load(SeqCst);
-        first.your_turn();
-        wait_until(&self.common.done, before + self.created, |done| sign(done - before))
+        let Some(first) = self.slots().first() else { return Ok(()) };
+        let before = self.shared.done.load(SeqCst);
+        first.grant_turn();
+        wait_until(&self.shared.done, before + self.created, |done| heartbeat(done - before))
     }
 
     /// The results of the threads in order of creation.
-    pub fn outcomes(&self) -> impl Iterator<Item = Outcome> {
-        self.seats().iter().map(Seat::outcome)
+    pub fn outcomes(&self) -> impl Iterator<Item = BindOutcome> {
+        self.slots().iter().map(Slot::outcome)
     }
 
     /// The first thread, from 1, whose port was in use; 0 if there is none.
     pub fn first_in_use(&self) -> u32 {
-        let place = self.outcomes().position(|outcome| outcome == Outcome::InUse);
+        let place = self.outcomes().position(|outcome| outcome == BindOutcome::InUse);
         place.map_or(0, |place| place as u32 + 1)
     }
 
     /// Checks each socket for unexpected messages, closes it, and sums up the
     /// results.
-    pub fn close(&mut self) -> Sum {
-        let mut sum = Sum::default();
-        for seat in self.seats() {
-            if let Outcome::Failed(failure) = seat.outcome() {
+    pub fn close(&mut self) -> GroupSummary {
+        let mut sum = GroupSummary::default();
+        for slot in self.slots() {
+            if let BindOutcome::Failed(failure) = slot.outcome() {
                 sum.failed.get_or_insert_with(|| Failed::from(failure));
             }
-            sum.echoes += seat.echo.swap(0, SeqCst);
-            let fd = seat.fd.swap(-1, SeqCst);
+            sum.echoes += slot.echo.swap(0, SeqCst);
+            let fd = slot.fd.swap(-1, SeqCst);
             if fd >= 0 {
-                sum.strays += u32::from(has_something(fd));
+                sum.unexpected += u32::from(has_message(fd));
                 // SAFETY: the thread no longer uses its socket.
                 unsafe { libc::close(fd) };
             }
@@ -208,26 +212,26 @@ impl Crowd {
         sum
     }
 
-    fn create(&self, attributes: Option<&Attributes>) -> Result<libc::pthread_t, i32> {
-        let seat = &self.seats[self.created as usize];
-        let seat = (&raw const *seat).cast_mut().cast();
+    fn create(&self, attributes: Option<&ThreadAttributes>) -> Result<libc::pthread_t, i32> {
+        let slot = &self.slots[self.created as usize];
+        let slot = (&raw const *slot).cast_mut().cast();
         let mut thread: libc::pthread_t = 0;
-        let attributes = Attributes::or_default(attributes);
+        let attributes = ThreadAttributes::or_default(attributes);
         // SAFETY: all pointers are valid for the call, and slots are never
         // freed.
-        match unsafe { libc::pthread_create(&mut thread, attributes, live, seat) } {
+        match unsafe { libc::pthread_create(&mut thread, attributes, thread_main, slot) } {
             0 => Ok(thread),
             errno => Err(errno),
         }
     }
 }
 
-impl Seat {
-    fn new(number: u32, plan: Plan, common: &'static Common) -> Seat {
-        Seat {
+impl Slot {
+    fn new(number: u32, plan: GroupOptions, shared: &'static Shared) -> Slot {
+        Slot {
             number,
             plan,
-            common,
+            shared,
             own: AtomicUsize::new(0),
             id: AtomicU32::new(0),
             turn: AtomicU32::new(0),
@@ -240,7 +244,7 @@ impl Seat {
     }
 
     /// Records the identity of the calling thread, and allocates if requested.
-    fn take(&self) {
+    fn record_identity(&self) {
         // SAFETY: both calls take no arguments.
         let (own, id) = unsafe { (libc::pthread_self(), libc::gettid()) };
         self.own.store(own as usize, SeqCst);
@@ -257,13 +261,13 @@ impl Seat {
         self.call.store(0, SeqCst);
         self.errno.store(0, SeqCst);
         let (own, id) = (self.own.load(SeqCst), self.id.load(SeqCst));
-        let formula = self.common.formula.lock().map_or(Formula::Kernel, |formula| *formula);
+        let formula = self.shared.formula.lock().map_or(Formula::Kernel, |formula| *formula);
         let Some(port) =
-            formula::port(formula, own, id, self.common.process, &self.common.generator)
+            formula::port(formula, own, id, self.shared.process, &self.shared.generator)
         else {
             return self.fail(Failure { call: Call::Bind, errno: libc::EADDRINUSE });
         };
-        let socket = match Socket::open_at(port) {
+        let socket = match EchoSocket::open_at(port) {
             Ok(socket) => socket,
             Err(failure) => return self.fail(failure),
         };
@@ -280,16 +284,16 @@ impl Seat {
         self.call.store(failure.call as i32, SeqCst);
     }
 
-    fn outcome(&self) -> Outcome {
+    fn outcome(&self) -> BindOutcome {
         let errno = self.errno.load(SeqCst);
         match Call::from_number(self.call.load(SeqCst)) {
-            None => Outcome::Bound(self.port.load(SeqCst)),
-            Some(Call::Bind) if errno == libc::EADDRINUSE => Outcome::InUse,
-            Some(call) => Outcome::Failed(Failure { call, errno }),
+            None => BindOutcome::Bound(self.port.load(SeqCst)),
+            Some(Call::Bind) if errno == libc::EADDRINUSE => BindOutcome::InUse,
+            Some(call) => BindOutcome::Failed(Failure { call, errno }),
         }
     }
 
-    fn your_turn(&self) {
+    fn grant_turn(&self) {
         self.turn.fetch_add(1, SeqCst);
         futex::wake(&self.turn);
     }
@@ -304,33 +308,33 @@ impl Seat {
             }
             turns += 1;
             self.bind();
-            self.common.done.fetch_add(1, SeqCst);
-            let taken = self.common.taken.get();
-            match taken.and_then(|seats| seats.get(self.number as usize + 1)) {
-                Some(next) => next.your_turn(),
-                None => futex::wake(&self.common.done),
+            self.shared.done.fetch_add(1, SeqCst);
+            let taken = self.shared.taken.get();
+            match taken.and_then(|slots| slots.get(self.number as usize + 1)) {
+                Some(next) => next.grant_turn(),
+                None => futex::wake(&self.shared.done),
             }
         }
     }
 }
 
-extern "C" fn live(seat: *mut libc::c_void) -> *mut libc::c_void {
+extern "C" fn thread_main(slot: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `create` passes the address of a slot, which is never freed.
-    let seat = unsafe { &*seat.cast::<Seat>() };
-    seat.take();
-    if seat.plan.at_birth.is_some() {
-        seat.bind();
+    let slot = unsafe { &*slot.cast::<Slot>() };
+    slot.record_identity();
+    if slot.plan.bind_at_start.is_some() {
+        slot.bind();
     }
-    seat.common.born.fetch_add(1, SeqCst);
-    futex::wake(&seat.common.born);
-    if seat.plan.ends {
+    slot.shared.started.fetch_add(1, SeqCst);
+    futex::wake(&slot.shared.started);
+    if slot.plan.threads_exit {
         return null_mut();
     }
-    seat.wait_for_turns()
+    slot.wait_for_turns()
 }
 
 /// Whether a socket has a message to read.
-fn has_something(fd: i32) -> bool {
+fn has_message(fd: i32) -> bool {
     let mut byte = 0_u8;
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
     // SAFETY: the pointer and the length are those of `byte`.
@@ -339,7 +343,7 @@ fn has_something(fd: i32) -> bool {
 
 /// Waits until `word` reaches `target`. Fails if `word` does not change for too
 /// long.
-fn wait_until(word: &AtomicU32, target: u32, mut sign: impl FnMut(u32)) -> io::Result<()> {
+fn wait_until(word: &AtomicU32, target: u32, mut heartbeat: impl FnMut(u32)) -> io::Result<()> {
     let (mut seen, mut since) = (word.load(SeqCst), None);
     loop {
         let now = word.load(SeqCst);
@@ -350,12 +354,12 @@ fn wait_until(word: &AtomicU32, target: u32, mut sign: impl FnMut(u32)) -> io::R
         let since = since.get_or_insert_with(Instant::now);
         if now != seen {
             (seen, *since) = (now, Instant::now());
-        } else if since.elapsed() > THREAD_LIMIT {
+        } else if since.elapsed() > THREAD_TIMEOUT {
             return Err(io::Error::other(format!("thread {} is late", now + 1)));
         }
-        futex::wait(word, now, Some(LOOK_EVERY));
-        if since.elapsed() >= LOOK_EVERY {
-            sign(word.load(SeqCst));
+        futex::wait(word, now, Some(POLL_INTERVAL));
+        if since.elapsed() >= POLL_INTERVAL {
+            heartbeat(word.load(SeqCst));
         }
     }
 }

@@ -4,16 +4,16 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 /// Options for creating a child process.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Birth {
+pub struct CloneOptions {
     /// The child's process id; None lets the kernel choose.
-    pub id: Option<u32>,
+    pub pid: Option<u32>,
     /// CLONE_NEW* flags for new namespaces.
     pub namespaces: i32,
     /// Whether the child stays alive after its work, until it is killed.
-    pub stays: bool,
+    pub keep_alive: bool,
 }
 
-impl Birth {
+impl CloneOptions {
     /// fork(), or clone3() if a pid or namespaces are set.
     ///
     /// # Safety
@@ -23,27 +23,27 @@ impl Birth {
     /// # Errors
     /// EEXIST if the pid is in use; EPERM without CAP_CHECKPOINT_RESTORE or
     /// CAP_SYS_ADMIN; EAGAIN, ENOMEM.
-    pub fn fork(self) -> Result<ForkResult, nix::Error> {
-        if self.id.is_none() && self.namespaces == 0 {
+    pub unsafe fn fork(self) -> Result<ForkResult, nix::Error> {
+        if self.pid.is_none() && self.namespaces == 0 {
             // SAFETY: the caller guarantees a single thread.
             return unsafe { fork() };
         }
-        let ids = [self.id.unwrap_or(0)];
-        let mut arguments = CloneArguments {
+        let pids = [self.pid.unwrap_or(0)];
+        let mut args = CloneArgs {
             flags: self.namespaces as u64,
             exit_signal: libc::SIGCHLD as u64,
-            ..CloneArguments::default()
+            ..CloneArgs::default()
         };
-        if self.id.is_some() {
-            arguments.set_tid = ids.as_ptr().expose_provenance() as u64;
-            arguments.set_tid_size = ids.len() as u64;
+        if self.pid.is_some() {
+            args.set_tid = pids.as_ptr().expose_provenance() as u64;
+            args.set_tid_size = pids.len() as u64;
         }
-        let size = std::mem::size_of::<CloneArguments>();
+        let size = std::mem::size_of::<CloneArgs>();
         // SAFETY: without CLONE_VM, clone3() copies the address space like
         // fork(), and the caller guarantees a single thread. glibc still caches
         // the parent's thread id in the child, but only mutexes that record
         // their owner use it, and nlrig uses none.
-        let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
+        let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) };
         Ok(match nix::errno::Errno::result(result)? {
             0 => ForkResult::Child,
             child => ForkResult::Parent { child: Pid::from_raw(child as libc::pid_t) },
@@ -55,7 +55,7 @@ impl Birth {
 /// targets.
 #[repr(C)]
 #[derive(Default)]
-struct CloneArguments {
+struct CloneArgs {
     flags: u64,
     pidfd: u64,
     child_tid: u64,
@@ -74,7 +74,7 @@ struct CloneArguments {
 ///
 /// # Errors
 /// EINVAL if the CPU does not exist.
-pub fn stay_on(cpu: usize) -> Result<(), std::io::Error> {
+pub fn pin_to_cpu(cpu: usize) -> Result<(), std::io::Error> {
     // SAFETY: cpu_set_t consists of integers, for which zero is valid.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: CPU_SET sets a bit of `set` and checks the bounds.
