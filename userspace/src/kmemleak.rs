@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_counted_and_the_first_is_shown() {
+    fn objects_are_counted_and_the_first_is_returned() {
         let report = "unreferenced object 0xffff888003a5d000 (size 1024):\n  comm \"insmod\"\n\
                       unreferenced object 0xffff888003a5d400 (size 32):\n  comm \"insmod\"\n";
         let leaks = parse(report);

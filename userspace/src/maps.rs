@@ -105,7 +105,7 @@ bf871000-bf892000 rw-p 00000000 00:00 0          [stack]
 ";
 
     #[test]
-    fn reads_every_line() {
+    fn every_line_is_parsed() {
         let areas = parse(I386).unwrap();
         assert_eq!(areas.len(), 5);
         assert_eq!((areas[0].start, areas[0].end), (0x0804_8000, 0x0804_9000));
@@ -116,7 +116,7 @@ bf871000-bf892000 rw-p 00000000 00:00 0          [stack]
     }
 
     #[test]
-    fn refuses_what_no_kernel_prints() {
+    fn malformed_lines_are_errors() {
         for (text, reason) in [
             ("hello\n", "has no address range"),
             ("2000-1000 r--p 00000000 00:00 0 \n", "ends before it starts"),

@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_boot_counts_up_to_the_end() {
+    fn after_boot_ids_up_to_pid_max_are_free() {
         // Ids 1 to 40 have been assigned; the next one is 41.
         assert_eq!(free_pids(40, 32768, 1..=40), 32767 - 40);
     }
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_first_300_the_low_ids_are_gone_for_good() {
+    fn after_id_300_lower_ids_are_not_free() {
         assert_eq!(free_pids(401, 32768, (1..=40).chain([400, 401])), 32768 - 300 - 2);
     }
 

@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_reports() {
+    fn names_equal_the_serde_names() {
         for formula in Formula::ALL {
             assert_eq!(serde_json::to_value(formula).unwrap(), formula.name());
             assert_eq!(Formula::from_name(formula.name()), Some(formula));
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generator_gives_each_of_1024_ports_once() {
+    fn a_generator_returns_each_of_1024_ports_once() {
         for time_s in [0, 1_700_000_000, 0xffff_ffff, 0x3047] {
             let mut generator = Generator::new(time_s);
             let mut ports: Vec<_> = (0..1024).filter_map(|_| generator.next(4711)).collect();

@@ -396,5 +396,5 @@ fn page_bytes() -> u64 {
 }
 
 fn unreadable(path: &str) -> io::Error {
-    io::Error::other(format!("{path} is not what Linux 6.1 prints"))
+    io::Error::other(format!("{path}: unknown format"))
 }

@@ -89,21 +89,21 @@ pub fn open_port(name: &str) -> io::Result<File> {
         if let Some(device) = find_port(name)? {
             let port = OpenOptions::new().read(true).write(true).open(&device)?;
             while !host_is_connected(&port)? {
-                late(deadline, "the host is not connected to", name)?;
+                check_deadline(deadline, name, "the host is not connected")?;
                 sleep(PORT_POLL);
             }
             return Ok(port);
         }
-        late(deadline, "there is no", name)?;
+        check_deadline(deadline, name, "not found")?;
         sleep(PORT_POLL);
     }
 }
 
-fn late(deadline: Instant, what: &str, name: &str) -> io::Result<()> {
+fn check_deadline(deadline: Instant, name: &str, reason: &str) -> io::Result<()> {
     if Instant::now() < deadline {
         return Ok(());
     }
-    Err(io::Error::other(format!("{what} virtio port {name}")))
+    Err(io::Error::other(format!("virtio port {name}: {reason}")))
 }
 
 /// A port without a connected host reports POLLHUP and reads as end of file.

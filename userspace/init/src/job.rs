@@ -70,7 +70,7 @@ pub fn run(
         },
     };
     if let Event::Exited { program_reports, .. } = &mut exited {
-        *program_reports = log.lines_of_programs();
+        *program_reports = log.user_lines();
     }
     match fault {
         None => channel.send(&exited),
@@ -99,8 +99,10 @@ impl Running {
             .map(resource_limit)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|reason| (125, reason))?;
-        let (program, arguments) =
-            job.argv.split_first().ok_or((125, "the job names no program".to_string()))?;
+        let (program, arguments) = job
+            .argv
+            .split_first()
+            .ok_or((125, "the job has no program: argv is empty".to_string()))?;
         let rig = |err: io::Error| (125, err.to_string());
         let stdin = match job.stdin {
             true => Stdio::from(open_port(PORT_STDIN).map_err(rig)?),
@@ -260,13 +262,14 @@ fn enter_child(
 }
 
 fn start_failure(program: &str, job: &Job, err: &io::Error) -> NotStarted {
-    let folder_is_missing = job.cwd.as_ref().is_some_and(|cwd| !Path::new(cwd).is_dir());
+    if let Some(cwd) = job.cwd.as_ref().filter(|cwd| !Path::new(cwd).is_dir()) {
+        return (125, format!("working directory {cwd}: not a directory in the guest"));
+    }
     match err.kind() {
-        _ if folder_is_missing => (125, format!("no folder {:?}", job.cwd)),
         io::ErrorKind::NotFound => (127, format!("{program}: not found in the guest")),
         io::ErrorKind::PermissionDenied => (126, format!("{program}: {err}")),
         _ if err.raw_os_error() == Some(libc::ENOEXEC) => {
-            (126, format!("{program}: not a program for this guest ({err})"))
+            (126, format!("{program}: not executable in this guest: {err}"))
         }
         _ => (126, format!("{program}: {err}")),
     }
@@ -312,12 +315,17 @@ fn resource_limit(limit: &Rlimit) -> Result<(Resource, rlim_t), String> {
         "nofile" => Resource::RLIMIT_NOFILE,
         "nproc" => Resource::RLIMIT_NPROC,
         "stack" => Resource::RLIMIT_STACK,
-        name => return Err(format!("no resource limit is called {name}")),
+        name => {
+            return Err(format!(
+                "unknown resource limit {name}: use as, core, cpu, data, fsize, memlock, nofile, \
+                 nproc or stack"
+            ));
+        }
     };
     let value = match limit.value {
         None => RLIM_INFINITY,
         Some(value) => rlim_t::try_from(value).map_err(|_| {
-            format!("limit {}={value} does not fit in {} bits", limit.name, usize::BITS)
+            format!("resource limit {}={value}: exceeds {} bits", limit.name, usize::BITS)
         })?,
     };
     // Checked here, because setrlimit() in the child would fail with a bare
@@ -326,7 +334,7 @@ fn resource_limit(limit: &Rlimit) -> Result<(Resource, rlim_t), String> {
         && let Some(most) = most_open_files()
         && limit.value.is_none_or(|value| value > most)
     {
-        return Err(format!("limit nofile: this kernel allows {most} at most (fs.nr_open)"));
+        return Err(format!("resource limit nofile: exceeds {most}; raise the sysctl fs.nr_open"));
     }
     Ok((resource, value))
 }

@@ -92,7 +92,7 @@ fn answer(request: &Request, channel: &mut Channel) -> io::Result<()> {
             let (tasks, cut) = tasks::snapshot();
             channel.send(&Event::Tasks { tasks, cut })
         }
-        request => Err(io::Error::other(format!("the host sent {request:?} out of order"))),
+        request => Err(io::Error::other(format!("unexpected request from the host: {request:?}"))),
     }
 }
 

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_one_is_a_fault() {
+    fn a_malformed_line_is_an_error() {
         assert!(mount_line("proc /proc").is_err());
     }
 }

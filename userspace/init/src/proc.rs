@@ -15,5 +15,5 @@ pub fn loadavg() -> io::Result<(u64, u64)> {
         let tasks = words.next()?.split_once('/')?.1.parse().ok()?;
         Some((tasks, words.next()?.parse().ok()?))
     };
-    parse().ok_or_else(|| io::Error::other(format!("{PATH} has an unknown form")))
+    parse().ok_or_else(|| io::Error::other(format!("{PATH}: unknown format")))
 }

@@ -180,8 +180,8 @@ pub enum Event {
         stderr_bytes: u64,
         /// The taint mask after the job.
         taint: u64,
-        /// Lines of the kernel's log that read like a fault report and that a
-        /// program wrote, as their facility shows.
+        /// Kernel log lines that resemble a fault report, but whose facility shows
+        /// that a user program wrote them.
         #[serde(default)]
         program_reports: Vec<String>,
     },

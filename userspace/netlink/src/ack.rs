@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_that_ends_too_soon_is_an_error() {
+    fn a_truncated_acknowledgement_is_an_error() {
         let request = request();
         let bytes = answer(NLM_F_CAPPED, 0, &request[..15], false);
         assert_eq!(parse(&bytes).unwrap_err(), Malformed::Truncated { at: 0, needs: 20, has: 19 });
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_ends_with_its_error() {
+    fn an_nlmsg_done_carries_the_errno_of_the_dump() {
         let done = |payload: &[u8], flags| {
             let header = Header::new(NLMSG_DONE, flags, 1);
             let done = Message { header, payload }.done().unwrap();

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_read_over_their_padding() {
+    fn padding_between_attributes_is_skipped() {
         let bytes = [attribute(5, 1, &[7, 0, 0, 0]), attribute(6, 2 | NLA_F_NESTED, b"hi")];
         let bytes = bytes.concat();
         let read: Vec<Attribute> = Attributes::new(&bytes).map(Result::unwrap).collect();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_wrong_attribute_is_the_end() {
+    fn a_malformed_attribute_ends_the_iteration() {
         let right = attribute(4, 1, &[]);
         for (wrong, error) in [
             (vec![9], Malformed::Truncated { at: 4, needs: 4, has: 1 }),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn text_ends_with_at_most_one_nul() {
+    fn at_most_one_trailing_nul_is_stripped() {
         let text = |payload| Attribute { raw_kind: 1, payload }.str();
         assert_eq!(text(b"lo\0"), Some("lo"));
         assert_eq!(text(b"lo"), Some("lo"));

@@ -27,7 +27,7 @@ impl fmt::Display for BuildError {
                 write!(f, "the buffer is too small: the messages need {needs} bytes")
             }
             BuildError::AttributeTooLong { length } => {
-                write!(f, "an attribute of {length} bytes is too long: 65535 is the most")
+                write!(f, "an attribute of {length} bytes exceeds the maximum of 65535")
             }
         }
     }
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_of_the_callers_gets_the_same_or_says_what_it_lacks() {
+    fn a_small_buffer_is_an_error_with_the_size_needed() {
         let mut owned = MessageBuilder::new();
         owned.message(Header::new(16, 1, 2), fill);
         for room in 0..60 {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_has_an_end() {
+    fn an_attribute_longer_than_65535_bytes_is_an_error() {
         let mut builder = MessageBuilder::new();
         builder.raw(&[]).message(Header::default(), |body| {
             body.bytes(1, &vec![0; 65531]);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lengths_are_kept() {
+    fn explicit_lengths_are_kept() {
         let mut builder = MessageBuilder::new();
         builder.message_as_is(Header { length: 3, ..Header::default() }, |body| {
             body.attribute_as_is(2, 1, &[1, 2, 3, 4]);

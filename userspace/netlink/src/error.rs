@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_errno_says_its_name_or_its_number() {
+    fn an_errno_displays_as_its_name_or_number() {
         assert_eq!(Errno(libc::EADDRINUSE).to_string(), "EADDRINUSE");
         assert_eq!(Errno(libc::EOPNOTSUPP).to_string(), "EOPNOTSUPP");
         assert_eq!(Errno(524).to_string(), "ENOTSUPP");

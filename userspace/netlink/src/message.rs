@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_read_over_their_padding() {
+    fn padding_between_messages_is_skipped() {
         let bytes = [claiming(17, &[1, 0, 0, 0]), claiming(18, &[2, 3])].concat();
         let payloads: Vec<&[u8]> =
             Messages::new(&bytes).map(|message| message.unwrap().payload).collect();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_wrong_message_is_the_end() {
+    fn a_malformed_message_ends_the_iteration() {
         let right = claiming(16, &[]);
         for (wrong, error) in [
             (vec![0; 15], Malformed::Truncated { at: 16, needs: 16, has: 15 }),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_begin_after_the_padded_header_of_the_protocol() {
+    fn attributes_start_after_the_padded_protocol_header() {
         let message = Message { header: Header::default(), payload: &[1, 0, 0, 0, 4, 0, 4, 0] };
         assert_eq!(message.attributes(1).count(), 1);
         assert_eq!(message.attributes(9).count(), 0);

@@ -64,23 +64,25 @@ pub enum RequestError {
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RequestError::Request => {
-                f.write_str("the request is not one that is answered: see its length and flags")
-            }
+            RequestError::Request => f.write_str(
+                "the request is too short, or lacks NLM_F_REQUEST, NLM_F_ACK or NLM_F_DUMP",
+            ),
             RequestError::Call { call, errno } => write!(f, "{call} failed: {errno}"),
-            RequestError::Time => f.write_str("the answer did not end in time"),
+            RequestError::Time => f.write_str("timed out waiting for the answer"),
             RequestError::Datagrams(limit) => {
-                write!(f, "the answer did not end within {limit} datagrams")
+                write!(f, "the answer is incomplete after {limit} datagrams")
             }
             RequestError::TooLong(length) => {
                 write!(f, "a datagram of {length} bytes is longer than the buffer")
             }
             RequestError::Malformed(malformed) => write!(f, "the answer is malformed: {malformed}"),
-            RequestError::Overrun => f.write_str("the kernel says that data was lost"),
+            RequestError::Overrun => f.write_str("the kernel reported lost data (NLMSG_OVERRUN)"),
             RequestError::Refused { errno, message: Some(message) } => {
-                write!(f, "the kernel says {errno}: {message}")
+                write!(f, "the kernel returned {errno}: {message}")
             }
-            RequestError::Refused { errno, message: None } => write!(f, "the kernel says {errno}"),
+            RequestError::Refused { errno, message: None } => {
+                write!(f, "the kernel returned {errno}")
+            }
         }
     }
 }

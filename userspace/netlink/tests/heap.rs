@@ -74,7 +74,7 @@ fn use_everything() -> Result<(), Errno> {
 }
 
 #[test]
-fn a_thread_uses_a_socket_without_the_heap() {
+fn sockets_and_requests_do_not_allocate() {
     let before = CALLS.get();
     let result = use_everything();
     let calls = CALLS.get() - before;

@@ -33,14 +33,14 @@ fn own_port(test: u32) -> u32 {
     0x4000_0000 | test << 24 | std::process::id()
 }
 
-fn ask_for_links(sequence: u32) -> Vec<u8> {
+fn links_request(sequence: u32) -> Vec<u8> {
     builder::message(Header::dump(libc::RTM_GETLINK, sequence), &[0; IFINFOMSG_BYTES])
 }
 
 #[test]
-fn a_dump_of_links_has_lo_in_parts_and_an_end() {
+fn a_dump_of_links_contains_lo_and_ends_with_nlmsg_done() {
     let socket = route();
-    let dump = dump(&socket, &ask_for_links(77), RequestLimits::default()).unwrap();
+    let dump = dump(&socket, &links_request(77), RequestLimits::default()).unwrap();
     let names: Vec<&str> = dump
         .messages()
         .map(|message| {
@@ -62,7 +62,7 @@ fn a_dump_of_links_has_lo_in_parts_and_an_end() {
 fn limits_end_a_dump() {
     let socket = route();
     let limits = RequestLimits { datagrams: 0, ..RequestLimits::default() };
-    let error = dump(&socket, &ask_for_links(1), limits).unwrap_err();
+    let error = dump(&socket, &links_request(1), limits).unwrap_err();
     assert_eq!(error, RequestError::Datagrams(0));
 
     // The length exceeds the datagram, so netlink drops the message without an
@@ -115,7 +115,7 @@ fn success_is_acknowledged_without_the_request() {
 }
 
 #[test]
-fn a_dump_that_is_refused_says_why() {
+fn a_refused_dump_returns_the_errno() {
     let socket = route();
     let request = builder::message(Header::dump(NO_SUCH_TYPE, 1), &[0; IFINFOMSG_BYTES]);
     match dump(&socket, &request, RequestLimits::default()).unwrap_err() {
@@ -127,7 +127,7 @@ fn a_dump_that_is_refused_says_why() {
 }
 
 #[test]
-fn a_request_that_is_too_short_gets_an_answer_or_none() {
+fn a_short_request_is_answered_or_dropped() {
     let socket = route();
     // Shorter than struct rtgenmsg, the start of every rtnetlink message.
     let request = builder::message(Header::ack(libc::RTM_GETLINK, 0, 1), &[]);
@@ -145,7 +145,7 @@ fn a_request_that_is_too_short_gets_an_answer_or_none() {
 }
 
 #[test]
-fn a_strict_socket_says_in_words_what_is_wrong() {
+fn a_strict_check_returns_an_error_text_and_offset() {
     let socket = route();
     socket.set_strict_check(true).unwrap();
     socket.set_extended_acks(true).unwrap();
@@ -189,7 +189,7 @@ fn two_sockets_do_not_share_a_port() {
 }
 
 #[test]
-fn the_kernel_gives_the_pid_or_a_port_above() {
+fn the_kernel_assigns_the_pid_or_a_negative_port() {
     let socket = route();
     assert_eq!(socket.address(), Ok(Address::KERNEL));
     let (first, second) = (route(), route());
@@ -200,7 +200,7 @@ fn the_kernel_gives_the_pid_or_a_port_above() {
     }
     assert_ne!(first.address(), second.address());
     // Sending binds an unbound socket.
-    socket.send(&ask_for_links(1), 0).unwrap();
+    socket.send(&links_request(1), 0).unwrap();
     assert_ne!(socket.address(), Ok(Address::KERNEL));
 }
 
@@ -225,7 +225,7 @@ fn a_connected_socket_sends_without_an_address() {
 }
 
 #[test]
-fn a_datagram_that_is_too_long_is_cut_and_says_so() {
+fn a_truncated_datagram_has_msg_trunc() {
     let socket = route();
     let request = builder::message(Header::ack(NO_SUCH_TYPE, 0, 9), &[0; IFINFOMSG_BYTES]);
     let whole = HEADER_BYTES + 4 + request.len();
@@ -245,7 +245,7 @@ fn a_datagram_that_is_too_long_is_cut_and_says_so() {
 }
 
 #[test]
-fn groups_are_joined_by_number_and_seen_as_a_mask() {
+fn groups_are_joined_by_number_and_returned_as_a_mask() {
     let socket = route();
     assert_eq!(socket.memberships(), Ok(vec![]));
     socket.join(RTNLGRP_LINK).unwrap();
@@ -267,7 +267,7 @@ fn groups_are_joined_by_number_and_seen_as_a_mask() {
 /// NETLINK_USERSOCK lets users send to each other. Joining a group requires
 /// CAP_NET_ADMIN, which a container may lack.
 #[test]
-fn users_send_to_each_other_and_learn_the_group() {
+fn users_receive_the_group_of_a_multicast() {
     let (sender, receiver) = (
         Socket::new(libc::NETLINK_USERSOCK).unwrap(),
         Socket::new(libc::NETLINK_USERSOCK).unwrap(),
@@ -299,7 +299,7 @@ fn users_send_to_each_other_and_learn_the_group() {
 }
 
 #[test]
-fn options_keep_what_they_are_given() {
+fn options_return_the_values_set() {
     let socket = route();
     socket.set_receive_buffer(1 << 16).unwrap();
     assert_eq!(socket.receive_buffer(), Ok(1 << 17));
@@ -329,7 +329,7 @@ fn options_keep_what_they_are_given() {
 }
 
 #[test]
-fn each_call_says_its_errno() {
+fn each_call_returns_its_errno() {
     let opened = |kind, protocol| Socket::with_type(kind, protocol).map(|_| ());
     assert_eq!(opened(libc::SOCK_RAW, 31), Err(Errno(libc::EPROTONOSUPPORT)));
     assert_eq!(opened(libc::SOCK_RAW, 999), Err(Errno(libc::EPROTONOSUPPORT)));
@@ -344,7 +344,7 @@ fn each_call_says_its_errno() {
 }
 
 #[test]
-fn a_socket_is_closed_when_it_is_dropped_unless_it_is_let_go() {
+fn drop_closes_a_socket_unless_into_raw_fd_took_it() {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     let portid = own_port(2);
     route().bind(portid, GroupMask::NONE).unwrap();
@@ -359,7 +359,7 @@ fn a_socket_is_closed_when_it_is_dropped_unless_it_is_let_go() {
 }
 
 #[test]
-fn a_dump_and_an_acknowledgement_can_be_one_datagram() {
+fn one_datagram_can_request_an_acknowledgement_and_a_dump() {
     let socket = route();
     let mut builder = MessageBuilder::new();
     builder

@@ -139,7 +139,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn what_is_built_parses_back(datagram in datagram()) {
+    fn built_messages_parse_back(datagram in datagram()) {
         let mut builder = MessageBuilder::new();
         build(&mut builder, &datagram);
         let bytes = builder.into_vec().unwrap();
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn a_buffer_of_the_callers_gets_the_same(datagram in datagram(), room in 0..600_usize) {
+    fn a_buffer_gets_the_same_bytes_as_a_vec(datagram in datagram(), room in 0..600_usize) {
         let mut owned = MessageBuilder::new();
         build(&mut owned, &datagram);
         let right = owned.bytes().unwrap();
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn a_datagram_cut_short_is_right_up_to_there(datagram in datagram(), cut in any::<usize>()) {
+    fn a_truncated_datagram_parses_up_to_the_cut(datagram in datagram(), cut in any::<usize>()) {
         let mut builder = MessageBuilder::new();
         build(&mut builder, &datagram);
         let bytes = builder.into_vec().unwrap();
@@ -196,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_to_an_end(bytes in noise(), after in 0..24_usize) {
+    fn parsing_any_bytes_terminates(bytes in noise(), after in 0..24_usize) {
         let mut messages = Messages::new(&bytes);
         // Every message except the last takes at least 16 bytes.
         for message in messages.by_ref().take(bytes.len() / 16 + 2) {
@@ -216,7 +216,7 @@ proptest! {
     }
 
     #[test]
-    fn any_acknowledgement_is_read_within_its_bounds(
+    fn parsing_any_acknowledgement_stays_within_its_bounds(
         payload in noise(),
         tlvs in any::<bool>(),
         capped in any::<bool>(),

@@ -24,7 +24,7 @@ const KINDS: [(&str, u32); 8] = [
 fn main() -> ExitCode {
     let name = std::env::args().nth(1).unwrap_or_default();
     let Some((_, kind)) = KINDS.iter().find(|(known, _)| *known == name) else {
-        eprintln!("fault: no fault is called \"{name}\"");
+        eprintln!("fault: unknown fault \"{name}\"");
         return ExitCode::from(2);
     };
     if let Err(err) = fs::write(SWITCH, "1") {

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let times: u32 = std::env::args().nth(1).ok_or("how often?")?.parse()?;
+    let times: u32 = std::env::args().nth(1).ok_or("missing argument TIMES")?.parse()?;
     // SAFETY: PID 1 opened this descriptor, and nothing else in this process
     // uses it.
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };

@@ -170,7 +170,7 @@ fn a_full_queue_in_each(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("thread_waits_for_room", !State::read()?.send.done);
     evidence.note("heard_from_thread", read_all(&receiver, MANY)?.0);
     if !State::wait(|state| state.send.done, Duration::from_secs(10))? {
-        return Err("the thread goes on sending".into());
+        return Err("the module's thread did not stop sending".into());
     }
 
     let (receiver, portid) = receiver_with_small_queue()?;

@@ -174,9 +174,9 @@ struct Resource {
 fn resource(name: &str) -> Result<Resource, BoxError> {
     let text = fs::read_to_string("/proc/iomem")?;
     let line = text.lines().find(|line| line.trim_end().ends_with(&format!(": {name}")));
-    let line = line.ok_or_else(|| format!("/proc/iomem has no {name}"))?;
+    let line = line.ok_or_else(|| format!("/proc/iomem: no {name}"))?;
     let range = line.split(" : ").next().unwrap_or("").trim();
-    let (start, last) = range.split_once('-').ok_or("a range without an end")?;
+    let (start, last) = range.split_once('-').ok_or("/proc/iomem: malformed range")?;
     let number = |text| u64::from_str_radix(text, 16);
     Ok(Resource { start: number(start)?, end: number(last)? + 1 })
 }

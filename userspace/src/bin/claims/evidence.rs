@@ -55,7 +55,7 @@ impl Evidence {
         // PID 1 sleeps after it has read everything.
         while queued_bytes(&self.report)? > 0 || state(1, 1)? != 'S' {
             if Instant::now() > deadline {
-                return Err("PID 1 does not pass on what was reported".into());
+                return Err("timed out waiting for PID 1 to forward the evidence".into());
             }
             thread::sleep(Duration::from_millis(1));
         }

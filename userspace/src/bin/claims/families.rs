@@ -56,7 +56,7 @@ fn links(evidence: &mut Evidence) -> Result<(), BoxError> {
     });
     evidence.note("links", links.messages().count());
     evidence.note("finds_lo", lo.is_some());
-    let lo = lo.ok_or("there is no lo")?;
+    let lo = lo.ok_or("network interface lo does not exist")?;
 
     let listener = Socket::new(libc::NETLINK_ROUTE)?;
     listener.bind(0, GroupMask::NONE)?;

@@ -148,7 +148,7 @@ impl Progress {
             .changed
             .wait_timeout_while(done, THREAD_TIMEOUT, |done| *done < threads)
             .unwrap_or_else(PoisonError::into_inner);
-        if waited.timed_out() { Err("a thread is late".into()) } else { Ok(()) }
+        if waited.timed_out() { Err("timed out waiting for a thread".into()) } else { Ok(()) }
     }
 }
 

@@ -77,7 +77,7 @@ fn popular_formula_among_10(evidence: &mut Evidence) -> Result<(), BoxError> {
             })?;
             Ok(json!(group.failed()))
         })?;
-        seen.as_u64().ok_or_else(|| BoxError::from("no number of threads"))
+        seen.as_u64().ok_or_else(|| BoxError::from("the child did not report a number of threads"))
     };
     evidence.note("failed_of_those_that_stay", failed(Life::Stays, 0)?);
     evidence.note("failed_of_those_that_end", failed(Life::Ends, 0)?);
@@ -193,8 +193,8 @@ fn segment_base() -> usize {
 fn start_of_data() -> Result<usize, BoxError> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     // Field 2, the name, is in parentheses and may contain any characters.
-    let (_, fields) = stat.rsplit_once(')').ok_or("no name in /proc/self/stat")?;
-    Ok(fields.split_whitespace().nth(45 - 3).ok_or("no field 45")?.parse()?)
+    let (_, fields) = stat.rsplit_once(')').ok_or("/proc/self/stat: no name")?;
+    Ok(fields.split_whitespace().nth(45 - 3).ok_or("/proc/self/stat: no field 45")?.parse()?)
 }
 
 static BASE: AtomicUsize = AtomicUsize::new(0);
@@ -215,7 +215,7 @@ fn what_pthread_self_is(evidence: &mut Evidence) -> Result<(), BoxError> {
     let own = group.members.first().ok_or("there is no thread")?.own;
     let (base, variable) = (BASE.load(Ordering::SeqCst), VARIABLE.load(Ordering::SeqCst));
     if base == 0 {
-        return Err("the kernel does not say where the segment begins".into());
+        return Err("cannot read the TLS segment base".into());
     }
     evidence.note("is_the_address_of_the_control_block", own == base);
     evidence.note("is_its_offset_from_the_data", own == base.wrapping_sub(start_of_data()?));
@@ -266,7 +266,7 @@ fn popular_formula_in_many_layouts(evidence: &mut Evidence) -> Result<(), BoxErr
                     .first_failed()
             ))
         })?;
-        let first = seen.as_u64().ok_or("no number of a thread")?;
+        let first = seen.as_u64().ok_or("the child did not report a thread number")?;
         with_duplicates += u32::from(first > 0);
         below_17 += u32::from((1..17).contains(&first));
     }
@@ -292,7 +292,7 @@ fn start_with_free_pid(
             started => return started,
         }
     }
-    Err("all these process ids are taken".into())
+    Err("all candidate process ids are in use".into())
 }
 
 /// The summary of a group, as reported by a child.
@@ -361,7 +361,7 @@ fn new_formula_without_randomisation(evidence: &mut Evidence) -> Result<(), BoxE
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let output = program.stdout.take().ok_or("no output")?;
+        let output = program.stdout.take().ok_or("no pipe to the child")?;
         alive.push(program);
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;

@@ -82,7 +82,7 @@ fn a_group_without_a_bit(evidence: &mut Evidence) -> Result<(), BoxError> {
         broadcast(group)?;
         let got = socket.recv_message(&mut [0; 64], libc::MSG_DONTWAIT)?;
         evidence.note(&format!("mask_from_{group}"), got.from.groups.0);
-        let number = got.group.ok_or("no packet info")?.0;
+        let number = got.group.ok_or("no NETLINK_PKTINFO control message")?.0;
         evidence.note(&format!("packet_info_from_{group}"), number);
     }
     Ok(())

@@ -171,7 +171,7 @@ fn the_same_header_again(evidence: &mut Evidence) -> Result<(), BoxError> {
         let request = builder::message(Header::new(0x10, 0, 1), b"buf");
         client.socket.send(&request, 0)?;
         if !client.wait()? {
-            return Err("the paper's module does not answer".into());
+            return Err("timed out waiting for the paper's module".into());
         }
         evidence.note(&format!("{name}_bytes"), client.receive()?);
         let again = client.socket.recv(&mut [0; 64], libc::MSG_DONTWAIT);

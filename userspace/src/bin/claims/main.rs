@@ -74,7 +74,7 @@ const TOPICS: [Cases; 22] = [
 fn main() -> ExitCode {
     let id = std::env::args().nth(1).unwrap_or_default();
     let Some((_, case)) = TOPICS.into_iter().flatten().find(|(known, _)| *known == id) else {
-        eprintln!("claims: no row is called \"{id}\"");
+        eprintln!("claims: unknown case \"{id}\"");
         return ExitCode::from(2);
     };
     let mut evidence = Evidence::new();

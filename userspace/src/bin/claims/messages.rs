@@ -143,7 +143,7 @@ type IfInfo = [u32; 4];
 fn the_last_message_of_a_dump(evidence: &mut Evidence) -> Result<(), BoxError> {
     for (name, datagrams) in dumps()? {
         let headers = headers(&datagrams)?;
-        let last = headers.last().ok_or("nothing was dumped")?;
+        let last = headers.last().ok_or("the dump is empty")?;
         evidence.note(&format!("{name}_datagrams"), datagrams.len());
         evidence.note(&format!("{name}_messages"), headers.len());
         evidence.note(&format!("{name}_last"), last.kind);
@@ -212,13 +212,13 @@ fn an_error_has_the_request(evidence: &mut Evidence) -> Result<(), BoxError> {
     let datagrams = exchange(&socket, &request)?;
     let (header, comes_back) =
         acknowledgement(&datagrams, |ack| (ack.header, ack.request == Some(body)))?
-            .ok_or("no error")?;
+            .ok_or("received no acknowledgement")?;
     evidence.note("header_comes_back", header == sent);
     evidence.note("body_comes_back", comes_back);
     socket.set_capped_acks(true)?;
     let datagrams = exchange(&socket, &request)?;
     let comes_back = acknowledgement(&datagrams, |ack| ack.request.is_some())?;
-    evidence.note("capped_body_comes_back", comes_back.ok_or("no error")?);
+    evidence.note("capped_body_comes_back", comes_back.ok_or("received no acknowledgement")?);
     Ok(())
 }
 
@@ -228,7 +228,7 @@ fn an_error_has_a_text(evidence: &mut Evidence) -> Result<(), BoxError> {
         socket.set_extended_acks(asked)?;
         let datagrams = exchange(&socket, &message(Header::ack(UNKNOWN, 0, 1), &[]))?;
         let text = acknowledgement(&datagrams, |ack| ack.message.unwrap_or("none").to_string())?;
-        evidence.note(key, text.ok_or("no error")?);
+        evidence.note(key, text.ok_or("received no acknowledgement")?);
     }
     Ok(())
 }
@@ -316,14 +316,15 @@ fn flags_arrive_as_they_were_sent(evidence: &mut Evidence) -> Result<(), BoxErro
     from.send_to(&sent, Address::port(to.address()?.portid), 0)?;
     let mut buffer = [0; 64];
     let length = to.recv(&mut buffer, libc::MSG_DONTWAIT)?;
-    let seen = Header::from_bytes(&buffer[..length]).ok_or("no header came")?;
+    let seen = Header::from_bytes(&buffer[..length]).ok_or("received no message")?;
     evidence.note("seen_by_a_program", hex(seen));
     evidence.note("whole_message_is_the_same", buffer[..length] == sent);
 
     let socket = Socket::new(PROTOCOL)?;
     let header = Header::ack(UNKNOWN, 0xe0f0, 2);
     let datagrams = exchange(&socket, &message(header, &[]))?;
-    let seen = acknowledgement(&datagrams, |ack| ack.header)?.ok_or("no error came")?;
+    let seen =
+        acknowledgement(&datagrams, |ack| ack.header)?.ok_or("received no acknowledgement")?;
     evidence.note("sent_to_the_module", hex(header));
     evidence.note("seen_by_the_module", hex(seen));
     Ok(())

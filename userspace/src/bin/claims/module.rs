@@ -44,7 +44,7 @@ pub fn article(replies: u32, delay: Duration) -> Result<(), BoxError> {
     set("article_delay_ms", delay.as_millis())?;
     set("article_reply_to_source", 0)?;
     set("article_writes_literal", 0)?;
-    switch_on("article", NETLINK_NLRIG_ARTICLE)
+    enable("article", NETLINK_NLRIG_ARTICLE)
 }
 
 /// Enables the paper's module: one thread that sleeps for `delay` on each
@@ -52,13 +52,13 @@ pub fn article(replies: u32, delay: Duration) -> Result<(), BoxError> {
 pub fn paper(delay: Duration) -> Result<(), BoxError> {
     set("paper_delay_ms", delay.as_millis())?;
     set("paper_takes_reference", 0)?;
-    switch_on("paper", NETLINK_NLRIG_PAPER)
+    enable("paper", NETLINK_NLRIG_PAPER)
 }
 
-fn switch_on(name: &str, protocol: u32) -> Result<(), BoxError> {
+fn enable(name: &str, protocol: u32) -> Result<(), BoxError> {
     match set(name, protocol) {
         Err(err) if err.raw_os_error() != Some(libc::EBUSY) => {
-            Err(format!("cannot switch on {name}: {err}").into())
+            Err(format!("cannot enable {name}: {err}").into())
         }
         _ => Ok(()),
     }
@@ -116,7 +116,7 @@ impl SendRequest {
         let requester = Socket::new(NETLINK_NLRIG as i32)?;
         self.submit(&requester)??;
         if !State::wait(|state| state.send.done, Duration::from_secs(15))? {
-            return Err("the module has not sent what it was asked for".into());
+            return Err("timed out waiting for the module to send".into());
         }
         State::read()
     }

@@ -17,8 +17,8 @@ const RECORD_MAX_BYTES: usize = 8192;
 pub fn state(process: u32, thread: u32) -> Result<char, BoxError> {
     let stat = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat"))?;
     // The name may contain any characters, including parentheses.
-    let (_, behind) = stat.rsplit_once(") ").ok_or("a stat without a name")?;
-    Ok(behind.chars().next().ok_or("a stat without a state")?)
+    let (_, behind) = stat.rsplit_once(") ").ok_or("/proc/PID/stat: no name")?;
+    Ok(behind.chars().next().ok_or("/proc/PID/stat: no state")?)
 }
 
 /// The number of bytes queued in a pipe or socket (FIONREAD).
@@ -60,13 +60,13 @@ impl SocketEntry {
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let &[_, of_protocol, of_port, _, rmem, _, _, _, drops, ..] = fields.as_slice() else {
-                return Err(format!("/proc/net/netlink has a line \"{line}\"").into());
+                return Err(format!("/proc/net/netlink: unexpected line \"{line}\"").into());
             };
             if of_protocol.parse() == Ok(protocol) && of_port.parse() == Ok(portid) {
                 return Ok(SocketEntry { rmem: rmem.parse()?, drops: drops.parse()? });
             }
         }
-        Err(format!("/proc/net/netlink has no socket {portid} of protocol {protocol}").into())
+        Err(format!("/proc/net/netlink: no socket {portid} of protocol {protocol}").into())
     }
 }
 
@@ -105,8 +105,13 @@ impl KmsgReader {
             // A record is "6,1234,5678,-;text", followed by detail lines that
             // start with a space.
             let record = String::from_utf8_lossy(&buffer[..length]);
-            let (prefix, text) = record.split_once(';').ok_or("a record without a text")?;
-            let at_us = prefix.split(',').nth(2).ok_or("a record without a time")?.parse()?;
+            let (prefix, text) =
+                record.split_once(';').ok_or("/dev/kmsg: a record without text")?;
+            let at_us = prefix
+                .split(',')
+                .nth(2)
+                .ok_or("/dev/kmsg: a record without a time stamp")?
+                .parse()?;
             let text = text.lines().next().unwrap_or_default().to_string();
             lines.push(LogLine { at_us, text });
         }

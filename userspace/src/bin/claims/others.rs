@@ -171,8 +171,8 @@ fn rmem(protocol: i32, portid: u32) -> Result<u64, BoxError> {
             columns.get(1) == Some(&protocol.to_string().as_str())
                 && columns.get(2) == Some(&portid.to_string().as_str())
         });
-    let socket = socket.ok_or("the socket is not in /proc/net/netlink")?;
-    Ok(socket.get(4).ok_or("no column Rmem")?.parse()?)
+    let socket = socket.ok_or("/proc/net/netlink: the socket is missing")?;
+    Ok(socket.get(4).ok_or("/proc/net/netlink: no column Rmem")?.parse()?)
 }
 
 fn a_pipe_after_its_writer_changed_its_mind(evidence: &mut Evidence) -> Result<(), BoxError> {

@@ -171,7 +171,7 @@ fn flood(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("receive_buffer_bytes", socket.receive_buffer()?);
     module::set("paper_delay_ms", 0)?;
     if !State::wait(|now| now.paper.done >= FLOOD - state.paper.dropped, ANSWER_TIMEOUT)? {
-        return Err("the flood is not handled".into());
+        return Err("timed out waiting for the module to handle the flood".into());
     }
     Ok(())
 }
@@ -238,7 +238,7 @@ fn threads_at_2m(evidence: &mut Evidence) -> Result<(), BoxError> {
         }
     }
     let status = child.wait()?;
-    let outcome = outcome.ok_or_else(|| format!("threads ended with {status}"))?;
+    let outcome = outcome.ok_or_else(|| format!("the workload threads ended with {status}"))?;
     evidence.note("threads", outcome.threads);
     evidence.note("sockets", outcome.sockets);
     evidence.note("failed_call", outcome.failed.call);

@@ -77,10 +77,10 @@ impl FullQueue {
                 Err(Errno(libc::EAGAIN)) => {
                     return Ok(FullQueue { sender, receiver, portid, fitted });
                 }
-                Err(errno) => return Err(format!("filling a queue: {errno}").into()),
+                Err(errno) => return Err(format!("cannot fill the receive queue: {errno}").into()),
             }
         }
-        Err("the queue does not get full".into())
+        Err("the receive queue did not fill up".into())
     }
 }
 

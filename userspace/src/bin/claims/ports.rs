@@ -82,7 +82,11 @@ fn echo(socket: &Socket) -> Result<(u32, Address), BoxError> {
     let received = socket.recv_from(&mut buffer, libc::MSG_DONTWAIT)?;
     let answer = Messages::new(&buffer[..received.length]).next().ok_or("an empty answer")??;
     if u32::from(answer.header.kind) != NLRIG_MSG_ECHO_REPLY {
-        return Err(format!("no echo but a message of type {}", answer.header.kind).into());
+        return Err(format!(
+            "expected an echo reply, received a message of type {}",
+            answer.header.kind
+        )
+        .into());
     }
     Ok((answer.header.portid, received.from))
 }

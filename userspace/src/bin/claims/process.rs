@@ -75,7 +75,7 @@ impl ForkedChild {
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             let mut fds = [PollFd::new(self.report.as_fd(), PollFlags::POLLIN)];
             if poll(&mut fds, timeout)? == 0 {
-                return Err("a child process is late".into());
+                return Err("timed out waiting for a child process".into());
             }
             let mut chunk = [0; 4096];
             match self.report.read(&mut chunk)? {
@@ -83,7 +83,7 @@ impl ForkedChild {
                 length => text.extend_from_slice(&chunk[..length]),
             }
             if text.len() as u64 > REPORT_MAX_BYTES {
-                return Err("a child process reports without end".into());
+                return Err("a child process: its report is too long".into());
             }
         }
         let value: Value = serde_json::from_slice(&text)?;

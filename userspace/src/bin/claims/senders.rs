@@ -127,7 +127,7 @@ fn forge() -> Result<u64, BoxError> {
         forger.send_to(&greeting(VICTIM), Address::KERNEL, 0)?;
         Ok(json!(take_answers(&forger)))
     })?;
-    seen.as_u64().ok_or_else(|| "no number of answers".into())
+    seen.as_u64().ok_or_else(|| "the child did not report a number of answers".into())
 }
 
 fn forged_port(evidence: &mut Evidence) -> Result<(), BoxError> {

@@ -95,7 +95,7 @@ fn by_ioctl(device: &Device) -> Method<'_> {
         number += 1;
         match device.exchange(number)?.value == number + 1 {
             true => Ok(()),
-            false => Err("another number came back".into()),
+            false => Err("the answer has another number".into()),
         }
     })
 }
@@ -109,7 +109,7 @@ fn by_file<'a>(path: &str, back: &'a str) -> Result<Method<'a>, BoxError> {
         let length = file.read_at(&mut text, 0)?;
         match text[..length].trim_ascii() == back.as_bytes() {
             true => Ok(()),
-            false => Err("another number came back".into()),
+            false => Err("the answer has another number".into()),
         }
     }))
 }
@@ -251,7 +251,7 @@ fn netlink_and_files_with_much_data(evidence: &mut Evidence) -> Result<(), BoxEr
         send.submit(&requester)??;
         match socket.recv(&mut buffer, libc::MSG_DONTWAIT)? > BYTES {
             true => Ok(()),
-            false => Err("a short message".into()),
+            false => Err("the message is too short".into()),
         }
     });
     message.calls = 1;

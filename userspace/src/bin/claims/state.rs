@@ -104,7 +104,11 @@ impl State {
         let length = socket.recv(&mut buffer, libc::MSG_DONTWAIT)?;
         let reply = Messages::new(&buffer[..length]).next().ok_or("an empty reply")??;
         if u32::from(reply.header.kind) != NLRIG_MSG_STATE_REPLY {
-            return Err(format!("no state but a message of type {}", reply.header.kind).into());
+            return Err(format!(
+                "expected the state, received a message of type {}",
+                reply.header.kind
+            )
+            .into());
         }
         Ok(State::parse(reply.attributes(0)))
     }

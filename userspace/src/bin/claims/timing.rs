@@ -159,7 +159,7 @@ fn when_answers_are_read(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (handler_again, together) = thread::scope(|scope| {
         let reader = scope.spawn(|| spread(&client, 10).map_err(|err| err.to_string()));
         let sent = client.greet(0);
-        let spread = reader.join().map_err(|_| "the reader is gone")??;
+        let spread = reader.join().map_err(|_| "the reader thread panicked")??;
         Ok::<_, BoxError>((sent?, spread))
     })?;
     let percent =
@@ -207,7 +207,7 @@ fn kill_while_it_waits(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("answers_before_the_kill", State::read()?.article.sent);
     while state(client.id(), client.id())? != 'Z' {
         if start.elapsed() > CHILD_TIMEOUT {
-            return Err("the client does not die".into());
+            return Err("timed out waiting for the client to die".into());
         }
         thread::sleep(Duration::from_millis(2));
     }
@@ -223,7 +223,7 @@ fn another_thread_meanwhile(evidence: &mut Evidence) -> Result<(), BoxError> {
     let seen = thread::scope(|scope| {
         let other = scope.spawn(|| meanwhile(&client).map_err(|err| err.to_string()));
         let sent = client.greet(0);
-        let seen = other.join().map_err(|_| "the other thread is gone")??;
+        let seen = other.join().map_err(|_| "the other thread panicked")??;
         sent?;
         Ok::<_, BoxError>(seen)
     })?;
@@ -368,7 +368,7 @@ fn two_threads_with_one_socket(evidence: &mut Evidence) -> Result<(), BoxError> 
     thread::scope(|scope| {
         let other = scope.spawn(|| client.greet(0));
         client.greet(0)?;
-        other.join().map_err(|_| "the other thread is gone")??;
+        other.join().map_err(|_| "the other thread panicked")??;
         Ok::<_, BoxError>(())
     })?;
     let two = start.elapsed();

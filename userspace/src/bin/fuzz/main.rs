@@ -54,8 +54,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let seconds: u64 = arguments.next().ok_or("how many seconds?")?.parse()?;
-    let seed: u64 = arguments.next().ok_or("which seed?")?.parse()?;
+    let seconds: u64 = arguments.next().ok_or("missing argument SECONDS")?.parse()?;
+    let seed: u64 = arguments.next().ok_or("missing argument SEED")?.parse()?;
     // SAFETY: PID 1 opened this descriptor, and nothing else in this process
     // uses it.
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
@@ -81,7 +81,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     writeln!(report, "{}", json!({ "bursts": bursts, "killed": killed, "counts": counts }))?;
     // The module must still work.
     let socket = EchoSocket::open().map_err(|failure| format!("{failure:?}"))?;
-    socket.echo(1).map_err(|failure| format!("the echo afterwards: {failure:?}"))?;
+    socket.echo(1).map_err(|failure| format!("the echo after the bursts failed: {failure:?}"))?;
     if has_kmemleak {
         let leaks = kmemleak::scan()?;
         writeln!(report, "{}", json!({ "leaks": leaks.objects, "leak": leaks.first }))?;

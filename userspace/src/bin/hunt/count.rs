@@ -23,7 +23,7 @@ pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
     let threads_max = fs::read_to_string("/proc/sys/kernel/threads-max")?;
     let threads_max = threads_max.trim().parse().map_err(io::Error::other)?;
-    let base = layout::base(&fs::read_to_string(MAPS)?)?;
+    let base = layout::mmap_base(&fs::read_to_string(MAPS)?)?;
     layout::arrange(setup)?;
 
     if let Some(most) = setup.arenas_max {

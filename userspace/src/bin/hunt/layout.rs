@@ -18,33 +18,33 @@ const BELOW_STACK_BYTES: u64 = (1 << 20) + (128 << 10);
 /// mmap_base: the start of the kernel's top-down search. It is the end of the
 /// highest mapping below the main stack, before the program has mapped
 /// anything.
-pub fn base(map: &str) -> io::Result<u64> {
+pub fn mmap_base(map: &str) -> io::Result<u64> {
     let areas = maps::parse(map).map_err(io::Error::other)?;
     let stack = areas.iter().position(|area| area.grows_down);
     let below = stack.and_then(|stack| areas.get(stack.checked_sub(1)?));
-    below.map(|area| area.end).ok_or_else(|| io::Error::other("there is nothing below the stack"))
+    below.map(|area| area.end).ok_or_else(|| io::Error::other("no mapping below the main stack"))
 }
 
 /// Reserves the address space as the setup requires.
 pub fn arrange(setup: &Setup) -> io::Result<()> {
     if setup.layout == AddressSpaceLayout::TopDownOnly {
-        for (start, end) in above(&std::fs::read_to_string(MAPS)?)? {
-            take_at(start, end)?;
+        for (start, end) in free_above(&std::fs::read_to_string(MAPS)?)? {
+            reserve_at(start, end)?;
         }
     }
     match setup.mapped_bytes {
-        Some(bytes) if !take(bytes) => Err(io::Error::last_os_error()),
+        Some(bytes) if !reserve(bytes) => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }
 
 /// The free ranges above mmap_base.
-fn above(map: &str) -> io::Result<Vec<(u64, u64)>> {
+fn free_above(map: &str) -> io::Result<Vec<(u64, u64)>> {
     let areas = maps::parse(map).map_err(io::Error::other)?;
     let stack = areas.iter().find(|area| area.grows_down);
-    let stack = stack.ok_or_else(|| io::Error::other("there is no main stack"))?;
+    let stack = stack.ok_or_else(|| io::Error::other("no main stack in the memory map"))?;
     let gaps =
-        [(base(map)?, stack.start.saturating_sub(BELOW_STACK_BYTES)), (stack.end, TASK_SIZE)];
+        [(mmap_base(map)?, stack.start.saturating_sub(BELOW_STACK_BYTES)), (stack.end, TASK_SIZE)];
     Ok(gaps.into_iter().filter(|(start, end)| start < end).collect())
 }
 
@@ -56,11 +56,11 @@ pub fn fits(bytes: u64) -> bool {
     true
 }
 
-fn take(bytes: u64) -> bool {
+fn reserve(bytes: u64) -> bool {
     map(null_mut(), bytes, 0).is_some()
 }
 
-fn take_at(start: u64, end: u64) -> io::Result<()> {
+fn reserve_at(start: u64, end: u64) -> io::Result<()> {
     let at = usize::try_from(start).map_err(io::Error::other)?;
     match map(without_provenance_mut(at), end - start, libc::MAP_FIXED_NOREPLACE) {
         Some(_) => Ok(()),
@@ -89,16 +89,16 @@ bf871000-bf892000 rw-p 00000000 00:00 0          [stack]
 ";
 
     #[test]
-    fn what_is_above_the_base_is_taken_but_for_the_gap_below_the_stack() {
-        assert_eq!(base(MAP).unwrap(), 0xb7f8_9000);
+    fn free_ranges_above_mmap_base_exclude_the_stack_gap() {
+        assert_eq!(mmap_base(MAP).unwrap(), 0xb7f8_9000);
         assert_eq!(
-            above(MAP).unwrap(),
+            free_above(MAP).unwrap(),
             [(0xb7f8_9000, 0xbf87_1000 - BELOW_STACK_BYTES), (0xbf89_2000, TASK_SIZE)]
         );
     }
 
     #[test]
     fn a_map_without_a_stack_is_an_error() {
-        assert!(base("").is_err() && above("").is_err());
+        assert!(mmap_base("").is_err() && free_above("").is_err());
     }
 }

@@ -29,14 +29,14 @@ fn main() -> ExitCode {
 
 fn run() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [what, setup, stacks @ ..] = arguments.as_slice() else {
-        return Err(io::Error::other("it takes STARTS, SETUP and sizes of stacks"));
+    let [mode, setup, stacks @ ..] = arguments.as_slice() else {
+        return Err(io::Error::other("usage: hunt STARTS SETUP STACK..."));
     };
     let bytes = |text: &String| text.parse::<u64>().map_err(io::Error::other);
-    if let ("count", [stack]) = (what.as_str(), stacks) {
+    if let ("count", [stack]) = (mode.as_str(), stacks) {
         return count::count(&serde_json::from_str(setup)?, bytes(stack)?);
     }
-    let starts: u32 = what.parse().map_err(io::Error::other)?;
+    let starts: u32 = mode.parse().map_err(io::Error::other)?;
     for stack in stacks {
         for _ in 0..starts {
             start(setup, bytes(stack)?)?;
@@ -53,7 +53,11 @@ fn start(setup: &str, stack_bytes: u64) -> io::Result<()> {
     // SAFETY: the closure makes system calls only.
     unsafe { command.pre_exec(move || prepare(&parsed, stack_bytes)) };
     let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("a count: {status}"))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("the count ended with {status}")))
+    }
 }
 
 /// Sets the limits and the personality, which take effect at exec.

@@ -96,22 +96,22 @@ impl Options {
             one_of_batch: false,
         };
         while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or_else(|| wrong(&arg));
+            let mut value = || args.next().ok_or_else(|| invalid(&arg));
             match arg.as_str() {
                 "--threads" => options.plan.threads = number(&arg, &value()?)?,
                 "--stack" => options.plan.stack_bytes = Some(number(&arg, &value()?)?),
                 "--malloc" => options.plan.malloc_bytes = number(&arg, &value()?)?,
                 "--ends" => options.plan.threads_exit = true,
-                "--formula" => {
-                    options.formulas.push(Formula::from_name(&value()?).ok_or_else(|| wrong(&arg))?)
-                }
+                "--formula" => options
+                    .formulas
+                    .push(Formula::from_name(&value()?).ok_or_else(|| invalid(&arg))?),
                 "--pid" => options.pid = Some(number(&arg, &value()?)?),
                 "--second" => options.second = true,
                 "--second-pid" => options.second_pid = Some(number(&arg, &value()?)?),
                 "--is-second" => options.is_second = true,
                 "--batch" => options.batch = Some(number(&arg, &value()?)?),
                 "--one-of-batch" => options.one_of_batch = true,
-                _ => return Err(wrong(&arg)),
+                _ => return Err(invalid(&arg)),
             }
         }
         Ok(options)
@@ -148,12 +148,12 @@ impl Options {
     }
 }
 
-fn wrong(arg: &str) -> io::Error {
-    io::Error::other(format!("cannot understand the argument {arg}"))
+fn invalid(arg: &str) -> io::Error {
+    io::Error::other(format!("invalid argument {arg}"))
 }
 
 fn number<T: std::str::FromStr>(arg: &str, text: &str) -> io::Result<T> {
-    text.parse().map_err(|_| wrong(arg))
+    text.parse().map_err(|_| invalid(arg))
 }
 
 /// A command that runs this program with `options`. It inherits the report
@@ -315,7 +315,7 @@ impl Reporter<'_> {
             _ => None,
         };
         if let Some(failure) = group.outcomes().find_map(failed) {
-            return Err(io::Error::other(format!("a thread: {failure:?}")));
+            return Err(io::Error::other(format!("a thread failed: {failure:?}")));
         }
         self.write(&PortReport::Process {
             pid: std::process::id(),
@@ -348,9 +348,15 @@ impl SecondProcess {
     fn start(options: &Options) -> io::Result<SecondProcess> {
         let mut command = self_command(options);
         let mut program = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let output = program.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        let output = program
+            .stdout
+            .take()
+            .ok_or_else(|| io::Error::other("no pipe to the second process"))?;
         if BufReader::new(output).read_line(&mut String::new())? == 0 {
-            return Err(io::Error::other(format!("the second process: {}", program.wait()?)));
+            return Err(io::Error::other(format!(
+                "the second process ended with {}",
+                program.wait()?
+            )));
         }
         Ok(SecondProcess { program })
     }
@@ -359,7 +365,7 @@ impl SecondProcess {
         // wait() closes the child's standard input, which starts the binds.
         match self.program.wait()? {
             status if status.success() => Ok(()),
-            status => Err(io::Error::other(format!("the second process: {status}"))),
+            status => Err(io::Error::other(format!("the second process ended with {status}"))),
         }
     }
 }

@@ -355,7 +355,7 @@ fn wait_until(word: &AtomicU32, target: u32, mut heartbeat: impl FnMut(u32)) -> 
         if now != seen {
             (seen, *since) = (now, Instant::now());
         } else if since.elapsed() > THREAD_TIMEOUT {
-            return Err(io::Error::other(format!("thread {} is late", now + 1)));
+            return Err(io::Error::other(format!("timed out waiting for thread {}", now + 1)));
         }
         futex::wait(word, now, Some(POLL_INTERVAL));
         if since.elapsed() >= POLL_INTERVAL {
