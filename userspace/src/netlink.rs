@@ -178,7 +178,7 @@ impl EchoSocket {
         buffer: &'b mut [u8],
     ) -> Result<Message<'b>, Failure> {
         let mut request = [0; HEADER_BYTES + ECHO_BYTES];
-        let mut request = MessageBuilder::over(&mut request);
+        let mut request = MessageBuilder::in_buffer(&mut request);
         request.message(header, |message| {
             message.raw(body);
         });

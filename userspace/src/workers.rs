@@ -164,7 +164,7 @@ pub fn free_descriptors() -> u64 {
 }
 
 extern "C" fn worker(malloc_bytes: *mut libc::c_void) -> *mut libc::c_void {
-    if let Err(failure) = keep_heap(malloc_bytes.addr()).and_then(|()| socket_and_echo()) {
+    if let Err(failure) = allocate_heap(malloc_bytes.addr()).and_then(|()| socket_and_echo()) {
         FAILED_ERRNO.store(failure.errno, Ordering::SeqCst);
         FAILED_CALL.store(failure.call as i32, Ordering::SeqCst);
         DONE.fetch_add(1, Ordering::SeqCst);
@@ -179,7 +179,7 @@ extern "C" fn worker(malloc_bytes: *mut libc::c_void) -> *mut libc::c_void {
 }
 
 /// Allocates `bytes` of heap permanently and touches them.
-fn keep_heap(bytes: usize) -> Result<(), Failure> {
+fn allocate_heap(bytes: usize) -> Result<(), Failure> {
     if bytes == 0 {
         return Ok(());
     }

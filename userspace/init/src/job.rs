@@ -52,7 +52,7 @@ pub fn run(
     channel: &mut Channel,
     fault: Option<GuestFault>,
 ) -> io::Result<()> {
-    let log = KernelLog::from_now_on();
+    let log = KernelLog::from_now();
     let mut exited = match Running::start(job) {
         Ok(running) => {
             channel.send(&Event::Started)?;
@@ -170,7 +170,7 @@ impl Running {
             }
         };
         self.forward(channel, usize::MAX)?;
-        self.reports.last_line(channel)?;
+        self.reports.send_last_line(channel)?;
         kill_others();
         Ok(Event::Exited {
             status,

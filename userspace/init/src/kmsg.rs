@@ -58,7 +58,7 @@ pub struct KernelLog(Option<File>);
 
 impl KernelLog {
     /// Starts after the newest record. Reads nothing if /dev/kmsg cannot be opened.
-    pub fn from_now_on() -> KernelLog {
+    pub fn from_now() -> KernelLog {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
         KernelLog(file.and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file)).ok())
     }

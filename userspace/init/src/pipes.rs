@@ -64,7 +64,7 @@ impl Reports {
         })
     }
 
-    pub fn last_line(&mut self, channel: &mut Channel) -> io::Result<()> {
+    pub fn send_last_line(&mut self, channel: &mut Channel) -> io::Result<()> {
         if self.line.is_empty() { Ok(()) } else { send_report(&mut self.line, channel) }
     }
 }

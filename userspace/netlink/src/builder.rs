@@ -57,7 +57,7 @@ impl Default for MessageBuilder<'static> {
 
 impl<'a> MessageBuilder<'a> {
     /// Starts a datagram in `buffer`. Never allocates.
-    pub fn over(buffer: &'a mut [u8]) -> MessageBuilder<'a> {
+    pub fn in_buffer(buffer: &'a mut [u8]) -> MessageBuilder<'a> {
         MessageBuilder { body: Body::new(Store::Lent(buffer)) }
     }
 
@@ -290,7 +290,7 @@ mod tests {
         owned.message(Header::new(16, 1, 2), fill);
         for room in 0..60 {
             let mut buffer = vec![0xaa; room];
-            let mut lent = MessageBuilder::over(&mut buffer);
+            let mut lent = MessageBuilder::in_buffer(&mut buffer);
             lent.message(Header::new(16, 1, 2), fill);
             if room < 56 {
                 assert_eq!(lent.bytes(), Err(BuildError::Full { needs: 56 }));

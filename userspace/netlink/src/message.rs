@@ -79,14 +79,15 @@ impl std::iter::FusedIterator for Messages<'_> {}
 mod tests {
     use super::*;
 
-    fn claiming(length: u32, payload: &[u8]) -> Vec<u8> {
+    fn message_with_length(length: u32, payload: &[u8]) -> Vec<u8> {
         let header = Header { length, ..Header::new(16, 0, 1) };
         [&header.to_bytes(), payload].concat()
     }
 
     #[test]
     fn padding_between_messages_is_skipped() {
-        let bytes = [claiming(17, &[1, 0, 0, 0]), claiming(18, &[2, 3])].concat();
+        let bytes =
+            [message_with_length(17, &[1, 0, 0, 0]), message_with_length(18, &[2, 3])].concat();
         let payloads: Vec<&[u8]> =
             Messages::new(&bytes).map(|message| message.unwrap().payload).collect();
         assert_eq!(payloads, [&[1][..], &[2, 3]]);
@@ -94,14 +95,14 @@ mod tests {
 
     #[test]
     fn a_malformed_message_ends_the_iteration() {
-        let right = claiming(16, &[]);
+        let right = message_with_length(16, &[]);
         for (wrong, error) in [
             (vec![0; 15], Malformed::Truncated { at: 16, needs: 16, has: 15 }),
-            (claiming(0, &[0; 32]), Malformed::BadLength { at: 16, length: 0 }),
-            (claiming(15, &[]), Malformed::BadLength { at: 16, length: 15 }),
-            (claiming(17, &[]), Malformed::Truncated { at: 16, needs: 17, has: 16 }),
+            (message_with_length(0, &[0; 32]), Malformed::BadLength { at: 16, length: 0 }),
+            (message_with_length(15, &[]), Malformed::BadLength { at: 16, length: 15 }),
+            (message_with_length(17, &[]), Malformed::Truncated { at: 16, needs: 17, has: 16 }),
             (
-                claiming(u32::MAX, &[]),
+                message_with_length(u32::MAX, &[]),
                 Malformed::Truncated { at: 16, needs: u32::MAX as usize, has: 16 },
             ),
         ] {

@@ -51,7 +51,7 @@ fn use_everything() -> Result<(), Errno> {
     socket.connect(0, GroupMask::NONE)?;
 
     let mut room = [0; 64];
-    let mut builder = MessageBuilder::over(&mut room);
+    let mut builder = MessageBuilder::in_buffer(&mut room);
     builder.message(Header::ack(0x3fff, 0, 1), |body| {
         body.raw(&[0; 16]).nested(1, |nest| {
             nest.string(2, "text");

@@ -161,7 +161,7 @@ proptest! {
         build(&mut owned, &datagram);
         let right = owned.bytes().unwrap();
         let mut buffer = vec![0xaa; room];
-        let mut lent = MessageBuilder::over(&mut buffer);
+        let mut lent = MessageBuilder::in_buffer(&mut buffer);
         build(&mut lent, &datagram);
         if right.len() <= room {
             prop_assert_eq!(lent.bytes(), Ok(right));

@@ -100,7 +100,7 @@ impl Socket {
     /// # Errors
     /// ENOPROTOOPT before Linux 4.12.
     pub fn set_extended_acks(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_EXT_ACK, on)
+        self.set_bool_option(libc::NETLINK_EXT_ACK, on)
     }
 
     /// Omits the request's body from error acknowledgements: NETLINK_CAP_ACK.
@@ -108,7 +108,7 @@ impl Socket {
     /// # Errors
     /// ENOPROTOOPT before Linux 4.3.
     pub fn set_capped_acks(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_CAP_ACK, on)
+        self.set_bool_option(libc::NETLINK_CAP_ACK, on)
     }
 
     /// Suppresses ENOBUFS from recv() after dropped messages:
@@ -117,7 +117,7 @@ impl Socket {
     /// # Errors
     /// None known.
     pub fn set_no_enobufs(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_NO_ENOBUFS, on)
+        self.set_bool_option(libc::NETLINK_NO_ENOBUFS, on)
     }
 
     /// Reports messages dropped by this socket to the sender of a multicast:
@@ -126,7 +126,7 @@ impl Socket {
     /// # Errors
     /// None known.
     pub fn set_broadcast_error(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_BROADCAST_ERROR, on)
+        self.set_bool_option(libc::NETLINK_BROADCAST_ERROR, on)
     }
 
     /// Enables strict checks of get requests: NETLINK_GET_STRICT_CHK.
@@ -134,7 +134,7 @@ impl Socket {
     /// # Errors
     /// ENOPROTOOPT before Linux 4.20.
     pub fn set_strict_check(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_GET_STRICT_CHK, on)
+        self.set_bool_option(libc::NETLINK_GET_STRICT_CHK, on)
     }
 
     /// Makes [`recv_message`](Socket::recv_message) return the destination
@@ -143,7 +143,7 @@ impl Socket {
     /// # Errors
     /// None known.
     pub fn set_packet_info(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_PKTINFO, on)
+        self.set_bool_option(libc::NETLINK_PKTINFO, on)
     }
 
     /// Sets the receive buffer size in bytes: SO_RCVBUF. The kernel doubles the
@@ -206,7 +206,7 @@ impl Socket {
         self.set_timeout(libc::SO_SNDTIMEO, timeout)
     }
 
-    fn set_switch(&self, name: i32, on: bool) -> Result<(), Errno> {
+    fn set_bool_option(&self, name: i32, on: bool) -> Result<(), Errno> {
         self.set_option(libc::SOL_NETLINK, name, i32::from(on))
     }
 

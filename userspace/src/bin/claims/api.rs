@@ -11,10 +11,10 @@ use crate::Cases;
 use crate::evidence::{BoxError, Evidence};
 use crate::module;
 
-pub const CASES: Cases = &[("B10.3", two_settings_do)];
+pub const CASES: Cases = &[("B10.3", two_settings_suffice)];
 
 /// The module passes only `groups` and `input` to netlink_kernel_create().
-fn two_settings_do(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn two_settings_suffice(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.outcome("created", &module::article(1, Duration::ZERO));
     let socket = Socket::new(NETLINK_NLRIG_ARTICLE as i32)?;
     socket.bind(0, nlrig_netlink::GroupMask::NONE)?;

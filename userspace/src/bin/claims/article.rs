@@ -16,8 +16,8 @@ use crate::state::State;
 pub const CASES: Cases = &[
     ("A27.1", writing_into_a_literal),
     ("A27.2", writing_into_a_literal),
-    ("A30.1", a_number_that_no_header_has),
-    ("A30.2", a_number_that_no_module_has),
+    ("A30.1", an_unassigned_protocol_number),
+    ("A30.2", a_protocol_number_without_module),
 ];
 
 /// The article's module terminates each answer by writing into a string
@@ -44,7 +44,7 @@ fn writing_into_a_literal(evidence: &mut Evidence) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn a_number_that_no_header_has(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn an_unassigned_protocol_number(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(1, Duration::ZERO)?;
     evidence.note("number", NETLINK_NLRIG_ARTICLE);
     evidence.outcome("socket", &Socket::new(NETLINK_NLRIG_ARTICLE as i32));
@@ -54,7 +54,7 @@ fn a_number_that_no_header_has(evidence: &mut Evidence) -> Result<(), BoxError> 
     Ok(())
 }
 
-fn a_number_that_no_module_has(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn a_protocol_number_without_module(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.outcome("socket", &Socket::new(30));
     Ok(())
 }

@@ -20,14 +20,14 @@ use crate::state::State;
 
 pub const CASES: Cases = &[
     ("A6.1", messages_are_queued),
-    ("A6.2", the_queue_has_an_end),
-    ("A7.1", a_nonblocking_send_without_room),
-    ("A7.2", the_receiver_is_told),
-    ("A7.3", some_room_again),
+    ("A6.2", the_queue_is_limited),
+    ("A7.1", a_nonblocking_send_to_a_full_queue),
+    ("A7.2", the_receiver_gets_enobufs),
+    ("A7.3", after_half_the_queue_is_read),
     ("A7.4", drops_are_counted),
-    ("A7.5", a_receiver_that_will_not_be_told),
-    ("A7.6", a_kernel_thread_waits_for_room),
-    ("A7.7", a_client_waits_for_itself),
+    ("A7.5", a_receiver_without_enobufs),
+    ("A7.6", a_kernel_thread_blocks_on_a_full_queue),
+    ("A7.7", a_client_deadlocks_with_itself),
 ];
 
 const PROTOCOL: i32 = NETLINK_NLRIG as i32;
@@ -97,7 +97,7 @@ fn messages_are_queued(evidence: &mut Evidence) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn the_queue_has_an_end(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn the_queue_is_limited(evidence: &mut Evidence) -> Result<(), BoxError> {
     let receiver = receiver()?;
     let state = messages(FLOOD).run()?;
     evidence.note("sent", state.send.sent);
@@ -112,7 +112,7 @@ fn the_queue_has_an_end(evidence: &mut Evidence) -> Result<(), BoxError> {
 
 /// The module sends from a kernel thread: if the send blocked, this process
 /// would not, and could detect it.
-fn a_nonblocking_send_without_room(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn a_nonblocking_send_to_a_full_queue(evidence: &mut Evidence) -> Result<(), BoxError> {
     let receiver = receiver()?;
     let requester = Socket::new(PROTOCOL)?;
     SendRequest { context: NLRIG_CONTEXT_THREAD, ..messages(FLOOD) }.submit(&requester)??;
@@ -129,7 +129,7 @@ fn a_nonblocking_send_without_room(evidence: &mut Evidence) -> Result<(), BoxErr
     Ok(())
 }
 
-fn the_receiver_is_told(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn the_receiver_gets_enobufs(evidence: &mut Evidence) -> Result<(), BoxError> {
     let receiver = receiver()?;
     let state = messages(FLOOD).run()?;
     evidence.note("failed", state.send.failed);
@@ -141,7 +141,7 @@ fn the_receiver_is_told(evidence: &mut Evidence) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn some_room_again(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn after_half_the_queue_is_read(evidence: &mut Evidence) -> Result<(), BoxError> {
     let receiver = receiver()?;
     let sent = messages(FLOOD).run()?.send.sent;
     evidence.outcome("first_receive", &receive(&receiver));
@@ -167,7 +167,7 @@ fn drops_are_counted(evidence: &mut Evidence) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn a_receiver_that_will_not_be_told(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn a_receiver_without_enobufs(evidence: &mut Evidence) -> Result<(), BoxError> {
     let receiver = receiver()?;
     receiver.set_no_enobufs(true)?;
     let state = messages(FLOOD).run()?;
@@ -206,7 +206,7 @@ fn is_stalled() -> Result<bool, BoxError> {
     }
 }
 
-fn a_kernel_thread_waits_for_room(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn a_kernel_thread_blocks_on_a_full_queue(evidence: &mut Evidence) -> Result<(), BoxError> {
     let receiver = receiver()?;
     let requester = Socket::new(PROTOCOL)?;
     State::reset()?;
@@ -232,7 +232,7 @@ extern "C" fn ignore(_: i32) {}
 
 /// The module blocks in the client's own system call, for buffer space that
 /// only the client could free.
-fn a_client_waits_for_itself(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn a_client_deadlocks_with_itself(evidence: &mut Evidence) -> Result<(), BoxError> {
     State::reset()?;
     let client = ForkedChild::start(|| {
         let action = SigAction::new(SigHandler::Handler(ignore), SaFlags::empty(), SigSet::empty());

@@ -12,7 +12,7 @@ use crate::peers::{FREE_PORT, bound, count_received};
 use crate::state::State;
 
 pub const CASES: Cases = &[
-    ("A26.1", the_kernel_begins),
+    ("A26.1", the_kernel_initiates),
     ("A26.2", an_agreed_port),
     ("A31.1", in_process_context),
     ("A31.2", in_softirq),
@@ -68,7 +68,7 @@ fn error(state: &State) -> String {
     }
 }
 
-fn the_kernel_begins(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn the_kernel_initiates(evidence: &mut Evidence) -> Result<(), BoxError> {
     // The socket only binds and receives.
     let socket = Socket::new(PROTOCOL)?;
     socket.bind(AGREED, GroupMask::NONE)?;
@@ -129,10 +129,10 @@ fn in_hardirq(evidence: &mut Evidence) -> Result<(), BoxError> {
 
 /// A request for more messages than a small queue holds.
 fn many_messages(portid: u32, context: u32) -> SendRequest {
-    SendRequest { count: MANY, size: 1000, delay_ms: 0, ..to_port(portid, context) }
+    SendRequest { count: MANY_MESSAGES, size: 1000, delay_ms: 0, ..to_port(portid, context) }
 }
 
-const MANY: u32 = 50;
+const MANY_MESSAGES: u32 = 50;
 
 /// A socket with the smallest receive buffer, and its port.
 fn receiver_with_small_queue() -> Result<(Socket, u32), BoxError> {
@@ -168,7 +168,7 @@ fn a_full_queue_in_each(evidence: &mut Evidence) -> Result<(), BoxError> {
         .submit(&requester)??;
     std::thread::sleep(Duration::from_millis(200));
     evidence.note("thread_waits_for_room", !State::read()?.send.done);
-    evidence.note("heard_from_thread", read_all(&receiver, MANY)?.0);
+    evidence.note("heard_from_thread", read_all(&receiver, MANY_MESSAGES)?.0);
     if !State::wait(|state| state.send.done, Duration::from_secs(10))? {
         return Err("the module's thread did not stop sending".into());
     }

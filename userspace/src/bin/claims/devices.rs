@@ -19,7 +19,7 @@ use crate::evidence::{BoxError, Evidence};
 use crate::process::{ForkedChild, pin_to_cpu};
 
 pub const CASES: Cases = &[
-    ("B1.1", copying_from_memory_that_is_not_there_yet),
+    ("B1.1", copying_from_a_page_not_in_memory),
     ("B2.1", poll_and_a_timer_of_the_kernel),
     ("B2.2", a_blocked_read_and_a_timer_of_the_kernel),
     ("B2.3", a_signal_from_a_timer_of_the_kernel),
@@ -36,7 +36,7 @@ const F_SETSIG: i32 = 10;
 const DELAY: Duration = Duration::from_millis(100);
 
 /// The argument of the ioctl is in a file mapping whose page is not in memory.
-fn copying_from_memory_that_is_not_there_yet(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn copying_from_a_page_not_in_memory(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
     // A file of the share that no process executes.
     let file = File::open("/run/nlrig/guest/workloads/fault")?;

@@ -23,7 +23,7 @@ pub const CASES: Cases = &[
     ("B4.2", bytes_of_sysfs),
     ("B4.3", a_megabyte_of_proc),
     ("B4.4", a_table_of_the_kernels_own_in_proc),
-    ("B4.5", writing_much_to_proc),
+    ("B4.5", a_large_write_to_proc),
 ];
 
 /// The delay before the write, so that the reader is already waiting.
@@ -76,7 +76,7 @@ fn an_event_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), Bo
 }
 
 /// Notes the size of one read() and of the whole file. Returns the contents.
-fn read_much(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, BoxError> {
+fn note_sizes(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, BoxError> {
     let mut file = File::open(path)?;
     let mut bytes = vec![0; BUFFER_BYTES];
     let one_read = file.read(&mut bytes)?;
@@ -89,7 +89,7 @@ fn read_much(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, BoxError> {
 
 fn text_of_sysfs(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("page", page_bytes() as u64);
-    read_much(evidence, "/sys/kernel/nlrig/page")?;
+    note_sizes(evidence, "/sys/kernel/nlrig/page")?;
     // Any number of zeros is a valid number, even if the kernel truncates the
     // write.
     let file = OpenOptions::new().write(true).open("/sys/kernel/nlrig/value")?;
@@ -106,14 +106,14 @@ fn bytes_of_sysfs(evidence: &mut Evidence) -> Result<(), BoxError> {
     let file = OpenOptions::new().write(true).open(PATH)?;
     evidence.note("one_write", file.write_at(&pattern, 0)? as u64);
     file.write_all_at(&pattern, 0)?;
-    let read = read_much(evidence, PATH)?;
+    let read = note_sizes(evidence, PATH)?;
     evidence.note("as_written", read == pattern);
     Ok(())
 }
 
 fn a_megabyte_of_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("page", page_bytes() as u64);
-    let bytes = read_much(evidence, "/proc/nlrig/big")?;
+    let bytes = note_sizes(evidence, "/proc/nlrig/big")?;
     // Each line contains its line number.
     let whole = String::from_utf8(bytes)?
         .lines()
@@ -125,12 +125,12 @@ fn a_megabyte_of_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
 
 fn a_table_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("page", page_bytes() as u64);
-    read_much(evidence, "/proc/kallsyms")?;
+    note_sizes(evidence, "/proc/kallsyms")?;
     Ok(())
 }
 
 /// Uses the process's own /proc/self/mem.
-fn writing_much_to_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn a_large_write_to_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     const BYTES: usize = 64 << 10;
     evidence.note("page", page_bytes() as u64);
     let (source, mut target) = (vec![0x5a; BYTES], vec![0; BYTES]);

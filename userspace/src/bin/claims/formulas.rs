@@ -18,7 +18,7 @@ use crate::process::{CHILD_TIMEOUT, CloneOptions, ForkedChild, run_in_child};
 
 pub const CASES: Cases = &[
     ("B12.1", threads_share_the_process_id),
-    ("B12.2", what_fails_with_a_port_in_use),
+    ("B12.2", bind_fails_with_a_port_in_use),
     ("B12.3", process_ids_as_ports),
     ("B13.1", popular_formula_among_10),
     ("B13.2", popular_formula_among_17),
@@ -26,8 +26,8 @@ pub const CASES: Cases = &[
     ("B13.4", process_ids_above_16_bits),
     ("B14.1", low_bits_of_threads),
     ("B14.2", low_bits_of_the_main_thread),
-    ("B15.1", what_pthread_self_is),
-    ("B15.2", why_low_bits_agree),
+    ("B15.1", meaning_of_pthread_self),
+    ("B15.2", low_bits_with_shifted_stacks),
     ("B16.1", probability_by_the_papers_formula),
     ("B16.2", popular_formula_in_many_layouts),
     ("B16.3", popular_formula_in_many_layouts),
@@ -57,7 +57,7 @@ fn threads_share_the_process_id(evidence: &mut Evidence) -> Result<(), BoxError>
     Ok(())
 }
 
-fn what_fails_with_a_port_in_use(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn bind_fails_with_a_port_in_use(evidence: &mut Evidence) -> Result<(), BoxError> {
     let group = FormulaGroup::spawn_all(FormulaGroupOptions::new(2, process_id))?;
     let second = group.members.get(1).ok_or("there is no second thread")?;
     evidence.outcome("second_socket", &second.socket);
@@ -111,20 +111,20 @@ fn bits_of_the_popular_formula(evidence: &mut Evidence) -> Result<(), BoxError> 
 
 fn process_ids_above_16_bits(evidence: &mut Evidence) -> Result<(), BoxError> {
     const PID_MAX: &str = "/proc/sys/kernel/pid_max";
-    const ABOVE: u32 = 77_777;
+    const PID_ABOVE_16_BITS: u32 = 77_777;
     let before = fs::read_to_string(PID_MAX)?;
     evidence.note("pid_max", before.trim().parse::<u64>()?);
     let raised =
         fs::write(PID_MAX, "4194304").map_err(|err| Errno(err.raw_os_error().unwrap_or_default()));
     evidence.outcome("raise_pid_max", &raised);
-    let options = CloneOptions { pid: Some(ABOVE), ..CloneOptions::default() };
+    let options = CloneOptions { pid: Some(PID_ABOVE_16_BITS), ..CloneOptions::default() };
     let child = ForkedChild::start_with(options, || Ok(json!(std::process::id())));
     let seen = child.and_then(|child| child.wait(CHILD_TIMEOUT));
     if raised.is_ok() {
         fs::write(PID_MAX, before)?;
     }
     let seen = seen.as_ref().ok().and_then(Value::as_u64);
-    evidence.note("process_has_id_77777", seen == Some(u64::from(ABOVE)));
+    evidence.note("process_has_id_77777", seen == Some(u64::from(PID_ABOVE_16_BITS)));
     Ok(())
 }
 
@@ -209,7 +209,7 @@ fn port_and_addresses(own: usize, process: u32) -> u32 {
     popular_formula(own, process)
 }
 
-fn what_pthread_self_is(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn meaning_of_pthread_self(evidence: &mut Evidence) -> Result<(), BoxError> {
     const DEFAULT_STACK_BYTES: usize = 8 << 20;
     let group = FormulaGroup::spawn_all(FormulaGroupOptions::new(1, port_and_addresses))?;
     let own = group.members.first().ok_or("there is no thread")?.own;
@@ -224,7 +224,7 @@ fn what_pthread_self_is(evidence: &mut Evidence) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn why_low_bits_agree(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn low_bits_with_shifted_stacks(evidence: &mut Evidence) -> Result<(), BoxError> {
     // 64 is the alignment of the thread control block.
     let options = FormulaGroupOptions {
         stacks: Stacks::Shifted(64),

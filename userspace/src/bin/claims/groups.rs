@@ -52,7 +52,7 @@ fn memberships(socket: &Socket) -> Result<String, BoxError> {
 
 /// Notes the number of messages received by each of the members of groups 2, 3
 /// and 6.
-fn note_heard(evidence: &mut Evidence, members: &[Socket; 3]) -> Result<(), BoxError> {
+fn note_received(evidence: &mut Evidence, members: &[Socket; 3]) -> Result<(), BoxError> {
     for (group, member) in [2, 3, 6].into_iter().zip(members) {
         evidence.note(&format!("heard_in_{group}"), count_received(member)?);
     }
@@ -173,7 +173,7 @@ fn a_number_from_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     // Interpreted as a bit mask, 6 would mean groups 2 and 3.
     let state = broadcast(6)?;
     evidence.note("sent", state.send.sent);
-    note_heard(evidence, &members)
+    note_received(evidence, &members)
 }
 
 fn the_port_of_a_broadcast(evidence: &mut Evidence) -> Result<(), BoxError> {
@@ -197,7 +197,7 @@ fn a_mask_from_a_program(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (sender, _) = bound(PROTOCOL)?;
     let to = Address { portid: 0, groups: GroupMask(6) };
     evidence.outcome("sendto", &sender.send_to(&message(b"to 2 and 3"), to, 0));
-    note_heard(evidence, &members)
+    note_received(evidence, &members)
 }
 
 /// The number of input callback invocations during `act`.

@@ -38,8 +38,8 @@ struct Filled {
 }
 
 impl Filled {
-    const NAMELESS: Filled = Filled { msg_iovlen: true, iov_len: true, msg_namelen: false };
-    const ALL: Filled = Filled { msg_namelen: true, ..Filled::NAMELESS };
+    const WITHOUT_NAMELEN: Filled = Filled { msg_iovlen: true, iov_len: true, msg_namelen: false };
+    const ALL: Filled = Filled { msg_namelen: true, ..Filled::WITHOUT_NAMELEN };
 }
 
 /// The variables of the listing.
@@ -111,7 +111,7 @@ fn as_printed(evidence: &mut Evidence) -> Result<(), BoxError> {
     let stages = [
         ("as_printed", Filled::default()),
         ("with_iovlen", Filled { msg_iovlen: true, ..Filled::default() }),
-        ("with_iov_len", Filled::NAMELESS),
+        ("with_iov_len", Filled::WITHOUT_NAMELEN),
         ("with_namelen", Filled::ALL),
     ];
     for (name, filled) in stages {
@@ -133,7 +133,7 @@ fn as_printed(evidence: &mut Evidence) -> Result<(), BoxError> {
 }
 
 fn without_the_length_of_the_address(evidence: &mut Evidence) -> Result<(), BoxError> {
-    for (name, filled) in [("as_printed", Filled::NAMELESS), ("with_namelen", Filled::ALL)] {
+    for (name, filled) in [("as_printed", Filled::WITHOUT_NAMELEN), ("with_namelen", Filled::ALL)] {
         let (named, portid) = bound(PRIVATE)?;
         let mut client = Client::new(PRIVATE, &echo_request(1), filled)?;
         client.to = portid;

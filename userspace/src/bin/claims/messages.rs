@@ -15,7 +15,7 @@ use crate::module::{self, SendRequest};
 
 pub const CASES: Cases = &[
     ("A34.2", noop_does_nothing),
-    ("A34.3", an_error_may_be_none),
+    ("A34.3", an_error_of_0_is_an_acknowledgement),
     ("A35.1", the_last_message_of_a_dump),
     ("A35.2", the_other_messages_of_a_dump),
     ("A35.3", the_flag_of_the_last_message),
@@ -111,7 +111,7 @@ fn noop_does_nothing(evidence: &mut Evidence) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn an_error_may_be_none(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn an_error_of_0_is_an_acknowledgement(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     let answers = exchange(&socket, &echo(NLM_F_REQUEST | NLM_F_ACK, 1))?;
     evidence.note("errors_on_success", count_of(NLMSG_ERROR.into(), &answers)?);

@@ -20,15 +20,15 @@ use crate::observe::queued_bytes;
 pub const CASES: Cases = &[
     ("A32.1", a_number_through_proc_and_back),
     ("A32.2", a_number_through_an_ioctl_and_back),
-    ("A32.3", netlink_asked_and_unasked),
-    ("A32.4", ways_that_are_neither),
-    ("A33.1", netlink_after_its_sender_changed_its_mind),
-    ("A33.2", memory_of_a_message_that_waits),
-    ("A33.3", a_pipe_after_its_writer_changed_its_mind),
-    ("A33.4", a_socket_after_its_sender_changed_its_mind),
-    ("A33.5", rings_that_netlink_once_had),
-    ("A33.6", what_a_signal_carries),
-    ("A33.7", an_ioctl_nobody_knew_before),
+    ("A32.3", netlink_replies_and_notifications),
+    ("A32.4", sysfs_and_mmap),
+    ("A33.1", netlink_after_the_buffer_is_overwritten),
+    ("A33.2", memory_of_a_queued_message),
+    ("A33.3", a_pipe_after_the_buffer_is_overwritten),
+    ("A33.4", a_socket_after_the_buffer_is_overwritten),
+    ("A33.5", memory_mapped_rings),
+    ("A33.6", payload_of_a_signal),
+    ("A33.7", a_new_ioctl),
 ];
 
 /// The size of a message whose copies are examined.
@@ -57,7 +57,7 @@ fn a_number_through_an_ioctl_and_back(evidence: &mut Evidence) -> Result<(), Box
     Ok(())
 }
 
-fn netlink_asked_and_unasked(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn netlink_replies_and_notifications(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(NETLINK_NLRIG as i32)?;
     socket.bind(0, GroupMask(0))?;
     let cookie = 41u64.to_ne_bytes();
@@ -93,7 +93,7 @@ fn next(socket: &Socket) -> Result<(u32, Vec<u8>), BoxError> {
     Ok((message.header.kind.into(), message.payload.to_vec()))
 }
 
-fn ways_that_are_neither(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn sysfs_and_mmap(evidence: &mut Evidence) -> Result<(), BoxError> {
     number_through_file(evidence, "/sys/kernel/nlrig/value")?;
     let device = Device::open()?;
     let page = device.page();
@@ -140,7 +140,7 @@ fn netlink_pair() -> Result<(Socket, Socket, u32), BoxError> {
     Ok((pair.0, pair.1, portid))
 }
 
-fn netlink_after_its_sender_changed_its_mind(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn netlink_after_the_buffer_is_overwritten(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (sender, receiver, portid) = netlink_pair()?;
     let mut message = SentBuffer::new();
     sender.send_to(&message.bytes, Address::port(portid), 0)?;
@@ -151,7 +151,7 @@ fn netlink_after_its_sender_changed_its_mind(evidence: &mut Evidence) -> Result<
     Ok(())
 }
 
-fn memory_of_a_message_that_waits(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn memory_of_a_queued_message(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (sender, receiver, portid) = netlink_pair()?;
     evidence.note("bytes_of_message", MESSAGE_BYTES as u64);
     evidence.note("rmem_before", rmem(libc::NETLINK_USERSOCK, portid)?);
@@ -175,7 +175,7 @@ fn rmem(protocol: i32, portid: u32) -> Result<u64, BoxError> {
     Ok(socket.get(4).ok_or("/proc/net/netlink: no column Rmem")?.parse()?)
 }
 
-fn a_pipe_after_its_writer_changed_its_mind(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn a_pipe_after_the_buffer_is_overwritten(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (mut reader, mut writer) = io::pipe()?;
     let mut message = SentBuffer::new();
     writer.write_all(&message.bytes)?;
@@ -209,7 +209,7 @@ fn read_message(reader: &mut PipeReader) -> Result<&'static str, BoxError> {
     Ok(SentBuffer::content(&buffer))
 }
 
-fn a_socket_after_its_sender_changed_its_mind(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn a_socket_after_the_buffer_is_overwritten(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (sender, receiver) = UnixDatagram::pair()?;
     let mut message = SentBuffer::new();
     sender.send(&message.bytes)?;
@@ -221,7 +221,7 @@ fn a_socket_after_its_sender_changed_its_mind(evidence: &mut Evidence) -> Result
     Ok(())
 }
 
-fn rings_that_netlink_once_had(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn memory_mapped_rings(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(NETLINK_NLRIG as i32)?;
     // struct nl_mmap_req: a block of one page, with two frames.
     let page = page_bytes() as u32;
@@ -237,7 +237,7 @@ fn rings_that_netlink_once_had(evidence: &mut Evidence) -> Result<(), BoxError> 
 
 /// Sends this process a signal whose siginfo is filled with 0x5a where a
 /// program may choose it.
-fn what_a_signal_carries(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn payload_of_a_signal(evidence: &mut Evidence) -> Result<(), BoxError> {
     const MARK: u8 = 0x5a;
     const INFO_BYTES: usize = size_of::<libc::siginfo_t>();
     let number = libc::SIGRTMIN();
@@ -272,7 +272,7 @@ fn what_a_signal_carries(evidence: &mut Evidence) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn an_ioctl_nobody_knew_before(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn a_new_ioctl(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.io_outcome("on_dev_null", &Device::open_other("/dev/null")?.exchange(41));
     let back = Device::open()?.exchange(41);
     evidence.io_outcome("on_dev_nlrig", &back);

@@ -18,15 +18,15 @@ use crate::module;
 use crate::state::State;
 
 pub const CASES: Cases = &[
-    ("B19.1", sender_returns_at_once),
+    ("B19.1", sender_returns_immediately),
     ("B19.2", one_thread_for_eight_clients),
     ("B19.3", eight_threads_for_eight_clients),
-    ("B20.1", the_queue_works),
+    ("B20.1", every_message_is_answered),
     ("B20.2", a_copy_is_not_accounted),
     ("B20.3", a_reference_is_not_limited),
     ("B20.4", a_copy_can_be_lost),
     ("B22.1", threads_at_2m),
-    ("B22.2", what_code_and_data_take),
+    ("B22.2", size_of_code_and_data),
     ("B23", threads_at_2m),
 ];
 
@@ -35,7 +35,7 @@ const PAPER: i32 = NETLINK_NLRIG_PAPER as i32;
 /// The longest wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The sleep of a handler per message, when sleeps are compared.
-const HANDLING: Duration = Duration::from_millis(200);
+const HANDLER_DELAY: Duration = Duration::from_millis(200);
 /// The number of concurrent clients in the paper.
 const CLIENTS: usize = 8;
 /// The number of messages of 1 KiB, many times more than a default receive
@@ -63,17 +63,17 @@ fn milliseconds(duration: Duration) -> f64 {
 
 /// The minimum of three measurements, because load on the host can only add
 /// time.
-fn least(mut once: impl FnMut() -> Result<Duration, BoxError>) -> Result<Duration, BoxError> {
-    let mut least = once()?;
+fn minimum(mut once: impl FnMut() -> Result<Duration, BoxError>) -> Result<Duration, BoxError> {
+    let mut minimum = once()?;
     for _ in 1..3 {
-        least = least.min(once()?);
+        minimum = minimum.min(once()?);
     }
-    Ok(least)
+    Ok(minimum)
 }
 
-fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), BoxError> {
-    module::article(1, HANDLING)?;
-    module::paper(HANDLING)?;
+fn sender_returns_immediately(evidence: &mut Evidence) -> Result<(), BoxError> {
+    module::article(1, HANDLER_DELAY)?;
+    module::paper(HANDLER_DELAY)?;
     for (key, protocol) in [("inside_ms", ARTICLE), ("handed_over_ms", PAPER)] {
         let (socket, portid) = client(protocol)?;
         let once = || {
@@ -83,9 +83,9 @@ fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), BoxError> {
             socket.recv(&mut [0; 2048], 0)?;
             Ok(took)
         };
-        evidence.note(key, milliseconds(least(once)?));
+        evidence.note(key, milliseconds(minimum(once)?));
     }
-    evidence.note("handling_ms", milliseconds(HANDLING));
+    evidence.note("handling_ms", milliseconds(HANDLER_DELAY));
     Ok(())
 }
 
@@ -112,11 +112,11 @@ fn all_answered(protocol: i32) -> Result<Duration, BoxError> {
     })
 }
 
-fn compare_walls(evidence: &mut Evidence) -> Result<(), BoxError> {
-    let inside = least(|| all_answered(ARTICLE))?;
-    let handed_over = least(|| all_answered(PAPER))?;
+fn compare_durations(evidence: &mut Evidence) -> Result<(), BoxError> {
+    let inside = minimum(|| all_answered(ARTICLE))?;
+    let handed_over = minimum(|| all_answered(PAPER))?;
     evidence.note("clients", CLIENTS);
-    evidence.note("handling_ms", milliseconds(HANDLING));
+    evidence.note("handling_ms", milliseconds(HANDLER_DELAY));
     evidence.note("inside_ms", milliseconds(inside));
     evidence.note("handed_over_ms", milliseconds(handed_over));
     let times = handed_over.as_secs_f64() / inside.as_secs_f64();
@@ -125,20 +125,20 @@ fn compare_walls(evidence: &mut Evidence) -> Result<(), BoxError> {
 }
 
 fn one_thread_for_eight_clients(evidence: &mut Evidence) -> Result<(), BoxError> {
-    module::article(1, HANDLING)?;
-    module::paper(HANDLING)?;
-    compare_walls(evidence)
+    module::article(1, HANDLER_DELAY)?;
+    module::paper(HANDLER_DELAY)?;
+    compare_durations(evidence)
 }
 
 /// Requires a guest in which the paper's module is not yet enabled.
 fn eight_threads_for_eight_clients(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::set("paper_threads", CLIENTS)?;
-    module::article(1, HANDLING)?;
-    module::paper(HANDLING)?;
-    compare_walls(evidence)
+    module::article(1, HANDLER_DELAY)?;
+    module::paper(HANDLER_DELAY)?;
+    compare_durations(evidence)
 }
 
-fn the_queue_works(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn every_message_is_answered(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::paper(Duration::ZERO)?;
     State::reset()?;
     let (socket, portid) = client(PAPER)?;
@@ -193,7 +193,7 @@ fn a_reference_is_not_limited(evidence: &mut Evidence) -> Result<(), BoxError> {
 /// original does not, so copies fail first.
 fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), BoxError> {
     const BYTES: usize = 1 << 20;
-    const MOST: u32 = 1000;
+    const MAX_MESSAGES: u32 = 1000;
     module::paper(Duration::from_secs(10))?;
     State::reset()?;
     let (socket, portid) = client(PAPER)?;
@@ -201,7 +201,7 @@ fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), BoxError> {
     socket.set_option(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 4 << 20)?;
     let large = message(portid, BYTES);
     let mut sent = 0;
-    while sent < MOST && State::read()?.paper.dropped == 0 {
+    while sent < MAX_MESSAGES && State::read()?.paper.dropped == 0 {
         socket.send_to(&large, Address::KERNEL, 0)?;
         sent += 1;
     }
@@ -248,7 +248,7 @@ fn threads_at_2m(evidence: &mut Evidence) -> Result<(), BoxError> {
 
 /// Memory that a program has mapped before it creates threads, without the main
 /// stack.
-fn what_code_and_data_take(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn size_of_code_and_data(evidence: &mut Evidence) -> Result<(), BoxError> {
     let text = std::fs::read_to_string("/proc/self/maps")?;
     let mapped: u64 = text
         .lines()

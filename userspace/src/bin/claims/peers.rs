@@ -15,7 +15,7 @@ use crate::state::State;
 pub const CASES: Cases = &[
     ("A19.1", one_process_to_another),
     ("A19.2", as_another_user),
-    ("A19.3", it_waits_in_the_queue),
+    ("A19.3", messages_wait_in_the_queue),
     ("A19.4", the_queue_is_full),
 ];
 
@@ -67,11 +67,11 @@ pub struct FullQueue {
 impl FullQueue {
     pub fn new() -> Result<FullQueue, BoxError> {
         /// Far more messages than fit.
-        const MOST: u32 = 10_000;
+        const MAX_MESSAGES: u32 = 10_000;
         let ((sender, _), (receiver, portid)) = (bound(PROTOCOL)?, bound(PROTOCOL)?);
         // The kernel raises the size to its minimum.
         receiver.set_receive_buffer(0)?;
-        for fitted in 0..MOST {
+        for fitted in 0..MAX_MESSAGES {
             match sender.send_to(&message(TEXT), Address::port(portid), libc::MSG_DONTWAIT) {
                 Ok(_) => {}
                 Err(Errno(libc::EAGAIN)) => {
@@ -149,7 +149,7 @@ fn as_another_user(evidence: &mut Evidence) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn it_waits_in_the_queue(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn messages_wait_in_the_queue(evidence: &mut Evidence) -> Result<(), BoxError> {
     const COUNT: u32 = 10;
     let (mut start, start_writer) = std::io::pipe()?;
     let (mut go, mut go_writer) = std::io::pipe()?;

@@ -20,7 +20,7 @@ pub const CASES: Cases = &[
     ("A8.2", port_0_from_another_network_namespace),
     ("A10.1", port_0_as_ones_own),
     ("A10.2", work_after_binding_port_0),
-    ("A10.3", what_is_chosen_for_port_0),
+    ("A10.3", ports_chosen_for_port_0),
     ("A11.1", answers_without_bind),
     ("A11.2", ports_without_bind),
     ("A12", same_port_twice),
@@ -46,7 +46,7 @@ pub fn greeting(portid: u32) -> Vec<u8> {
 
 /// Receives all queued answers without blocking and returns their number. The
 /// article's module answers before send() returns.
-pub fn take_answers(socket: &Socket) -> u32 {
+pub fn receive_answers(socket: &Socket) -> u32 {
     let mut buffer = [0; 2048];
     let mut answers = 0;
     while socket.recv(&mut buffer, libc::MSG_DONTWAIT).is_ok() {
@@ -92,7 +92,7 @@ fn echo(socket: &Socket) -> Result<(u32, Address), BoxError> {
 }
 
 /// Moves this process, which has a single thread, into a new namespace.
-fn enter_new(namespace: i32) -> Result<(), BoxError> {
+fn unshare_namespace(namespace: i32) -> Result<(), BoxError> {
     // SAFETY: unshare() takes no pointer.
     Ok(Errors::result(unsafe { libc::unshare(namespace) }).map(drop)?)
 }
@@ -119,7 +119,7 @@ fn port_0_is_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
 
 fn port_0_from_another_network_namespace(evidence: &mut Evidence) -> Result<(), BoxError> {
     let seen = run_in_child(|| {
-        enter_new(libc::CLONE_NEWNET)?;
+        unshare_namespace(libc::CLONE_NEWNET)?;
         let (ours, theirs) = (Socket::new(PROTOCOL), Socket::new(libc::NETLINK_ROUTE)?);
         let socket = name_of(&ours);
         let echo = message(
@@ -133,7 +133,7 @@ fn port_0_from_another_network_namespace(evidence: &mut Evidence) -> Result<(), 
             "socket_of_the_module": socket,
             "send_to_the_module": name_of(&sent),
             "send_to_rtnetlink": name_of(&route),
-            "answers_of_rtnetlink": take_answers(&theirs),
+            "answers_of_rtnetlink": receive_answers(&theirs),
         }))
     })?;
     note_all(evidence, seen);
@@ -165,11 +165,11 @@ fn work_after_binding_port_0(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(3, Duration::ZERO)?;
     let client = bound(ARTICLE, 0)?;
     client.send_to(&greeting(client.address()?.portid), Address::KERNEL, 0)?;
-    evidence.note("answers_of_the_articles_module", take_answers(&client));
+    evidence.note("answers_of_the_articles_module", receive_answers(&client));
     Ok(())
 }
 
-fn what_is_chosen_for_port_0(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn ports_chosen_for_port_0(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (first, second) = (bound(PROTOCOL, 0)?, bound(PROTOCOL, 0)?);
     let (first, second) = (first.address()?.portid, second.address()?.portid);
     evidence.note("first_is_process_id", first == std::process::id());
@@ -185,7 +185,7 @@ fn answers_without_bind(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("port_before", socket.address()?.portid);
     let sent = socket.send_to(&greeting(std::process::id()), Address::KERNEL, 0);
     evidence.outcome("send", &sent);
-    evidence.note("answers", take_answers(&socket));
+    evidence.note("answers", receive_answers(&socket));
     Ok(())
 }
 
@@ -236,7 +236,7 @@ fn same_port_in_another_network_namespace(evidence: &mut Evidence) -> Result<(),
     let _first = bound(PROTOCOL, PORT)?;
     let seen = run_in_child(|| {
         let (_here, here) = try_bind(PROTOCOL, PORT)?;
-        enter_new(libc::CLONE_NEWNET)?;
+        unshare_namespace(libc::CLONE_NEWNET)?;
         let (_there, there) = try_bind(PROTOCOL, PORT)?;
         Ok(json!({"bind_in_the_same": here, "bind_in_another": there}))
     })?;
@@ -245,12 +245,12 @@ fn same_port_in_another_network_namespace(evidence: &mut Evidence) -> Result<(),
 }
 
 fn a_port_above_all_process_ids(evidence: &mut Evidence) -> Result<(), BoxError> {
-    const ABOVE: u32 = 1_000_000_007;
+    const ABOVE_PID_MAX: u32 = 1_000_000_007;
     let highest: u32 = std::fs::read_to_string("/proc/sys/kernel/pid_max")?.trim().parse()?;
-    evidence.note("is_above_pid_max", ABOVE > highest);
+    evidence.note("is_above_pid_max", ABOVE_PID_MAX > highest);
     let socket = Socket::new(PROTOCOL)?;
-    evidence.outcome("bind", &socket.bind(ABOVE, GroupMask::NONE));
-    evidence.note("echo_to_that_port", echo(&socket)?.0 == ABOVE);
+    evidence.outcome("bind", &socket.bind(ABOVE_PID_MAX, GroupMask::NONE));
+    evidence.note("echo_to_that_port", echo(&socket)?.0 == ABOVE_PID_MAX);
     Ok(())
 }
 

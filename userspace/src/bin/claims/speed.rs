@@ -22,10 +22,10 @@ use crate::process::{ForkedChild, pin_to_cpu};
 pub const CASES: Cases = &[
     ("A33.8", netlink_and_others_among_programs),
     ("B6", mapped_memory_and_calls),
-    ("B24.1", netlink_and_what_is_faster_and_slower),
+    ("B24.1", netlink_ioctl_and_pipes),
     ("B24.2", netlink_and_files),
     ("B24.3", netlink_and_another_socket),
-    ("B24.4", netlink_and_files_with_much_data),
+    ("B24.4", netlink_and_files_with_64_kib),
 ];
 
 /// The number of measurements per method; the median counts.
@@ -218,7 +218,7 @@ impl EchoProcess {
     }
 }
 
-fn netlink_and_what_is_faster_and_slower(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn netlink_ioctl_and_pipes(evidence: &mut Evidence) -> Result<(), BoxError> {
     let mut echo_process = EchoProcess::start()?;
     let device = Device::open()?;
     let mut note = NOTE;
@@ -234,7 +234,7 @@ fn netlink_and_what_is_faster_and_slower(evidence: &mut Evidence) -> Result<(), 
 
 /// 64 KiB from the kernel: as one netlink message, as one read() from a /proc
 /// file, and as reads of a sysfs file, which returns one page at a time.
-fn netlink_and_files_with_much_data(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn netlink_and_files_with_64_kib(evidence: &mut Evidence) -> Result<(), BoxError> {
     const BYTES: usize = 64 << 10;
     let (requester, socket) =
         (Socket::new(NETLINK_NLRIG as i32)?, Socket::new(NETLINK_NLRIG as i32)?);

@@ -22,9 +22,9 @@ use crate::state::State;
 pub const CASES: Cases = &[
     ("A1", sending_takes_as_long_as_the_handler),
     ("A2.1", demo),
-    ("A2.2", when_answers_are_read),
+    ("A2.2", duration_of_reading_answers),
     ("A3.1", the_client_is_in_state_d),
-    ("A3.2", kill_while_it_waits),
+    ("A3.2", kill_during_the_wait),
     ("A3.3", another_thread_meanwhile),
     ("A3.4", the_check_for_hung_tasks),
     ("A4.1", the_handler_sleeps_for_a_program),
@@ -150,7 +150,7 @@ fn percent_in_d(client: u32, every: Duration) -> Result<u32, BoxError> {
 }
 
 /// The answers are read first by the thread that sent, then by another one.
-fn when_answers_are_read(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn duration_of_reading_answers(evidence: &mut Evidence) -> Result<(), BoxError> {
     let delay = Duration::from_millis(100);
     article(10, delay)?;
     let client = Client::new(PORTID, PORTID)?;
@@ -195,7 +195,7 @@ fn the_client_is_in_state_d(evidence: &mut Evidence) -> Result<(), BoxError> {
     Ok(())
 }
 
-fn kill_while_it_waits(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn kill_during_the_wait(evidence: &mut Evidence) -> Result<(), BoxError> {
     article(10, Duration::from_millis(200))?;
     let client = ForkedChild::start(|| {
         let client = Client::new(PORTID, PORTID)?;

@@ -21,11 +21,11 @@ use crate::state::State;
 
 pub const CASES: Cases = &[
     ("A9.1", answers_go_to_the_kernel),
-    ("A9.2", until_the_stack_is_gone),
+    ("A9.2", until_the_stack_overflows),
     ("A9.3", another_client_meanwhile),
     ("A9.4", the_client_is_in_state_d),
-    ("A9.5", which_of_the_two_has_to_be_zero),
-    ("A9.6", with_answers_to_the_port_seen),
+    ("A9.5", combinations_of_port_0),
+    ("A9.6", with_answers_to_the_source_port),
 ];
 
 /// The delay per level. A kernel stack has room for at least 15 levels, and
@@ -38,12 +38,12 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The process id of the observed client. A socket bound to port 0 gets this
 /// port, which must differ from nlmsg_pid.
-const CLIENTS_ID: u32 = 20_000;
+const CLIENT_PID: u32 = 20_000;
 
 /// Starts a client process that greets once from port `bound` with nlmsg_pid
 /// `named`, and reports its answers.
 fn client(bound: u32, named: u32) -> Result<ForkedChild, BoxError> {
-    let options = CloneOptions { pid: Some(CLIENTS_ID), ..CloneOptions::default() };
+    let options = CloneOptions { pid: Some(CLIENT_PID), ..CloneOptions::default() };
     ForkedChild::start_with(options, move || {
         let client = Client::new(bound, named)?;
         let sending_ms = client.greet(0)?.as_millis() as u64;
@@ -144,10 +144,10 @@ fn the_client_is_in_state_d(evidence: &mut Evidence) -> Result<(), BoxError> {
 }
 
 /// Source port and nlmsg_pid: A and C in the article.
-const WAYS: [(u32, u32); 4] = [(100, 100), (0, 100), (0, 0), (100, 0)];
+const PORT_PAIRS: [(u32, u32); 4] = [(100, 100), (0, 100), (0, 0), (100, 0)];
 
-fn which_of_the_two_has_to_be_zero(evidence: &mut Evidence) -> Result<(), BoxError> {
-    for (bound, named) in WAYS {
+fn combinations_of_port_0(evidence: &mut Evidence) -> Result<(), BoxError> {
+    for (bound, named) in PORT_PAIRS {
         article()?;
         let greeting = greet((bound, named), |_| Ok(()))?;
         let way = format!("{bound}_{named}");
@@ -158,10 +158,10 @@ fn which_of_the_two_has_to_be_zero(evidence: &mut Evidence) -> Result<(), BoxErr
     Ok(())
 }
 
-fn with_answers_to_the_port_seen(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn with_answers_to_the_source_port(evidence: &mut Evidence) -> Result<(), BoxError> {
     let mut least = u64::MAX;
     let mut deepest = 0;
-    for (bound, named) in WAYS {
+    for (bound, named) in PORT_PAIRS {
         module::article(10, Duration::from_millis(10))?;
         module::set("article_reply_to_source", 1)?;
         State::reset()?;
@@ -177,7 +177,7 @@ fn with_answers_to_the_port_seen(evidence: &mut Evidence) -> Result<(), BoxError
 
 /// Nothing stops the recursion. All observations are reported immediately,
 /// because the guest may crash.
-fn until_the_stack_is_gone(evidence: &mut Evidence) -> Result<(), BoxError> {
+fn until_the_stack_overflows(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(2, Duration::from_millis(20))?;
     State::reset()?;
     let start = Instant::now();

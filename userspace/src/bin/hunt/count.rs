@@ -36,7 +36,7 @@ pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
     }
     let spare = Vec::<u8>::with_capacity(REPORT_BYTES);
     let attributes = attributes(setup.guard, stack_bytes)?;
-    let malloc_bytes = usize::try_from(setup.malloc_bytes.unwrap_or(0)).map_err(too_much)?;
+    let malloc_bytes = usize::try_from(setup.malloc_bytes.unwrap_or(0)).map_err(invalid_size)?;
     let (counts, failure) =
         workers::create_until_failure(attributes.as_ref(), malloc_bytes, |threads| {
             if threads % PROGRESS_EVERY != 0 {
@@ -76,7 +76,7 @@ pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
 
 /// Thread attributes for the guard. None for glibc's defaults.
 fn attributes(guard: Guard, stack_bytes: u64) -> io::Result<Option<ThreadAttributes>> {
-    let bytes = |bytes: u64| usize::try_from(bytes).map_err(too_much);
+    let bytes = |bytes: u64| usize::try_from(bytes).map_err(invalid_size);
     Ok(match guard {
         Guard::Outside => None,
         Guard::Inside => Some(ThreadAttributes::with_stack(bytes(stack_bytes - PAGE_BYTES)?)?),
@@ -99,6 +99,6 @@ fn nproc() -> io::Result<Option<u64>> {
     Ok((soft != libc::RLIM_INFINITY).then_some(u64::from(soft)))
 }
 
-fn too_much(err: std::num::TryFromIntError) -> io::Error {
+fn invalid_size(err: std::num::TryFromIntError) -> io::Error {
     io::Error::other(err)
 }
