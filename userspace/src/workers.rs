@@ -60,11 +60,11 @@ pub fn reserve_heap(threads: usize) {
     }
 }
 
-/// ThreadAttributes of new threads.
+/// Attributes of new threads.
 pub struct ThreadAttributes(libc::pthread_attr_t);
 
 impl ThreadAttributes {
-    /// ThreadAttributes with a stack size.
+    /// Attributes with a stack size.
     ///
     /// # Errors
     /// glibc rejects the size.

@@ -1,4 +1,4 @@
-//! MessageBuilder for messages: well-formed ones, with lengths and padding filled in,
+//! Builder for messages: well-formed ones, with lengths and padding filled in,
 //! and malformed ones, with lengths as the caller sets them.
 
 use std::fmt;

@@ -12,7 +12,7 @@ use crate::wire::{
     align,
 };
 
-/// RequestLimits on waiting for an answer.
+/// Limits on waiting for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLimits {
     /// The longest time until the answer is complete.

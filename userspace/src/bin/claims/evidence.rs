@@ -1,4 +1,4 @@
-//! Evidence: with_errno values, each reported immediately, because the guest may
+//! Evidence: named values, each reported immediately, because the guest may
 //! crash next.
 
 use std::fmt::Display;

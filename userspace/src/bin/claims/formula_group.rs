@@ -27,12 +27,12 @@ const OWN_STACK_BYTES: usize = 1 << 20;
 /// Called by the thread, so it must not allocate.
 pub type PortFormula = fn(usize, u32) -> u32;
 
-/// Behaviour of a thread after binding its socket, which keep_alive open.
+/// Behaviour of a thread after binding its socket, which stays open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
     /// Stays alive until the process ends.
     Stays,
-    /// Calls malloc once and keep_alive alive.
+    /// Calls malloc once and stays alive.
     Allocates,
     /// Exits before the next thread is created.
     Ends,

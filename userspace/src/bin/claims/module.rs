@@ -75,7 +75,7 @@ pub struct SendRequest {
     pub group: Option<u32>,
     /// NLRIG_CONTEXT_*.
     pub context: u32,
-    /// SendRequest through the kernel socket of this protocol.
+    /// Send through the kernel socket of this protocol.
     pub protocol: Option<u32>,
     /// Block while the receive buffer is full.
     pub block: bool,

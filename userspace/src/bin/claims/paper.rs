@@ -156,7 +156,7 @@ fn every_message_is_answered(evidence: &mut Evidence) -> Result<(), BoxError> {
 /// Sends messages faster than the handler's thread works, and notes the state
 /// of the queue.
 fn flood(evidence: &mut Evidence) -> Result<(), BoxError> {
-    // The socket keep_alive open until all messages are handled. Otherwise the
+    // The socket stays open until all messages are handled. Otherwise the
     // module's answers would fail.
     let (socket, portid) = client(PAPER)?;
     let kilobyte = message(portid, 1024);

@@ -1,4 +1,4 @@
-//! ForkedChild processes: plain, as another user, or in other namespaces.
+//! Child processes: plain, as another user, or in other namespaces.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -25,8 +25,8 @@ pub struct ForkedChild {
 }
 
 impl ForkedChild {
-    /// Starts a child that runs `body` and reports its value. This process must
-    /// have a single thread.
+    /// Starts a child that runs `body` and reports its value. Fails if this
+    /// process has several threads.
     pub fn start(body: impl FnOnce() -> Result<Value, BoxError>) -> Result<ForkedChild, BoxError> {
         ForkedChild::start_with(CloneOptions::default(), body)
     }
@@ -36,8 +36,11 @@ impl ForkedChild {
         options: CloneOptions,
         body: impl FnOnce() -> Result<Value, BoxError>,
     ) -> Result<ForkedChild, BoxError> {
+        if !is_single_threaded()? {
+            return Err("cannot fork: the process has several threads".into());
+        }
         let (report, mut writer) = std::io::pipe()?;
-        // SAFETY: this process has a single thread; see above.
+        // SAFETY: the check at the start found a single thread.
         match unsafe { options.fork() }? {
             ForkResult::Parent { child } => Ok(ForkedChild { pid: child, report }),
             ForkResult::Child => {
@@ -92,6 +95,10 @@ impl ForkedChild {
             None => Ok(value),
         }
     }
+}
+
+fn is_single_threaded() -> std::io::Result<bool> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count() == 1)
 }
 
 /// Sleeps until the process ends.

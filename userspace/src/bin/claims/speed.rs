@@ -1,4 +1,4 @@
-//! Claims about speed: netlink compared with other methods of communication.
+//! Claims about speed: netlink compared with other ways of communication.
 //!
 //! Results are ratios, because the guest may run under emulation.
 
