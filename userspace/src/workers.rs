@@ -29,13 +29,15 @@ const HEAP_SPARE_BYTES: usize = 2 << 20;
 /// The longest time one worker may take for its socket and its echo.
 const WORKER_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Workers that have opened a socket, and workers that have received an echo.
+/// Workers that have opened a socket.
 static SOCKETS: AtomicU32 = AtomicU32::new(0);
+/// Workers that have received an echo.
 static ECHOES: AtomicU32 = AtomicU32::new(0);
 /// Finished workers, successful or not. The main thread waits on it.
 static DONE: AtomicU32 = AtomicU32::new(0);
-/// The first failure of a worker: its call (0 is none) and errno.
+/// The number of the call that failed in a worker; 0 if none has.
 static FAILED_CALL: AtomicI32 = AtomicI32::new(0);
+/// The errno of the failed call.
 static FAILED_ERRNO: AtomicI32 = AtomicI32::new(0);
 /// The descriptor of the newest socket.
 static LAST_SOCKET: AtomicI32 = AtomicI32::new(-1);

@@ -13,9 +13,9 @@ use std::os::unix::fs::OpenOptionsExt;
 const RECORD_MAX_BYTES: usize = 8192;
 /// The maximum number of records to read, more than the log buffer holds.
 const RECORDS_MAX: usize = 100_000;
-/// The maximum number and length of reported lines, because an event has a size
-/// limit.
+/// The maximum number of reported lines, because an event has a size limit.
 const LINES_MAX: usize = 128;
+/// The maximum length of a reported line. Longer ones are skipped.
 const LINE_MAX_BYTES: usize = 512;
 /// Words of fault reports. A line without any of them is not reported.
 const WORDS: &[&str] = &[

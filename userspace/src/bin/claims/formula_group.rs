@@ -70,7 +70,7 @@ impl FormulaGroupOptions {
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
     /// pthread_self().
-    pub own: usize,
+    pub pthread_self: usize,
     /// The result of socket().
     pub socket: Result<(), Errno>,
     /// The result of bind(), or the error of socket().
@@ -157,27 +157,28 @@ impl Progress {
 struct Slot {
     progress: &'static Progress,
     options: FormulaGroupOptions,
-    own: AtomicUsize,
+    pthread_self: AtomicUsize,
     socket: AtomicI32,
     bind: AtomicI32,
 }
 
 impl Slot {
     fn new(progress: &'static Progress, options: FormulaGroupOptions) -> Slot {
-        let (own, socket, bind) = (AtomicUsize::new(0), AtomicI32::new(0), AtomicI32::new(0));
-        Slot { progress, options, own, socket, bind }
+        let (pthread_self, socket, bind) =
+            (AtomicUsize::new(0), AtomicI32::new(0), AtomicI32::new(0));
+        Slot { progress, options, pthread_self, socket, bind }
     }
 
     fn run(&self) {
         // SAFETY: pthread_self() takes no arguments.
-        let own = unsafe { libc::pthread_self() } as usize;
-        self.own.store(own, Ordering::SeqCst);
+        let pthread_self = unsafe { libc::pthread_self() } as usize;
+        self.pthread_self.store(pthread_self, Ordering::SeqCst);
         if self.options.life == Life::Allocates {
             // SAFETY: malloc() is thread-safe. Without black_box, the compiler
             // removes the unused allocation.
             std::hint::black_box(unsafe { libc::malloc(64) });
         }
-        let port = (self.options.formula)(own, std::process::id());
+        let port = (self.options.formula)(pthread_self, std::process::id());
         match Socket::new(NETLINK_NLRIG as i32) {
             Err(errno) => {
                 self.socket.store(errno.0, Ordering::SeqCst);
@@ -201,7 +202,7 @@ impl Slot {
             other => Err(format!("a thread's socket failed with {}", Errno(other))),
         };
         let (socket, bind) = (read(&self.socket)?, read(&self.bind)?);
-        Ok(Member { own: self.own.load(Ordering::SeqCst), socket, bind })
+        Ok(Member { pthread_self: self.pthread_self.load(Ordering::SeqCst), socket, bind })
     }
 }
 

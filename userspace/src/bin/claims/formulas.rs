@@ -38,13 +38,13 @@ pub const CASES: Cases = &[
 ];
 
 /// `pthread_self() << 16 | getpid()`, the widely used formula.
-fn popular_formula(own: usize, process: u32) -> u32 {
-    ((own as u32) << 16) | process
+fn popular_formula(address: usize, process: u32) -> u32 {
+    ((address as u32) << 16) | process
 }
 
 /// `pthread_self() >> 16 | getpid() << 16`, the paper's formula.
-fn papers_formula(own: usize, process: u32) -> u32 {
-    ((own >> 16) as u32) | (process << 16)
+fn papers_formula(address: usize, process: u32) -> u32 {
+    ((address >> 16) as u32) | (process << 16)
 }
 
 /// The process id alone.
@@ -100,7 +100,7 @@ fn bits_of_the_popular_formula(evidence: &mut Evidence) -> Result<(), BoxError> 
     let group = FormulaGroup::spawn_all(FormulaGroupOptions::new(64, popular_formula))?;
     let process = std::process::id();
     let ports: BTreeSet<u32> =
-        group.members.iter().map(|member| popular_formula(member.own, process)).collect();
+        group.members.iter().map(|member| popular_formula(member.pthread_self, process)).collect();
     let differ =
         ports.iter().fold(0, |bits, port| bits | port ^ ports.first().copied().unwrap_or_default());
     evidence.note("threads", group.members.len());
@@ -130,7 +130,7 @@ fn process_ids_above_16_bits(evidence: &mut Evidence) -> Result<(), BoxError> {
 
 /// The distinct values of the lowest 12 bits of pthread_self().
 fn low_bits(group: &FormulaGroup) -> BTreeSet<usize> {
-    group.members.iter().map(|member| member.own & 0xfff).collect()
+    group.members.iter().map(|member| member.pthread_self & 0xfff).collect()
 }
 
 fn low_bits_of_threads(evidence: &mut Evidence) -> Result<(), BoxError> {
@@ -202,24 +202,24 @@ static VARIABLE: AtomicUsize = AtomicUsize::new(0);
 
 /// Computes a port, and records the TLS segment base and the address of a stack
 /// variable.
-fn port_and_addresses(own: usize, process: u32) -> u32 {
+fn port_and_addresses(address: usize, process: u32) -> u32 {
     let variable = std::hint::black_box(process);
     VARIABLE.store((&raw const variable).addr(), Ordering::SeqCst);
     BASE.store(segment_base(), Ordering::SeqCst);
-    popular_formula(own, process)
+    popular_formula(address, process)
 }
 
 fn meaning_of_pthread_self(evidence: &mut Evidence) -> Result<(), BoxError> {
     const DEFAULT_STACK_BYTES: usize = 8 << 20;
     let group = FormulaGroup::spawn_all(FormulaGroupOptions::new(1, port_and_addresses))?;
-    let own = group.members.first().ok_or("there is no thread")?.own;
+    let address = group.members.first().ok_or("there is no thread")?.pthread_self;
     let (base, variable) = (BASE.load(Ordering::SeqCst), VARIABLE.load(Ordering::SeqCst));
     if base == 0 {
         return Err("cannot read the TLS segment base".into());
     }
-    evidence.note("is_the_address_of_the_control_block", own == base);
-    evidence.note("is_its_offset_from_the_data", own == base.wrapping_sub(start_of_data()?));
-    let above = own.wrapping_sub(variable);
+    evidence.note("is_the_address_of_the_control_block", address == base);
+    evidence.note("is_its_offset_from_the_data", address == base.wrapping_sub(start_of_data()?));
+    let above = address.wrapping_sub(variable);
     evidence.note("is_in_the_threads_own_stack", above < DEFAULT_STACK_BYTES);
     Ok(())
 }

@@ -27,9 +27,9 @@ use nlrig_guest::uapi::{
 use nlrig_netlink::{Address, Errno, GroupMask, Messages, Socket};
 use serde_json::{Map, Value, json};
 
-/// The maximum number of messages and the longest time of a burst. Debug
-/// kernels need the time limit.
+/// The maximum number of messages of a burst.
 const BURST: u32 = 2000;
+/// The longest time of a burst, for slow debug kernels.
 const BURST_TIME: Duration = Duration::from_secs(2);
 /// A burst that takes longer hangs and is killed.
 const BURST_TIMEOUT: Duration = Duration::from_secs(8);

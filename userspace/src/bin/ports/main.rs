@@ -61,12 +61,13 @@ fn run() -> io::Result<()> {
 /// The command line.
 #[derive(Clone, Debug)]
 struct Options {
-    plan: GroupOptions,
+    group_options: GroupOptions,
     formulas: Vec<Formula>,
     /// The process id to run with.
     pid: Option<u32>,
-    /// Whether to start a second process, and the process id to start it with.
+    /// Whether to start a second process.
     second: bool,
+    /// The process id of the second process, if it matters.
     second_pid: Option<u32>,
     /// Whether this is the second process.
     is_second: bool,
@@ -78,7 +79,7 @@ struct Options {
 
 impl Options {
     fn from_args(mut args: impl Iterator<Item = String>) -> io::Result<Options> {
-        let plan = GroupOptions {
+        let group_options = GroupOptions {
             threads: 0,
             stack_bytes: None,
             malloc_bytes: 0,
@@ -86,7 +87,7 @@ impl Options {
             bind_at_start: None,
         };
         let mut options = Options {
-            plan,
+            group_options,
             formulas: Vec::new(),
             pid: None,
             second: false,
@@ -98,10 +99,10 @@ impl Options {
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| invalid(&arg));
             match arg.as_str() {
-                "--threads" => options.plan.threads = number(&arg, &value()?)?,
-                "--stack" => options.plan.stack_bytes = Some(number(&arg, &value()?)?),
-                "--malloc" => options.plan.malloc_bytes = number(&arg, &value()?)?,
-                "--ends" => options.plan.threads_exit = true,
+                "--threads" => options.group_options.threads = number(&arg, &value()?)?,
+                "--stack" => options.group_options.stack_bytes = Some(number(&arg, &value()?)?),
+                "--malloc" => options.group_options.malloc_bytes = number(&arg, &value()?)?,
+                "--ends" => options.group_options.threads_exit = true,
                 "--formula" => options
                     .formulas
                     .push(Formula::from_name(&value()?).ok_or_else(|| invalid(&arg))?),
@@ -123,14 +124,14 @@ impl Options {
 
     /// The command line for these options.
     fn to_args(&self) -> Vec<String> {
-        let mut args = vec!["--threads".to_string(), self.plan.threads.to_string()];
+        let mut args = vec!["--threads".to_string(), self.group_options.threads.to_string()];
         let mut add = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 args.extend([name.to_string(), value]);
             }
         };
-        let malloc = Some(self.plan.malloc_bytes).filter(|&bytes| bytes > 0);
-        add("--stack", self.plan.stack_bytes.map(|bytes| bytes.to_string()));
+        let malloc = Some(self.group_options.malloc_bytes).filter(|&bytes| bytes > 0);
+        add("--stack", self.group_options.stack_bytes.map(|bytes| bytes.to_string()));
         add("--malloc", malloc.map(|bytes| bytes.to_string()));
         add("--pid", self.pid.map(|pid| pid.to_string()));
         add("--second-pid", self.second_pid.map(|pid| pid.to_string()));
@@ -138,7 +139,7 @@ impl Options {
             add("--formula", Some(formula.name().to_string()));
         }
         let flags = [
-            ("--ends", self.plan.threads_exit),
+            ("--ends", self.group_options.threads_exit),
             ("--second", self.second),
             ("--is-second", self.is_second),
             ("--one-of-batch", self.one_of_batch),
@@ -194,7 +195,7 @@ impl Reporter<'_> {
             false => None,
         };
         let time_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let mut group = self.spawn_all(self.options.plan, time_s)?;
+        let mut group = self.spawn_all(self.options.group_options, time_s)?;
         self.report_threads(&group, time_s)?;
         if self.options.is_second {
             println!();
@@ -202,10 +203,11 @@ impl Reporter<'_> {
         }
         for &formula in &self.options.formulas {
             let mut moved = 0;
-            if self.options.plan.threads_exit {
-                let plan = GroupOptions { bind_at_start: Some(formula), ..self.options.plan };
+            if self.options.group_options.threads_exit {
+                let group_options =
+                    GroupOptions { bind_at_start: Some(formula), ..self.options.group_options };
                 let before: Vec<_> = group.identities().map(|(address, _)| address).collect();
-                group = self.spawn_all(plan, time_s)?;
+                group = self.spawn_all(group_options, time_s)?;
                 let now = group.identities().map(|(address, _)| address);
                 moved = before.into_iter().zip(now).filter(|(before, now)| before != now).count();
             } else {
@@ -241,8 +243,8 @@ impl Reporter<'_> {
         SecondProcess::start(&options)
     }
 
-    fn spawn_all(&mut self, plan: GroupOptions, time_s: u64) -> io::Result<ThreadGroup> {
-        ThreadGroup::spawn_all(plan, time_s, heartbeat(&mut self.report))
+    fn spawn_all(&mut self, group_options: GroupOptions, time_s: u64) -> io::Result<ThreadGroup> {
+        ThreadGroup::spawn_all(group_options, time_s, heartbeat(&mut self.report))
     }
 
     fn report_threads(&mut self, group: &ThreadGroup, time_s: u64) -> io::Result<()> {
@@ -281,7 +283,7 @@ impl Reporter<'_> {
     /// Runs `processes` processes, in parallel on all CPUs.
     fn batch(&mut self, processes: u32) -> io::Result<()> {
         let processors = std::thread::available_parallelism()?.get();
-        let threads = self.options.plan.threads;
+        let threads = self.options.group_options.threads;
         self.write(&PortReport::Batch { processes, threads, processors: processors as u32 })?;
         let one = Options { batch: None, one_of_batch: true, ..self.options.clone() };
         let mut command = self_command(&one);
@@ -305,11 +307,11 @@ impl Reporter<'_> {
     }
 
     fn one_of_batch(&mut self) -> io::Result<()> {
-        let plan = GroupOptions {
+        let group_options = GroupOptions {
             bind_at_start: self.options.formulas.first().copied(),
-            ..self.options.plan
+            ..self.options.group_options
         };
-        let group = ThreadGroup::spawn_all(plan, 0, |_| ())?;
+        let group = ThreadGroup::spawn_all(group_options, 0, |_| ())?;
         let failed = |outcome| match outcome {
             BindOutcome::Failed(failure) => Some(failure),
             _ => None,

@@ -62,7 +62,7 @@ struct Shared {
     generator: Mutex<Generator>,
     formula: Mutex<Formula>,
     /// The slots of the created threads, set after the last one.
-    taken: OnceLock<&'static [Slot]>,
+    created_slots: OnceLock<&'static [Slot]>,
     /// Threads that have finished their start.
     started: AtomicU32,
     /// The number of finished binds, successful or not.
@@ -72,10 +72,10 @@ struct Shared {
 /// A thread with its identity and the result of its bind.
 struct Slot {
     number: u32,
-    plan: GroupOptions,
+    options: GroupOptions,
     shared: &'static Shared,
-    own: AtomicUsize,
-    id: AtomicU32,
+    pthread_self: AtomicUsize,
+    tid: AtomicU32,
     /// The number of turns granted to the thread.
     turn: AtomicU32,
     fd: AtomicI32,
@@ -109,11 +109,11 @@ impl ThreadGroup {
     /// identity, until one cannot be created. Calls `heartbeat` with their
     /// number at intervals.
     pub fn spawn_all(
-        plan: GroupOptions,
+        options: GroupOptions,
         time_s: u64,
         mut heartbeat: impl FnMut(u32),
     ) -> io::Result<ThreadGroup> {
-        if plan.malloc_bytes == 0 {
+        if options.malloc_bytes == 0 {
             // Threads run one at a time, so a second CPU does not help, and
             // under TCG cross-CPU wakeups take several times as long. Threads
             // that allocate must not be pinned, because glibc's arena limit
@@ -124,17 +124,17 @@ impl ThreadGroup {
         let shared: &'static Shared = Box::leak(Box::new(Shared {
             process: std::process::id(),
             generator: Mutex::new(Generator::new(time_s)),
-            formula: Mutex::new(plan.bind_at_start.unwrap_or(Formula::Kernel)),
-            taken: OnceLock::new(),
+            formula: Mutex::new(options.bind_at_start.unwrap_or(Formula::Kernel)),
+            created_slots: OnceLock::new(),
             started: AtomicU32::new(0),
             done: AtomicU32::new(0),
         }));
         let slots: Vec<_> =
-            (0..plan.threads).map(|number| Slot::new(number, plan, shared)).collect();
+            (0..options.threads).map(|number| Slot::new(number, options, shared)).collect();
         let slots: &'static [Slot] = Vec::leak(slots);
         let mut group = ThreadGroup { slots, created: 0, refused: None, shared };
-        let attributes = plan.stack_bytes.map(ThreadAttributes::with_stack).transpose()?;
-        while group.created < plan.threads {
+        let attributes = options.stack_bytes.map(ThreadAttributes::with_stack).transpose()?;
+        while group.created < options.threads {
             match group.create(attributes.as_ref()) {
                 Err(errno) => {
                     group.refused = Some(errno);
@@ -146,14 +146,14 @@ impl ThreadGroup {
                     if group.created.is_multiple_of(HEARTBEAT_EVERY) {
                         heartbeat(group.created);
                     }
-                    if plan.threads_exit {
+                    if options.threads_exit {
                         // SAFETY: the thread is joinable and joined once.
                         unsafe { libc::pthread_join(thread, null_mut()) };
                     }
                 }
             }
         }
-        let _ = shared.taken.set(group.slots());
+        let _ = shared.created_slots.set(group.slots());
         Ok(group)
     }
 
@@ -168,7 +168,9 @@ impl ThreadGroup {
 
     /// pthread_self() and gettid() of each thread.
     pub fn identities(&self) -> impl Iterator<Item = (u64, u32)> {
-        self.slots().iter().map(|slot| (slot.own.load(SeqCst) as u64, slot.id.load(SeqCst)))
+        self.slots()
+            .iter()
+            .map(|slot| (slot.pthread_self.load(SeqCst) as u64, slot.tid.load(SeqCst)))
     }
 
     /// Makes the threads bind by `formula`, one after the other.
@@ -227,13 +229,13 @@ impl ThreadGroup {
 }
 
 impl Slot {
-    fn new(number: u32, plan: GroupOptions, shared: &'static Shared) -> Slot {
+    fn new(number: u32, options: GroupOptions, shared: &'static Shared) -> Slot {
         Slot {
             number,
-            plan,
+            options,
             shared,
-            own: AtomicUsize::new(0),
-            id: AtomicU32::new(0),
+            pthread_self: AtomicUsize::new(0),
+            tid: AtomicU32::new(0),
             turn: AtomicU32::new(0),
             fd: AtomicI32::new(-1),
             port: AtomicU32::new(0),
@@ -246,13 +248,13 @@ impl Slot {
     /// Records the identity of the calling thread, and allocates if requested.
     fn record_identity(&self) {
         // SAFETY: both calls take no arguments.
-        let (own, id) = unsafe { (libc::pthread_self(), libc::gettid()) };
-        self.own.store(own as usize, SeqCst);
-        self.id.store(id.unsigned_abs(), SeqCst);
-        if self.plan.malloc_bytes > 0 {
+        let (pthread_self, tid) = unsafe { (libc::pthread_self(), libc::gettid()) };
+        self.pthread_self.store(pthread_self as usize, SeqCst);
+        self.tid.store(tid.unsigned_abs(), SeqCst);
+        if self.options.malloc_bytes > 0 {
             // SAFETY: malloc() is thread-safe. Without black_box, the compiler
             // removes the unused allocation.
-            std::hint::black_box(unsafe { libc::malloc(self.plan.malloc_bytes) });
+            std::hint::black_box(unsafe { libc::malloc(self.options.malloc_bytes) });
         }
     }
 
@@ -260,10 +262,10 @@ impl Slot {
     fn bind(&self) {
         self.call.store(0, SeqCst);
         self.errno.store(0, SeqCst);
-        let (own, id) = (self.own.load(SeqCst), self.id.load(SeqCst));
+        let (pthread_self, tid) = (self.pthread_self.load(SeqCst), self.tid.load(SeqCst));
         let formula = self.shared.formula.lock().map_or(Formula::Kernel, |formula| *formula);
         let Some(port) =
-            formula::port(formula, own, id, self.shared.process, &self.shared.generator)
+            formula::port(formula, pthread_self, tid, self.shared.process, &self.shared.generator)
         else {
             return self.fail(Failure { call: Call::Bind, errno: libc::EADDRINUSE });
         };
@@ -309,8 +311,8 @@ impl Slot {
             turns += 1;
             self.bind();
             self.shared.done.fetch_add(1, SeqCst);
-            let taken = self.shared.taken.get();
-            match taken.and_then(|slots| slots.get(self.number as usize + 1)) {
+            let created_slots = self.shared.created_slots.get();
+            match created_slots.and_then(|slots| slots.get(self.number as usize + 1)) {
                 Some(next) => next.grant_turn(),
                 None => futex::wake(&self.shared.done),
             }
@@ -322,12 +324,12 @@ extern "C" fn thread_main(slot: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `create` passes the address of a slot, which is never freed.
     let slot = unsafe { &*slot.cast::<Slot>() };
     slot.record_identity();
-    if slot.plan.bind_at_start.is_some() {
+    if slot.options.bind_at_start.is_some() {
         slot.bind();
     }
     slot.shared.started.fetch_add(1, SeqCst);
     futex::wake(&slot.shared.started);
-    if slot.plan.threads_exit {
+    if slot.options.threads_exit {
         return null_mut();
     }
     slot.wait_for_turns()
