@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The lowest kernel address. /proc/PID/maps lists the [vsyscall] page above
+/// The lowest kernel address. /proc/PID/maps lists the `[vsyscall]` page above
 /// it, which does not count as a VMA.
 pub const KERNEL: u64 = 1 << 63;
 

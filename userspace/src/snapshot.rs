@@ -133,7 +133,7 @@ pub struct ThreadOutcome {
     pub tasks: u64,
     /// Task ids that can still be assigned.
     pub pid_room: u64,
-    /// VMAs: lines of /proc/self/maps, except the kernel's [vsyscall] page.
+    /// VMAs: lines of /proc/self/maps, except the kernel's `[vsyscall]` page.
     pub map_areas: u64,
     /// Bytes in all VMAs.
     pub mapped_bytes: u64,

@@ -113,7 +113,7 @@ pub struct Job {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aslr {
-    /// As configured in the kernel.
+    /// As set by the sysctl kernel.randomize_va_space.
     #[default]
     On,
     /// Off for this program: personality(2) with ADDR_NO_RANDOMIZE.

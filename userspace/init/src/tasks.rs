@@ -32,7 +32,7 @@ pub fn snapshot() -> (Vec<Task>, bool) {
     (tasks, false)
 }
 
-/// The entries of a directory that have a number as name, in ascending order.
+/// The entries of a directory with numeric names, in ascending order.
 fn numeric_entries(folder: &Path) -> Vec<(u32, PathBuf)> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<_> = entries

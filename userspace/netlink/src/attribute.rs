@@ -38,22 +38,22 @@ impl<'a> Attribute<'a> {
         self.payload.try_into().ok().map(u8::from_ne_bytes)
     }
 
-    /// See [`Attribute::u8`].
+    /// The payload as a u16; see [`Attribute::u8`].
     pub fn u16(&self) -> Option<u16> {
         self.payload.try_into().ok().map(u16::from_ne_bytes)
     }
 
-    /// See [`Attribute::u8`].
+    /// The payload as a u32; see [`Attribute::u8`].
     pub fn u32(&self) -> Option<u32> {
         self.payload.try_into().ok().map(u32::from_ne_bytes)
     }
 
-    /// See [`Attribute::u8`].
+    /// The payload as a u64; see [`Attribute::u8`].
     pub fn u64(&self) -> Option<u64> {
         self.payload.try_into().ok().map(u64::from_ne_bytes)
     }
 
-    /// See [`Attribute::u8`].
+    /// The payload as an i32; see [`Attribute::u8`].
     pub fn i32(&self) -> Option<i32> {
         self.payload.try_into().ok().map(i32::from_ne_bytes)
     }

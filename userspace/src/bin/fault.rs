@@ -1,5 +1,6 @@
-//! The workload `fault`: requests a fault from the module by name. The module
-//! must answer `none`, the absence of a fault, like any other message.
+//! The workload `fault`: requests a fault from the module by name.
+//!
+//! `none` requests no fault, and the module must acknowledge it.
 
 use std::fs;
 use std::process::ExitCode;

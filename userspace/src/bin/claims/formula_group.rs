@@ -54,8 +54,8 @@ pub enum Stacks {
     Default,
     /// By glibc, with this size in bytes.
     OfSize(usize),
-    /// By this program. The stack of thread n ends n times this many bytes
-    /// below the end of a page.
+    /// By this program. Each stack ends at a page boundary, minus this number of
+    /// bytes times the number of the thread.
     Shifted(usize),
 }
 

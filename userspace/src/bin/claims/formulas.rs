@@ -308,8 +308,8 @@ fn summary(group: &FormulaGroup) -> Value {
 
 fn new_formula_in_a_process(evidence: &mut Evidence) -> Result<(), BoxError> {
     const THREADS: usize = 2100;
-    // Process ids whose lowest 9 bits are set. They are ORed with the address
-    // bits from 32 up, which vary within a process and so have no effect.
+    // Process ids with the lowest 9 bits set. The formula ORs them with the
+    // address bits from 32 up, whose variation within a process they hide.
     let ids = (511..32768).step_by(512);
     let child = start_with_free_pid(ids, false, || {
         Ok(summary(&FormulaGroup::spawn_all(FormulaGroupOptions::new(THREADS, papers_formula))?))

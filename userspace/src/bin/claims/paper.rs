@@ -34,7 +34,7 @@ const ARTICLE: i32 = NETLINK_NLRIG_ARTICLE as i32;
 const PAPER: i32 = NETLINK_NLRIG_PAPER as i32;
 /// The longest wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// The sleep of a handler per message, when sleeps are compared.
+/// The handler's sleep per message when handlers are compared.
 const HANDLER_DELAY: Duration = Duration::from_millis(200);
 /// The number of concurrent clients in the paper.
 const CLIENTS: usize = 8;

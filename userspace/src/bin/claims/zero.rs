@@ -182,8 +182,8 @@ fn until_the_stack_overflows(evidence: &mut Evidence) -> Result<(), BoxError> {
     State::reset()?;
     let start = Instant::now();
     let client = client(0, 0)?;
-    // Before this, the client may sleep in state D while its code is read from
-    // the share.
+    // Until the handler runs, the client may be in state D because its code is
+    // read from the share.
     State::wait(|state| state.article.calls.total >= 1, START_TIMEOUT)?;
     let (mut depth, mut others) = (0, 0);
     while start.elapsed() < CHILD_TIMEOUT
