@@ -36,9 +36,9 @@ fn writing_into_a_literal(evidence: &mut Evidence) -> Result<(), BoxError> {
         }
         Ok(json!({ "answers": right }))
     })?;
-    let told = client.wait(CHILD_TIMEOUT);
-    evidence.note("client_reported", told.is_ok());
-    let answers = told.ok().and_then(|told| told.get("answers").and_then(Value::as_u64));
+    let report = client.wait(CHILD_TIMEOUT);
+    evidence.note("client_reported", report.is_ok());
+    let answers = report.ok().and_then(|report| report.get("answers").and_then(Value::as_u64));
     evidence.note("answers", answers.unwrap_or(0));
     evidence.note("kernel_sent", State::read()?.article.sent);
     Ok(())

@@ -243,11 +243,11 @@ fn a_client_deadlocks_with_itself(evidence: &mut Evidence) -> Result<(), BoxErro
         // The acknowledgement does not fit into the buffer either.
         let answer = SendRequest { block: true, ..messages(FLOOD) }.submit(&client);
         let sending_ms = start.elapsed().as_millis() as u64;
-        let told = match answer {
+        let report = match answer {
             Ok(_) => "answered".to_string(),
             Err(err) => err.to_string(),
         };
-        Ok(json!({ "sending_ms": sending_ms, "answer": told }))
+        Ok(json!({ "sending_ms": sending_ms, "answer": report }))
     })?;
     evidence.note("waits", is_stalled()?);
     evidence.note("client_in_state", state(client.id(), client.id())?.to_string());
@@ -256,9 +256,9 @@ fn a_client_deadlocks_with_itself(evidence: &mut Evidence) -> Result<(), BoxErro
     evidence.note("returned_by_signal", State::wait(|state| state.send.done, IMMEDIATE_TIMEOUT)?);
     evidence.note("after_signal_ms", start.elapsed().as_millis() as u64);
     evidence.note("error", error(&State::read()?));
-    let told: Value = client.wait(CHILD_TIMEOUT)?;
+    let report: Value = client.wait(CHILD_TIMEOUT)?;
     for key in ["sending_ms", "answer"] {
-        evidence.note(key, told.get(key).cloned().unwrap_or_default());
+        evidence.note(key, report.get(key).cloned().unwrap_or_default());
     }
     Ok(())
 }

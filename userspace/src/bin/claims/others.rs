@@ -262,8 +262,8 @@ fn payload_of_a_signal(evidence: &mut Evidence) -> Result<(), BoxError> {
     // SAFETY: siginfo_t consists of integers, for which zero is valid.
     let mut info: libc::siginfo_t = unsafe { zeroed() };
     // SAFETY: the pointers are those of local variables.
-    let came = unsafe { libc::sigtimedwait(&raw const set, &raw mut info, &raw const at_once) };
-    evidence.note("came", came == number);
+    let received = unsafe { libc::sigtimedwait(&raw const set, &raw mut info, &raw const at_once) };
+    evidence.note("came", received == number);
     // SAFETY: the pointer and the length are those of `info`, which is
     // initialised.
     let bytes = unsafe { std::slice::from_raw_parts((&raw const info).cast::<u8>(), INFO_BYTES) };

@@ -96,9 +96,9 @@ fn demo(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("in_d_percent", percent_in_d(first, Duration::from_millis(250))?);
     let lines = log.lines();
     for ((name, _, portid), client) in CLIENTS.into_iter().zip(clients) {
-        let told = client.wait(CHILD_TIMEOUT)?;
+        let report = client.wait(CHILD_TIMEOUT)?;
         for key in ["sending_s", "answers", "text", "all_read_after_ms"] {
-            evidence.note(&format!("{name}_{key}"), told.get(key).cloned().unwrap_or_default());
+            evidence.note(&format!("{name}_{key}"), report.get(key).cloned().unwrap_or_default());
         }
         let to_it = format!("to pid {portid}");
         let sent: Vec<u64> = lines
@@ -189,8 +189,8 @@ fn the_client_is_in_state_d(evidence: &mut Evidence) -> Result<(), BoxError> {
         Ok(json!({ "sending_ms": ms(client.greet(0)?) }))
     })?;
     let in_d = percent_in_d(client.id(), Duration::from_millis(10))?;
-    let told = client.wait(CHILD_TIMEOUT)?;
-    evidence.note("sending_ms", told.get("sending_ms").cloned().unwrap_or_default());
+    let report = client.wait(CHILD_TIMEOUT)?;
+    evidence.note("sending_ms", report.get("sending_ms").cloned().unwrap_or_default());
     evidence.note("in_d_percent", in_d);
     Ok(())
 }
@@ -268,8 +268,8 @@ fn the_check_for_hung_tasks(evidence: &mut Evidence) -> Result<(), BoxError> {
             Ok(json!({ "sending_ms": ms(client.greet(0)?) }))
         })?;
         let named = format!(":{} blocked for more than", client.id());
-        let told = client.wait(CHILD_TIMEOUT)?;
-        evidence.note(&format!("{key}_ms"), told.get("sending_ms").cloned().unwrap_or_default());
+        let report = client.wait(CHILD_TIMEOUT)?;
+        evidence.note(&format!("{key}_ms"), report.get("sending_ms").cloned().unwrap_or_default());
         evidence.note(&format!("reports_of_{key}"), log.count(&named)?);
     }
     Ok(())

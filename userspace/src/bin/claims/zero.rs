@@ -51,8 +51,8 @@ fn client(bound: u32, named: u32) -> Result<ForkedChild, BoxError> {
     })
 }
 
-fn answers(told: &Value) -> u64 {
-    told.get("answers").and_then(Value::as_u64).unwrap_or(0)
+fn answers(report: &Value) -> u64 {
+    report.get("answers").and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// The result of one greeting, stopped after some levels.
@@ -85,9 +85,9 @@ fn greet(
     // Before anything else, to stop the recursion.
     module::set("article_replies", 0)?;
     done?;
-    let told = client.wait(CHILD_TIMEOUT)?;
+    let report = client.wait(CHILD_TIMEOUT)?;
     let state = State::read()?;
-    Ok(Greeting { depth: state.article.depth, answers: answers(&told), state })
+    Ok(Greeting { depth: state.article.depth, answers: answers(&report), state })
 }
 
 /// Enables the module with one answer per message.
@@ -165,9 +165,9 @@ fn with_answers_to_the_source_port(evidence: &mut Evidence) -> Result<(), BoxErr
         module::article(10, Duration::from_millis(10))?;
         module::set("article_reply_to_source", 1)?;
         State::reset()?;
-        let told = client(bound, named)?.wait(CHILD_TIMEOUT)?;
-        evidence.note(&format!("answers_{bound}_{named}"), answers(&told));
-        least = least.min(answers(&told));
+        let report = client(bound, named)?.wait(CHILD_TIMEOUT)?;
+        evidence.note(&format!("answers_{bound}_{named}"), answers(&report));
+        least = least.min(answers(&report));
         deepest = deepest.max(State::read()?.article.depth);
     }
     evidence.note("answers_at_least", least);

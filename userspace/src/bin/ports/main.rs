@@ -52,9 +52,9 @@ fn run() -> io::Result<()> {
     let report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
     let mut report = Reporter { report, process: u32::from(options.is_second), options: &options };
     match (options.batch, options.one_of_batch) {
-        (Some(processes), _) => report.batch(processes),
-        (None, true) => report.one_of_batch(),
-        (None, false) => report.group(),
+        (Some(processes), _) => report.run_batch(processes),
+        (None, true) => report.run_batch_member(),
+        (None, false) => report.run_group(),
     }
 }
 
@@ -168,7 +168,7 @@ fn self_command(options: &Options) -> Command {
 /// Runs `command` in a child with process id `pid` and waits for it.
 fn run_as_pid(pid: u32, command: &mut Command) -> io::Result<()> {
     let options = CloneOptions { pid: Some(pid), ..CloneOptions::default() };
-    // SAFETY: this process has a single thread.
+    // SAFETY: run() calls this before it creates threads.
     match unsafe { options.fork() }? {
         ForkResult::Child => Err(command.exec()),
         ForkResult::Parent { child } => match waitpid(child, None)? {
@@ -188,7 +188,7 @@ struct Reporter<'a> {
 impl Reporter<'_> {
     /// Runs one thread group, and with `--second` another one in a second
     /// process.
-    fn group(&mut self) -> io::Result<()> {
+    fn run_group(&mut self) -> io::Result<()> {
         // The second process starts before this one has threads.
         let mut second = match self.options.second {
             true => Some(self.start_second()?),
@@ -281,7 +281,7 @@ impl Reporter<'_> {
     }
 
     /// Runs `processes` processes, in parallel on all CPUs.
-    fn batch(&mut self, processes: u32) -> io::Result<()> {
+    fn run_batch(&mut self, processes: u32) -> io::Result<()> {
         let processors = std::thread::available_parallelism()?.get();
         let threads = self.options.group_options.threads;
         self.write(&PortReport::Batch { processes, threads, processors: processors as u32 })?;
@@ -306,7 +306,7 @@ impl Reporter<'_> {
         Ok(())
     }
 
-    fn one_of_batch(&mut self) -> io::Result<()> {
+    fn run_batch_member(&mut self) -> io::Result<()> {
         let group_options = GroupOptions {
             bind_at_start: self.options.formulas.first().copied(),
             ..self.options.group_options
