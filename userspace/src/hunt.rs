@@ -42,7 +42,7 @@ pub struct Setup {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum AddressSpaceLayout {
-    /// Top-down, then bottom-up if no hole is left below: the kernel's default.
+    /// Top-down, then bottom-up if that finds no hole: the kernel's default.
     #[default]
     Default,
     /// Bottom-up from a third of the address space: ADDR_COMPAT_LAYOUT.

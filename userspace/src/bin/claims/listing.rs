@@ -94,7 +94,7 @@ impl Client {
         self.call(|fd, msg| unsafe { libc::recvmsg(fd, msg, libc::MSG_DONTWAIT) })
     }
 
-    /// Waits for the answer of the paper's module, which a thread sends.
+    /// Waits for the answer, which a thread of the paper's module sends.
     fn wait(&self) -> Result<bool, BoxError> {
         Ok(self.socket.poll(libc::POLLIN, Some(Duration::from_secs(5)))? != 0)
     }

@@ -72,7 +72,8 @@ fn reserve_at(start: u64, end: u64) -> io::Result<()> {
 fn map(at: *mut libc::c_void, bytes: u64, flags: libc::c_int) -> Option<*mut libc::c_void> {
     let length = usize::try_from(bytes).ok()?;
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: the mapping does not replace another one.
+    // SAFETY: the kernel chooses the address, or MAP_FIXED_NOREPLACE is set, so
+    // no mapping is replaced.
     let address = unsafe { libc::mmap(at, length, libc::PROT_NONE, flags, -1, 0) };
     (address != libc::MAP_FAILED).then_some(address)
 }
