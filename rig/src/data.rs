@@ -10,7 +10,7 @@ use nlrig_host::Result;
 static MODULE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/module");
 static WORKLOADS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/crates/guest");
 static NETLINK: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/crates/netlink");
-static YARDSTICK: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/yardstick");
+static REFERENCE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/reference");
 
 /// The rig's own kernel module.
 pub fn module() -> ModuleSource {
@@ -28,7 +28,7 @@ pub fn uapi() -> Option<Tree> {
 
 /// The C program that the workload `threads` is measured against.
 pub fn yardstick() -> Tree {
-    Tree::Embedded(&YARDSTICK)
+    Tree::Embedded(&REFERENCE)
 }
 
 /// The programs that experiments run in guests.

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use nlrig_guest::protocol::{Exit, Job, Misbehaviour, Rlimit};
+use nlrig_guest::protocol::{Exit, GuestFault, Job, Rlimit};
 use serde_json::{Map, Value};
 
 use crate::abi::Abi;
@@ -208,11 +208,11 @@ impl Trial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The guest's PID 1 does it.
-    Guest(Misbehaviour),
+    Guest(GuestFault),
     /// The rig does it, as soon as the program says something.
     Host(Sabotage),
     /// As `Guest`, but only at the first try.
-    GuestOnce(Misbehaviour),
+    GuestOnce(GuestFault),
     /// As `Host`, but only at the first try.
     HostOnce(Sabotage),
 }

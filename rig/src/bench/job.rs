@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nlrig_guest::look::Report;
 use nlrig_guest::protocol::{Exit, Job};
+use nlrig_guest::snapshot::ThreadReport;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -184,9 +184,9 @@ fn time(guest: &mut Guest, program: Program, threads_max: u64) -> Result<Creatio
         }
         match program {
             Program::C => ended = Some(Yardstick::parse(&value)?),
-            Program::Rust => match Report::deserialize(&value)? {
-                Report::Look(_) | Report::Progress { .. } => {}
-                Report::Outcome(outcome) => {
+            Program::Rust => match ThreadReport::deserialize(&value)? {
+                ThreadReport::Snapshot(_) | ThreadReport::Progress { .. } => {}
+                ThreadReport::Outcome(outcome) => {
                     ended = Some(Yardstick {
                         threads: outcome.threads,
                         elapsed_ns: outcome.elapsed_ns,

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nlrig_guest::hunt::{Count, Report};
+use nlrig_guest::hunt::{Count, HuntReport};
 use nlrig_guest::protocol::{Exit, Job, Rlimit};
 use serde_json::{Map, Value, json};
 
@@ -184,11 +184,11 @@ fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
     for data in &observed.data {
         let report = serde_json::from_value(data.clone());
         match report.context("the workload's report cannot be understood")? {
-            Report::Count(count) => counts
+            HuntReport::Count(count) => counts
                 .get_mut(&count.stack_bytes)
                 .ok_or_else(|| anyhow!("a stack of {} was not asked for", count.stack_bytes))?
                 .push(count),
-            Report::Progress { .. } => {}
+            HuntReport::Progress { .. } => {}
         }
     }
     let measured = Some(measured(trial, &counts));

@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use nlrig_guest::look::{Look, Outcome, PROGRESS_EVERY, Report};
 use nlrig_guest::protocol::{Aslr, Exit, Job, MmapLayout, Rlimit};
+use nlrig_guest::snapshot::{PROGRESS_EVERY, Snapshot, ThreadOutcome, ThreadReport};
 use serde_json::{Map, Value, json};
 
 use super::{Ask, Experiment, Judgement, Observed, Trial, object, one_of, workload};
@@ -129,7 +129,7 @@ impl Experiment for Threads {
     }
 
     fn predict(&self, trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Value>>> {
-        let Some(Report::Look(look)) = so_far.first().map(report).transpose()? else {
+        let Some(ThreadReport::Snapshot(look)) = so_far.first().map(report).transpose()? else {
             return Err(anyhow!("the first report is not a look"));
         };
         let prediction = predict(&look, trial.abi, stack_bytes(trial))?;
@@ -285,7 +285,7 @@ fn published(abi: Abi, setting: &Setting, stack: u64) -> Vec<Value> {
     }
 }
 
-fn report(data: &Value) -> Result<Report> {
+fn report(data: &Value) -> Result<ThreadReport> {
     serde_json::from_value(data.clone()).context("the workload's report cannot be understood")
 }
 
@@ -300,13 +300,13 @@ fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
     if observed.exit != Exit::Code(0) {
         return Ok(Judgement::fail(None, format!("the workload ended with {:?}", observed.exit)));
     }
-    let mut look: Option<Look> = None;
-    let mut outcome: Option<Outcome> = None;
+    let mut look: Option<Snapshot> = None;
+    let mut outcome: Option<ThreadOutcome> = None;
     for data in &observed.data {
         match report(data)? {
-            Report::Look(seen) => look = Some(seen),
-            Report::Outcome(seen) => outcome = Some(seen),
-            Report::Progress { .. } => {}
+            ThreadReport::Snapshot(seen) => look = Some(seen),
+            ThreadReport::Outcome(seen) => outcome = Some(seen),
+            ThreadReport::Progress { .. } => {}
         }
     }
     let look = look.ok_or_else(|| anyhow!("the workload reported no look"))?;
@@ -354,7 +354,7 @@ fn killed(observed: &Observed, words: &str) -> Judgement {
     }
 }
 
-fn measured(outcome: &Outcome, limit: &str) -> Map<String, Value> {
+fn measured(outcome: &ThreadOutcome, limit: &str) -> Map<String, Value> {
     let seconds = outcome.elapsed_ns as f64 / 1e9;
     let rate = if seconds > 0.0 { (outcome.threads as f64 / seconds).round() } else { 0.0 };
     object(json!({
@@ -376,9 +376,13 @@ fn measured(outcome: &Outcome, limit: &str) -> Map<String, Value> {
 }
 
 /// Why measurement and prediction do not agree, if they do not.
-fn disagreement(outcome: &Outcome, limit: Limit, predicted: Option<&Prediction>) -> Option<String> {
+fn disagreement(
+    outcome: &ThreadOutcome,
+    limit: Limit,
+    predicted: Option<&Prediction>,
+) -> Option<String> {
     let Some(predicted) = predicted else { return Some("no prediction was made".to_string()) };
-    let Outcome { threads, sockets, echoes, failed, .. } = outcome;
+    let ThreadOutcome { threads, sockets, echoes, failed, .. } = outcome;
     if sockets != threads || echoes != threads {
         return Some(format!(
             "{threads} threads, {sockets} sockets, {echoes} echoes: they should be equal"

@@ -260,7 +260,7 @@ impl<'a> Worker<'a> {
         let mut sabotage = None;
         match trial.fault {
             Some(Fault::GuestOnce(_) | Fault::HostOnce(_)) if number > 1 => {}
-            Some(Fault::Guest(how) | Fault::GuestOnce(how)) => guest.misbehave(how)?,
+            Some(Fault::Guest(how) | Fault::GuestOnce(how)) => guest.inject_fault(how)?,
             Some(Fault::Host(how) | Fault::HostOnce(how)) => {
                 sabotage = Some((how, guest.parts()?));
             }

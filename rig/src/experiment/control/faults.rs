@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nlrig_guest::protocol::Misbehaviour;
+use nlrig_guest::protocol::GuestFault;
 
 use crate::experiment::{Fault, Sabotage};
 use crate::report::{FaultDomain, Verdict};
@@ -92,7 +92,7 @@ const fn late(seconds: u64, control: Control) -> Control {
     Control { timeout, within, ..control }
 }
 
-const fn guest(how: Misbehaviour) -> By {
+const fn guest(how: GuestFault) -> By {
     By::Outside(Fault::Guest(how))
 }
 
@@ -165,7 +165,7 @@ pub const ALL: &[Control] = &[
         at_once(
             "mute",
             "PID 1 says nothing any more; the kernel lives",
-            guest(Misbehaviour::Mute),
+            guest(GuestFault::Mute),
             Verdict::GuestHang,
             "nobody answers",
         ),
@@ -213,7 +213,7 @@ pub const ALL: &[Control] = &[
     at_once(
         "reset-every-second-boot",
         "the guest resets its machine in every second boot, the first included",
-        By::Outside(Fault::GuestOnce(Misbehaviour::NoLastEvent)),
+        By::Outside(Fault::GuestOnce(GuestFault::NoLastEvent)),
         Verdict::Reset,
         "without the guest's last event",
     ),
@@ -261,28 +261,28 @@ pub const ALL: &[Control] = &[
     at_once(
         "result-cut",
         "the machine ends in the middle of the program's last event",
-        guest(Misbehaviour::CutResult),
+        guest(GuestFault::CutResult),
         Verdict::Reset,
         "without the guest's last event",
     ),
     at_once(
         "garbage",
         "bytes that are no event",
-        guest(Misbehaviour::Garbage),
+        guest(GuestFault::Garbage),
         Verdict::LostVm,
         "the guest sent no event",
     ),
     at_once(
         "no-last-event",
         "the machine ends without the session's last event",
-        guest(Misbehaviour::NoLastEvent),
+        guest(GuestFault::NoLastEvent),
         Verdict::Reset,
         "without the guest's last event",
     ),
     at_once(
         "forged-end",
         "the last event comes too early, and then a panic",
-        guest(Misbehaviour::ForgedEnd),
+        guest(GuestFault::ForgedEnd),
         Verdict::Panic,
         "sysrq triggered crash",
     ),
@@ -291,7 +291,7 @@ pub const ALL: &[Control] = &[
         ..at_once(
             "flood",
             "events without end",
-            guest(Misbehaviour::Flood),
+            guest(GuestFault::Flood),
             Verdict::Fail,
             "reported without end",
         )

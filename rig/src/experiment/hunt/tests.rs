@@ -133,7 +133,7 @@ fn what_bound_is_told_apart() {
         let mut count = count(2 << 20, 1449);
         let fields = count["count"].as_object_mut().unwrap();
         fields.extend(object(change));
-        let Report::Count(count) = serde_json::from_value(count).unwrap() else { panic!() };
+        let HuntReport::Count(count) = serde_json::from_value(count).unwrap() else { panic!() };
         bound(&trial, &count)
     };
     let most = 3_000_000_u64 << 10;

@@ -1,7 +1,7 @@
 //! From what the workload reports to a prediction, and to a verdict.
 
 use anyhow::{Context, Result, bail, ensure};
-use nlrig_guest::ports::{Formula, Report};
+use nlrig_guest::ports::{Formula, PortReport};
 use nlrig_guest::protocol::Exit;
 use serde_json::{Map, Value, json};
 
@@ -16,7 +16,7 @@ const PROCESSES_MAX: usize = 2;
 const LISTED_MAX: usize = 20;
 
 /// A line that the workload has written.
-pub(super) fn report(data: &Value) -> Result<Report> {
+pub(super) fn report(data: &Value) -> Result<PortReport> {
     serde_json::from_value(data.clone()).context("the workload's report cannot be understood")
 }
 
@@ -25,7 +25,7 @@ pub fn predict(trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Val
     let asked = processes(trial);
     // The last one decides; the others are looked at once a process.
     match so_far.last().map(report).transpose()? {
-        Some(Report::Gathered { of, .. }) if asked <= PROCESSES_MAX => {
+        Some(PortReport::Spawned { of, .. }) if asked <= PROCESSES_MAX => {
             ensure!(
                 of as usize == asked,
                 "{of} processes are reported, and {asked} were asked for"
@@ -34,7 +34,7 @@ pub fn predict(trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Val
             let all = crowds.gathered == asked;
             Ok(all.then(|| crowds.predicted(&formulas(trial))))
         }
-        Some(Report::Batch { processors, .. }) if asked > PROCESSES_MAX => {
+        Some(PortReport::Batch { processors, .. }) if asked > PROCESSES_MAX => {
             let probabilities = layout(trial, processors).probabilities(threads(trial));
             Ok(Some(object(json!({ "probability": batch::rounded(&probabilities) }))))
         }
@@ -50,7 +50,9 @@ pub fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
     let first = observed.data.first().map(report).transpose()?;
     let (measured, wrong) = match (processes(trial), first) {
         (0..=PROCESSES_MAX, _) => crowds(trial, observed)?,
-        (_, Some(Report::Batch { processors, .. })) => batch::judge(trial, observed, processors)?,
+        (_, Some(PortReport::Batch { processors, .. })) => {
+            batch::judge(trial, observed, processors)?
+        }
         _ => bail!("the workload reported no batch of processes"),
     };
     Ok(match wrong {
@@ -99,7 +101,7 @@ struct Crowds {
     bound: Vec<Bound>,
 }
 
-/// See [`Report::Bound`].
+/// See [`PortReport::Bound`].
 #[derive(Debug)]
 struct Bound {
     formula: Formula,
@@ -113,12 +115,12 @@ impl Crowds {
         let mut crowds = Crowds::default();
         for value in data {
             match report(value)? {
-                Report::Threads { process, addresses, ids } => {
+                PortReport::Threads { process, addresses, ids } => {
                     ensure!(addresses.len() == ids.len(), "as many ids as threads are reported");
                     let threads = addresses.into_iter().zip(ids);
                     crowds.process(process, asked)?.threads.extend(threads);
                 }
-                Report::Gathered { process, pid, time_s, refused, threads, .. } => {
+                PortReport::Spawned { process, pid, time_s, refused, threads, .. } => {
                     let it = crowds.process(process, asked)?;
                     let told = it.threads.len();
                     ensure!(told == threads as usize, "{threads} threads, and {told} are reported");
@@ -128,7 +130,7 @@ impl Crowds {
                     crowds.gathered += 1;
                     crowds.refused = crowds.refused.or(refused);
                 }
-                Report::Ports { process, formula, ports } => {
+                PortReport::Ports { process, formula, ports } => {
                     let at = place(process, asked)?;
                     let known = crowds.ports.iter().position(|(known, _)| *known == formula);
                     let index = known.unwrap_or_else(|| {
@@ -137,8 +139,8 @@ impl Crowds {
                     });
                     crowds.ports[index].1[at].extend(ports);
                 }
-                Report::Bound { formula, echoes, strays, moved, failed, .. } => {
-                    let wrong = match (failed, strays, moved) {
+                PortReport::Bound { formula, echoes, unexpected, moved, failed, .. } => {
+                    let wrong = match (failed, unexpected, moved) {
                         (Some(failed), ..) => {
                             Some(format!("{} failed with {}", failed.call, failed.name))
                         }
@@ -146,14 +148,14 @@ impl Crowds {
                         (None, 0, moved) => {
                             Some(format!("{moved} threads were not where they were before"))
                         }
-                        (None, strays, _) => {
-                            Some(format!("{strays} sockets got what was not for them"))
+                        (None, unexpected, _) => {
+                            Some(format!("{unexpected} sockets got what was not for them"))
                         }
                     };
                     crowds.bound.push(Bound { formula, echoes: echoes.into(), wrong });
                 }
-                Report::Progress { .. } => {}
-                Report::Batch { .. } | Report::Process { .. } => {
+                PortReport::Progress { .. } => {}
+                PortReport::Batch { .. } | PortReport::Process { .. } => {
                     bail!("a batch of processes is reported, and none was asked for");
                 }
             }
