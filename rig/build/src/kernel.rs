@@ -373,6 +373,31 @@ mod tests {
         assert!(!is_object("  CC      kernel/bounds.s"));
     }
 
+    /// The flavour is that of who asks, whatever the manifest has.
+    #[test]
+    fn a_kernel_has_the_flavour_that_it_was_asked_for_as() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::at(root.path()).unwrap();
+        let entry = cache
+            .entry("kernel", Key::new(), |dir| {
+                let manifest = r#"{"version": "6.1.0", "arch": "i386", "flavour": "other",
+                    "source_sha256": "a", "config_sha256": "b", "image_sha256": "c",
+                    "compiler": "gcc", "objects": 7}"#;
+                cache::write(&dir.join(MANIFEST), manifest)
+            })
+            .unwrap();
+        let builder = Builder::new(cache, known().unwrap().remove(0), "default");
+        let kernel = builder.read_manifest(entry.clone()).unwrap();
+        assert_eq!((kernel.flavour.as_str(), kernel.objects), ("default", 7));
+        let kernel = builder.with_flavour("debug").read_manifest(entry).unwrap();
+        assert_eq!(kernel.flavour, "debug");
+    }
+
+    #[test]
+    fn a_flavour_without_a_bound_has_that_of_default() {
+        assert_eq!(max_objects("default").unwrap(), max_objects("split-2g").unwrap());
+    }
+
     #[test]
     fn the_known_kernels_can_be_read_and_an_unknown_one_is_named() {
         assert!(!known().unwrap().is_empty());

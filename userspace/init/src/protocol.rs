@@ -29,6 +29,11 @@ pub const WORKLOAD_FD: i32 = 3;
 /// What PID 1 prints on the console when the event port is closed under it.
 pub const PORT_CLOSED: &str = "nlrig-init: the host closed the event port";
 
+/// A word of the kernel's command line, `NAME=1`, with which PID 1 loads no
+/// modules. The kernel hands PID 1 a word that it does not know as a variable of
+/// the environment.
+pub const SKIP_MODULES: &str = "nlrig_skip_modules";
+
 /// The longest line either side accepts, in bytes. A look at the address space
 /// of a small program is a few KiB.
 pub const LINE_MAX_BYTES: usize = 256 * 1024;
@@ -155,9 +160,10 @@ pub enum Event {
         taint: u64,
         /// What did not work while the guest came up; empty when all is well.
         faults: Vec<String>,
-        /// Modules that the kernel refused to load, each with its error.
+        /// The module that the kernel refused to load, if it did; those behind it
+        /// in the list were not tried.
         #[serde(default)]
-        refused: Vec<String>,
+        refused: Vec<RefusedModule>,
     },
     /// The program of the job runs.
     Started,
@@ -208,6 +214,17 @@ pub struct Task {
     pub state: char,
     /// Where in the kernel it is, innermost first: function+offset/size.
     pub stack: Vec<String>,
+}
+
+/// A module that the kernel refused to load.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct RefusedModule {
+    /// Its name.
+    pub name: String,
+    /// The error of init_module(2).
+    pub errno: i32,
+    /// The newest lines that were added to the kernel's log meanwhile.
+    pub log: Vec<String>,
 }
 
 /// How a program ended.
