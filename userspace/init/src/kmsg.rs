@@ -1,7 +1,7 @@
-//! What programs write to the kernel's log.
+//! The kernel's log: what programs write to it, and what is logged of a module.
 //!
 //! The serial console does not show who wrote a record; /dev/kmsg does. The host
-//! takes such lines for the kernel's own until it is told.
+//! takes a program's lines for the kernel's own until it is told.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
