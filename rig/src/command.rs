@@ -43,9 +43,13 @@ pub fn kernels(options: &GuestOptions) -> Result<Builder> {
     if let Some(path) = options.kernel_config.iter().find(|path| !path.is_file()) {
         return Err(usage!("--kernel-config {}: no such file", path.display()));
     }
+    if let Some(path) = options.kernel_image.as_ref().filter(|path| !path.is_file()) {
+        return Err(usage!("--kernel-image {}: no such file", path.display()));
+    }
     let mut kernels = Builder::new(Cache::open()?, known, &options.flavour);
     kernels.source = options.kernel_source.clone();
     kernels.source_sha256 = options.kernel_sha256.clone();
+    kernels.image = options.kernel_image.clone();
     kernels.fragments = options.kernel_config.clone();
     if let Some(jobs) = options.jobs {
         kernels.jobs = jobs as usize;

@@ -100,6 +100,10 @@ pub struct GuestOptions {
     /// What the SHA-256 of that source must be
     #[arg(long, value_name = "HEX", requires = "kernel_source")]
     pub kernel_sha256: Option<String>,
+    /// A kernel that was built elsewhere: its ELF file vmlinux, with the drivers that
+    /// a guest needs built in
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel_source", "kernel_config"])]
+    pub kernel_image: Option<PathBuf>,
     /// Kernel configuration of your own, a fragment that overrides the flavour's;
     /// repeatable
     #[arg(long, value_name = "FILE")]
@@ -138,6 +142,7 @@ impl Default for GuestOptions {
             timeout: None,
             kernel_source: None,
             kernel_sha256: None,
+            kernel_image: None,
             kernel_config: Vec::new(),
             module: Vec::new(),
             module_make: Vec::new(),

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod flavour;
+mod image;
 mod kconfig;
 pub mod source;
 pub mod symbols;
@@ -77,6 +78,11 @@ impl Kernel {
     pub fn source_dir(&self) -> PathBuf {
         // Kbuild's own link, for builds outside of the source.
         self.dir.join("build/source")
+    }
+
+    /// Whether modules can be built against it: not if only its image is known.
+    pub fn builds_modules(&self) -> bool {
+        self.build_dir().join("Makefile").is_file()
     }
 
     /// The folder that modules are built against.
@@ -157,6 +163,8 @@ pub struct Builder {
     pub flavour: String,
     /// Fragments of the user's own, which apply after the flavour's.
     pub fragments: Vec<PathBuf>,
+    /// An image that was built elsewhere, in place of all of the above.
+    pub image: Option<PathBuf>,
     /// Compilers at once.
     pub jobs: usize,
 }
@@ -172,6 +180,7 @@ impl Builder {
             source_sha256: None,
             flavour: flavour.into(),
             fragments: Vec::new(),
+            image: None,
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -187,6 +196,9 @@ impl Builder {
     /// The source is missing or damaged. An [`ErrorKind::KernelBuild`] if a symbol of the
     /// configuration was lost or the source does not compile.
     pub fn build(&self, arch: Arch) -> Result<Kernel> {
+        if let Some(path) = &self.image {
+            return self.built_elsewhere(path, arch);
+        }
         let source = Source::find(self)?;
         let compiler = compiler()?;
         let config = config::resolve(self, &source, arch, &compiler)?;
@@ -212,6 +224,19 @@ impl Builder {
         self.read_manifest(entry)
     }
 
+    /// The kernel in an image of the user's.
+    fn built_elsewhere(&self, path: &Path, arch: Arch) -> Result<Kernel> {
+        let kernel = image::describe(&self.cache, path)?;
+        if kernel.arch != arch {
+            return Err(Error::usage(format!(
+                "{}: a kernel for {}, not for {arch}: choose another --abi",
+                path.display(),
+                kernel.arch
+            )));
+        }
+        Ok(Kernel { flavour: self.flavour.clone(), ..kernel })
+    }
+
     /// The folder with the source, unpacked if it must be.
     ///
     /// # Errors
@@ -226,6 +251,9 @@ impl Builder {
     /// # Errors
     /// The source is missing, or the entry in the cache is damaged.
     pub fn built(&self, arch: Arch) -> Result<Option<Kernel>> {
+        if let Some(path) = &self.image {
+            return self.built_elsewhere(path, arch).map(Some);
+        }
         let source = Source::find(self)?;
         let compiler = compiler()?;
         let Some(config) = config::resolved(self, &source, arch, &compiler)? else {

@@ -214,6 +214,12 @@ fn compiled(
     exported: &[PathBuf],
     jobs: usize,
 ) -> Result<Entry> {
+    if !kernel.builds_modules() {
+        return Err(Error::usage(format!(
+            "--module {}: modules cannot be built for a kernel of which only the image is known; give a .ko file that was built with it",
+            source.label
+        )));
+    }
     let mut key = Key::new()
         .add("recipe", RECIPE)
         .add("kernel", &kernel.image_sha256)
