@@ -2,7 +2,7 @@
 //! that a workload is measured against.
 
 use include_dir::{Dir, include_dir};
-use nlrig_build::module::ModuleSource;
+use nlrig_build::module::{ModuleOrigin, ModuleSource};
 use nlrig_build::programs::{CrateSource, GuestCrate, init_source};
 use nlrig_build::sources::Tree;
 use nlrig_host::Result;
@@ -12,12 +12,16 @@ static WORKLOADS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/crates/g
 static NETLINK: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/crates/netlink");
 static REFERENCE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/reference");
 
+/// The name of the rig's own kernel module.
+pub const MODULE_NAME: &str = "nlrig";
+
 /// The rig's own kernel module.
 pub fn module() -> ModuleSource {
     ModuleSource {
-        name: "nlrig".to_string(),
-        tree: Tree::Embedded(&MODULE),
-        parameters: String::new(),
+        label: MODULE_NAME.to_string(),
+        origin: ModuleOrigin::Sources(Tree::Embedded(&MODULE)),
+        make: Vec::new(),
+        warnings_are_errors: true,
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use nlrig_build::module::ModuleParameter;
 use nlrig_guest::protocol::Rlimit;
 
 use crate::abi::Abi;
@@ -62,7 +63,7 @@ pub struct GuestOptions {
     /// The kernel's version, as `list` shows it
     #[arg(long, value_name = "VERSION", default_value = DEFAULT_KERNEL)]
     pub kernel: String,
-    /// The kernel's flavour: a file kernel-config/flavour-NAME.config
+    /// The kernel's flavour, as `list` shows it
     #[arg(long, value_name = "NAME", default_value = DEFAULT_FLAVOUR)]
     pub flavour: String,
     /// auto tries this kernel under KVM and falls back to TCG; kvm never does
@@ -99,9 +100,25 @@ pub struct GuestOptions {
     /// What the SHA-256 of that source must be
     #[arg(long, value_name = "HEX", requires = "kernel_source")]
     pub kernel_sha256: Option<String>,
-    /// The module to build and load instead of the rig's own
-    #[arg(long, value_name = "DIR")]
-    pub module: Option<PathBuf>,
+    /// A kernel that was built elsewhere: its ELF file vmlinux, with the drivers that
+    /// a guest needs built in
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel_source", "kernel_config"])]
+    pub kernel_image: Option<PathBuf>,
+    /// Kernel configuration of your own, a fragment that overrides the flavour's;
+    /// repeatable
+    #[arg(long, value_name = "FILE")]
+    pub kernel_config: Vec<PathBuf>,
+    /// A module to load: a folder with a Kbuild or a Makefile that sets obj-m, a
+    /// .ko file, or `rig` for the rig's own; repeatable, loaded in this order
+    #[arg(long, value_name = "DIR|FILE.ko")]
+    pub module: Vec<PathBuf>,
+    /// A variable of make for these modules: CONFIG_HELLO=m, KCFLAGS=-DDEBUG;
+    /// repeatable
+    #[arg(long, value_name = "VAR=VALUE", requires = "module", value_parser = make_variable)]
+    pub module_make: Vec<String>,
+    /// A parameter of a module: hello.debug=1; repeatable
+    #[arg(long, value_name = "NAME.KEY=VALUE", value_parser = module_parameter)]
+    pub module_param: Vec<ModuleParameter>,
     /// Compilers at once; as many as processors if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub jobs: Option<u32>,
@@ -125,7 +142,11 @@ impl Default for GuestOptions {
             timeout: None,
             kernel_source: None,
             kernel_sha256: None,
-            module: None,
+            kernel_image: None,
+            kernel_config: Vec::new(),
+            module: Vec::new(),
+            module_make: Vec::new(),
+            module_param: Vec::new(),
             jobs: None,
         }
     }
@@ -296,6 +317,37 @@ fn kernel_arg(text: &str) -> Result<String, String> {
     }
 }
 
+/// Variables of make that say where and for what a module is built: the rig's.
+const MAKE_OF_RIG: [&str; 6] =
+    ["ARCH", "KBUILD_EXTMOD", "KBUILD_EXTRA_SYMBOLS", "KBUILD_OUTPUT", "M", "O"];
+
+fn make_variable(text: &str) -> Result<String, String> {
+    let (name, _) = pair(text)?;
+    if MAKE_OF_RIG.contains(&name.as_str()) {
+        return Err(format!("{name} is set by the rig"));
+    }
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) {
+        return Err(format!("\"{name}\" is not the name of a variable"));
+    }
+    Ok(text.to_string())
+}
+
+fn module_parameter(text: &str) -> Result<ModuleParameter, String> {
+    let (name, value) = pair(text)?;
+    let plain = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+    };
+    match name.split_once('.') {
+        Some((module, key)) if plain(module) && plain(key) => {
+            if value.contains(['"', '\n', '\0']) {
+                return Err("a module's parameter cannot have quotes or line breaks".to_string());
+            }
+            Ok(ModuleParameter { module: module.to_string(), key: key.to_string(), value })
+        }
+        _ => Err(format!("\"{text}\" is not module.parameter=value")),
+    }
+}
+
 /// Kernel parameters that limit threads, which may be given without their path.
 const SHORT_SYSCTLS: [(&str, &str); 3] = [
     ("threads-max", "kernel.threads-max"),
@@ -388,5 +440,19 @@ mod tests {
         for text in ["", "quiet loglevel=3", "a\nb"] {
             assert!(kernel_arg(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn parameters_of_modules_and_of_their_builds() {
+        let parameter = module_parameter("hello.name=a b=c").unwrap();
+        assert_eq!((&*parameter.module, &*parameter.key), ("hello", "name"));
+        assert_eq!(parameter.value, "a b=c");
+        for wrong in ["hello=1", "hello.debug", ".debug=1", "hello.=1", "h/i.debug=1", "a.b=\"1\""]
+        {
+            assert!(module_parameter(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(make_variable("KCFLAGS=-DDEBUG -Wall").unwrap(), "KCFLAGS=-DDEBUG -Wall");
+        assert!(make_variable("M=/tmp").unwrap_err().contains("set by the rig"));
+        assert!(make_variable("-B").is_err() && make_variable("A B=1").is_err());
     }
 }

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 
 use crate::abi::Abi;
 use crate::experiment::{Ask, Experiment, Trial};
+use crate::kernel::Kernel;
 use crate::launcher::VmLauncher;
 use crate::report::{self, Report, Section, TrialReport, seconds};
 use crate::say;
@@ -146,7 +147,12 @@ impl Run {
         self.report.trials.extend(trials);
         for built in &built {
             let kernels = &mut self.report.environment.kernels;
-            if !kernels.iter().any(|kernel| kernel.image_sha256 == built.kernel.image_sha256) {
+            // Two flavours may be one image.
+            let is_same = |kernel: &Kernel| {
+                let of = |kernel: &Kernel| (kernel.image_sha256.clone(), kernel.flavour.clone());
+                of(kernel) == of(&built.kernel)
+            };
+            if !kernels.iter().any(is_same) {
                 kernels.push(built.kernel.clone());
             }
             // Only what was tried: an interrupted run tries no further.

@@ -1,10 +1,10 @@
 //! The yardstick: a workload again in C, built only for who compares the two.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nlrig_build::environment;
 
 use crate::abi::Arch;
 use crate::cache::{Cache, Key};
@@ -48,7 +48,7 @@ fn compile(source: &Path, headers: &Path, arch: Arch, dir: &Path) -> nlrig_host:
         Arch::I386 => "-m32",
         Arch::X86_64 => "-m64",
     };
-    let mut command = Command::new("gcc");
+    let mut command = environment::command("gcc");
     command
         .args(FLAGS)
         .arg(width)
@@ -56,14 +56,15 @@ fn compile(source: &Path, headers: &Path, arch: Arch, dir: &Path) -> nlrig_host:
         .arg(headers)
         .arg("-o")
         .arg(dir.join(PROGRAM))
-        .arg(source)
-        .env("LC_ALL", "C");
+        .arg(source);
     let what = format!("yardstick for {arch}");
     run_logged(command, &what, &dir.join("build.log"), BUILD_LIMIT, |_| {})
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
     use crate::bench::job::Yardstick;
     use crate::process::capture;

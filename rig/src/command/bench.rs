@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::exec::show_console;
-use super::prepare;
+use super::prepare_with_rig_module;
 use super::run::check_target;
 use crate::abi::{Abi, Arch};
 use crate::bench::job::{self, Round};
@@ -42,7 +42,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     if let Some(load) = load.filter(|&load| load > LOAD_QUIET) {
         say::status(&format!("others keep this host busy (load {load}): times will be longer"));
     }
-    let (mut workshop, lab) = prepare(&GuestOptions::default())?;
+    let (mut workshop, lab) = prepare_with_rig_module(&GuestOptions::default())?;
     let starter = Starter::find();
     let qemu = lab.qemu(Arch::X86_64)?;
     let built = workshop.build(Abi::X86_64, &[job::MOUNT.into()])?;

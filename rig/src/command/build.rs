@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{abis, prepare};
+use super::{abis, prepare_with_rig_module};
 use crate::options::BuildOptions;
 use crate::{error, say};
 
@@ -14,7 +14,7 @@ const KINDS: [&str; 4] = ["kernel", "module", "userspace", "image"];
 /// # Errors
 /// Something cannot be built.
 pub fn build(options: &BuildOptions) -> Result<u8> {
-    let (mut workshop, _) = prepare(&options.guest)?;
+    let (mut workshop, _) = prepare_with_rig_module(&options.guest)?;
     let abis = abis(&options.guest);
     let mut artifacts = Vec::new();
     for kind in KINDS {

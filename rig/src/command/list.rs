@@ -4,10 +4,10 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::kernels;
-use crate::abi::{Abi, Arch};
+use crate::abi::Abi;
 use crate::error;
 use crate::experiment;
-use crate::kernel;
+use crate::kernel::{self, flavour::Flavour};
 use crate::options::{GuestOptions, ListOptions};
 use crate::say;
 
@@ -18,19 +18,25 @@ use crate::say;
 pub fn list(options: &ListOptions) -> Result<u8> {
     let mut kernel_rows = Vec::new();
     let builder = kernels(&GuestOptions::default())?;
+    let flavours = kernel::flavour::all();
+    let mut kernels = Vec::new();
     for known in kernel::known()? {
-        let builder = kernel::Builder { known: known.clone(), ..builder.clone() };
-        for arch in Arch::ALL {
-            let built = builder.built(arch).ok().flatten();
-            kernel_rows.push(json!({
-                "version": known.version,
-                "arch": arch,
-                "flavour": builder.flavour,
-                "source": known.source,
-                "built": built.is_some(),
-                "release": built.map(|kernel| kernel.version),
-            }));
+        for flavour in &flavours {
+            kernels.extend(flavour.arches.iter().map(|&arch| (known.clone(), flavour, arch)));
         }
+    }
+    for (known, flavour, arch) in kernels {
+        let builder =
+            kernel::Builder { known: known.clone(), ..builder.with_flavour(&flavour.name) };
+        let built = builder.built(arch).ok().flatten();
+        kernel_rows.push(json!({
+            "version": known.version,
+            "arch": arch,
+            "flavour": builder.flavour,
+            "source": known.source,
+            "built": built.is_some(),
+            "release": built.map(|kernel| kernel.version),
+        }));
     }
     let experiments: Vec<_> = experiment::ALL
         .iter()
@@ -57,7 +63,8 @@ pub fn list(options: &ListOptions) -> Result<u8> {
         .collect();
 
     if options.json {
-        let document = json!({ "experiments": experiments, "kernels": kernel_rows });
+        let document =
+            json!({ "experiments": experiments, "flavours": flavours, "kernels": kernel_rows });
         say::result(&serde_json::to_string_pretty(&document)?)?;
         return Ok(error::OK);
     }
@@ -74,12 +81,17 @@ pub fn list(options: &ListOptions) -> Result<u8> {
             say::result(&format!("  {:<10} {name:<6} {shows}", ""))?;
         }
     }
+    say::result("Flavours:")?;
+    for Flavour { name, summary, arches } in &flavours {
+        let arches: Vec<_> = arches.iter().map(|arch| arch.name()).collect();
+        say::result(&format!("  {name:<12} {summary} ({})", arches.join(", ")))?;
+    }
     say::result("Kernels:")?;
     for row in kernel_rows {
         let text = |key: &str| row[key].as_str().unwrap_or("-").to_string();
         let built = if row["built"] == true { "built" } else { "not built" };
         say::result(&format!(
-            "  {:<6} {:<8} {:<10} {built}",
+            "  {:<6} {:<8} {:<12} {built}",
             text("version"),
             text("arch"),
             text("flavour")

@@ -5,14 +5,16 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{abis, prepare};
+use super::{abis, is_rig_module, prepare_with_rig_module};
+use crate::abi::Abi;
 use crate::error;
-use crate::experiment::{self, Ask};
-use crate::options::RunOptions;
+use crate::experiment::{self, Ask, Experiment, RigModule};
+use crate::options::{GuestOptions, RunOptions};
 use crate::report::{self, Report, Section, terminal};
 use crate::run::status::{Policy, all_skipped};
 use crate::run::{self, Run};
-use crate::{project, say, usage};
+use crate::{data, project, say, usage};
+use nlrig_build::BuildContext;
 
 /// Runs the experiments of these names, or all that run by default; gives back
 /// the exit status.
@@ -42,7 +44,8 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     };
     let planned = run::plan(&experiments, &ask, options.repeat)?;
 
-    let (mut workshop, lab) = prepare(guest)?;
+    check_modules(&experiments, guest)?;
+    let (mut workshop, lab) = prepare_with_rig_module(guest)?;
     let results = match &options.out {
         Some(dir) => dir.clone(),
         None => project::results(),
@@ -54,6 +57,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     }
     let mut built = BTreeMap::new();
     for &abi in &ask.abis {
+        check_substitute(&mut workshop, abi)?;
         built.insert(abi, workshop.build(abi, &[])?);
     }
     if options.out.is_none() {
@@ -106,6 +110,42 @@ fn publish(report: &Report, sections: &[Section], options: &RunOptions, dir: &Pa
     }
     let tables: Vec<_> = sections.iter().map(terminal::section).collect();
     Ok(say::result(&format!("{}\n{}", tables.join("\n"), dir.join("report.md").display()))?)
+}
+
+/// Refuses modules of the user's for an experiment that needs the rig's own.
+///
+/// # Errors
+/// A usage error that names the experiment and the way out.
+fn check_modules(experiments: &[&dyn Experiment], guest: &GuestOptions) -> Result<()> {
+    if guest.module.is_empty() || guest.module.iter().any(|path| is_rig_module(path)) {
+        return Ok(());
+    }
+    let needs = |experiment: &&&dyn Experiment| experiment.rig_module() == RigModule::Required;
+    match experiments.iter().find(needs) {
+        Some(experiment) => Err(usage!(
+            "--module: the experiment {} needs the rig's own module: add --module rig, or run a command with `exec`",
+            experiment.name()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Builds the modules for the kernel of an ABI, and refuses them if the rig's
+/// own, or one that stands in for it, is not among them.
+///
+/// # Errors
+/// A usage error that names what was built; see [`BuildContext::modules`].
+fn check_substitute(workshop: &mut BuildContext, abi: Abi) -> Result<()> {
+    let modules = workshop.modules(abi.kernel())?;
+    if modules.iter().any(|module| module.name == data::MODULE_NAME) {
+        return Ok(());
+    }
+    let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
+    Err(usage!(
+        "--module: a module that stands in for the rig's own must be called {}, not {}",
+        data::MODULE_NAME,
+        names.join(", ")
+    ))
 }
 
 /// Refuses a place for the report before the work, not after it.

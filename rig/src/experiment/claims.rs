@@ -16,7 +16,7 @@ use anyhow::Result;
 use nlrig_guest::protocol::{Exit, Job, Rlimit};
 use serde_json::{Map, Value, json};
 
-use super::{Ask, Experiment, Facts, Judgement, Observed, Trial, object, workload};
+use super::{Ask, Experiment, Facts, Judgement, Observed, RigModule, Trial, object, workload};
 use crate::abi::Abi;
 use crate::guest::Limits;
 use crate::report::{Section, TrialReport, Verdict};
@@ -42,6 +42,10 @@ impl Experiment for Claims {
     /// A claim is about the kernel: a 32-bit program on a 64-bit one adds little.
     fn abis(&self) -> &'static [Abi] {
         &[Abi::I386, Abi::X86_64]
+    }
+
+    fn rig_module(&self) -> RigModule {
+        RigModule::Replaceable
     }
 
     fn parameters(&self) -> &'static [(&'static str, &'static str)] {

@@ -10,7 +10,7 @@ use anyhow::Result;
 use nlrig_guest::protocol::{Exit, Job};
 use serde_json::{Map, Value, json};
 
-use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
+use super::{Ask, Experiment, Judgement, Observed, RigModule, Trial, object, workload};
 use crate::abi::Abi;
 use crate::guest::Limits;
 use crate::report::{Section, TrialReport};
@@ -49,6 +49,10 @@ impl Experiment for Module {
 
     fn by_default(&self) -> bool {
         false
+    }
+
+    fn rig_module(&self) -> RigModule {
+        RigModule::Replaceable
     }
 
     fn parameters(&self) -> &'static [(&'static str, &'static str)] {

@@ -48,6 +48,72 @@ fn a_source_that_does_not_build_is_an_error_that_quotes_the_compiler() {
     succeeds(&mut host.build(&host.source("good", "@:")));
 }
 
+/// Variables that Kbuild, make and gcc read.
+const VARIABLES: [(&str, &str); 17] = [
+    ("ARCH", "arm64"),
+    ("CC", "false"),
+    ("CPATH", "/nowhere"),
+    ("CROSS_COMPILE", "aarch64-linux-gnu-"),
+    ("INSTALL_MOD_PATH", "/nowhere"),
+    ("INSTALL_PATH", "/nowhere"),
+    ("KBUILD_BUILD_USER", "somebody"),
+    ("KBUILD_EXTMOD", "/nowhere"),
+    ("KBUILD_OUTPUT", "/nowhere"),
+    ("KBUILD_VERBOSE", "1"),
+    ("KCFLAGS", "-O3"),
+    ("KCONFIG_ALLCONFIG", "/nowhere"),
+    ("KCONFIG_CONFIG", "/nowhere/.config"),
+    ("LC_ALL", "de_DE.UTF-8"),
+    ("LLVM", "1"),
+    ("MAKEFLAGS", "k"),
+    ("O", "/nowhere"),
+];
+
+/// What make is given, and where the result is.
+fn seen(host: &Host, source: &Path, variables: &[(&str, &str)]) -> (String, String) {
+    let _ = fs::remove_dir_all(host.path("cache"));
+    let output = succeeds(host.build(source).envs(variables.iter().copied()));
+    let seen = fs::read_to_string(host.path("seen")).expect("what make was given");
+    (seen, String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn no_variable_of_the_user_reaches_a_kernels_build() {
+    let host = Host::new();
+    let dump = "echo flags $(filter-out -j% --jobserver%,$(MAKEFLAGS)) $(ARCH) > $(HOST)/seen; \
+                env -u MAKEFLAGS -u MFLAGS | sort >> $(HOST)/seen";
+    let source = host.source("linux", dump);
+    let plain = seen(&host, &source, &[]);
+    assert!(plain.0.contains("KBUILD_BUILD_USER=nlrig"), "{}", plain.0);
+    for variable in VARIABLES {
+        assert_eq!(seen(&host, &source, &[variable]), plain, "{variable:?}");
+    }
+}
+
+/// Kconfig drops a symbol that it does not know or whose dependencies are off,
+/// and says nothing.
+#[test]
+fn every_symbol_that_is_lost_is_named_at_once() {
+    let host = Host::new();
+    let source = host.source("linux", "@:");
+    let fragment = host.path("my fragment.config");
+    fs::write(&fragment, "CONFIG_UNIXX=y\n# CONFIG_INPUTT is not set\nCONFIG_NET=y\n")
+        .expect("a file");
+    let build = || {
+        let mut command = host.build(&source);
+        command.arg("--kernel-config").arg(&fragment);
+        command
+    };
+    fails(&mut build(), &["CONFIG_UNIXX=y (no such", "CONFIG_INPUTT=n (no such"]);
+    fs::write(&fragment, "CONFIG_SMP=n\nCONFIG_INPUT=y\n").expect("a file");
+    let output = succeeds(&mut build());
+    let with = String::from_utf8_lossy(&output.stdout).into_owned();
+    let output = succeeds(&mut host.build(&source));
+    assert_ne!(with, String::from_utf8_lossy(&output.stdout), "it is another kernel");
+    fs::write(&fragment, "NET=y\n").expect("a file");
+    fails(&mut build(), &["my fragment.config, line 1"]);
+}
+
 #[test]
 fn a_tarball_that_was_cut_short_is_an_error_that_names_it() {
     let host = Host::new();

@@ -34,6 +34,7 @@ impl Host {
         for file in ["Kbuild", "net/netlink/af_netlink.c"] {
             fs::write(source.join(file), "").expect("a file");
         }
+        fs::write(source.join("Kconfig"), kconfig()).expect("a file");
         let host = self.dir.path().display();
         let makefile = format!(
             "HOST = {host}\n\
@@ -94,6 +95,18 @@ impl Host {
         }
         folder
     }
+}
+
+/// A Kconfig file with every symbol of the rig's own fragments.
+fn kconfig() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel-config");
+    let files = fs::read_dir(folder).expect("the fragments").map(|entry| entry.expect("an entry"));
+    let texts = files.map(|file| fs::read_to_string(file.path()).expect("a fragment"));
+    let text: String = texts.collect();
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter_map(|word| word.strip_prefix("CONFIG_"))
+        .map(|name| format!("config {name}\n\tbool\n"))
+        .collect()
 }
 
 /// Runs to the end and gives back what came out.

@@ -226,7 +226,8 @@ fn record_of_a_success() -> Outcome {
 }
 
 fn record_of_an_oops() -> Outcome {
-    let (output, record) = recorded(&["--", "/run/nlrig/guest/workloads/fault", "null"])?;
+    let (output, record) =
+        recorded(&["--module", "rig", "--", "/run/nlrig/guest/workloads/fault", "null"])?;
     check("a fault of the kernel", output.status.code() == Some(99), &output)?;
     says(&output, "the guest kernel oopsed: BUG: kernel NULL pointer dereference")?;
     says(&output, "call trace:\n    nlrig_null_dereference+")?;

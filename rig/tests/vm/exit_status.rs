@@ -37,6 +37,9 @@ const RESET_THEN_KILLED: &str = "mkdir $DIR/seen 2>/dev/null && exit 0; kill -9 
 const KILLED_ONCE: &str = "mkdir $DIR/seen 2>/dev/null && kill -9 $$; exec $QEMU \"$@\"";
 
 const SMOKE: &[&str] = &["run", "smoke", "--abi", "x86_64"];
+/// An experiment that takes another module of the rig's name.
+const RELOAD: &[&str] =
+    &["run", "module", "--abi", "x86_64", "--set", "times=1", "--set", "seconds=0"];
 
 const fn cell(
     name: &'static str,
@@ -122,7 +125,12 @@ const CELLS: &[Cell] = &[
         0,
         "",
     ),
-    cell("exec/hang", &["exec", "--timeout", "4s", "--", HANG, "livelock"], 99, "the guest hung"),
+    cell(
+        "exec/hang",
+        &["exec", "--module", "rig", "--timeout", "4s", "--", HANG, "livelock"],
+        99,
+        "the guest hung",
+    ),
     cell("exec/reset", &["exec", "--", "reboot", "-f"], 99, "the guest reset itself"),
     with_qemu(RESET, cell("bisect/reset", &["exec", "--bisect", "--", "true"], 1, "reset itself")),
     with_qemu(RESET, cell("run/reset", SMOKE, 1, "rebooted or triple-faulted")),
@@ -206,7 +214,7 @@ const CELLS: &[Cell] = &[
         BROKEN_MODULE,
         cell("bisect/module-broken", &["exec", "--bisect", "--", "true"], 128, "error:"),
     ),
-    with_module(BROKEN_MODULE, cell("run/module-broken", SMOKE, 125, "error:")),
+    with_module(BROKEN_MODULE, cell("run/module-broken", RELOAD, 125, "error:")),
     with_module(
         REFUSED_MODULE,
         cell("exec/module-refused", &["exec", "--", "true"], 99, "refused to load the module"),
@@ -215,7 +223,7 @@ const CELLS: &[Cell] = &[
         REFUSED_MODULE,
         cell("bisect/module-refused", &["exec", "--bisect", "--", "true"], 1, "refused"),
     ),
-    with_module(REFUSED_MODULE, cell("run/module-refused", SMOKE, 1, "Invalid argument")),
+    with_module(REFUSED_MODULE, cell("run/module-refused", RELOAD, 1, "Invalid argument")),
 ];
 
 pub fn tests() -> Vec<Trial> {

@@ -15,7 +15,9 @@ mod exec;
 mod exit_status;
 mod host;
 mod hostile;
+mod kernels;
 mod ledger;
+mod modules;
 mod package;
 mod trials;
 
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
     tests.extend(bench::tests());
     tests.extend(endurance::tests());
     tests.extend(ledger::tests());
+    tests.extend(kernels::tests());
+    tests.extend(modules::tests());
     tests.extend(package::tests());
     libtest_mimic::run(&arguments, tests).exit_code()
 }

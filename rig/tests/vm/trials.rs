@@ -291,7 +291,7 @@ fn in_one_boot(planned: &[Planned]) -> anyhow::Result<()> {
 
 fn begin() -> anyhow::Result<Run> {
     let options = GuestOptions::default();
-    let (context, launcher) = command::prepare(&options)?;
+    let (context, launcher) = command::prepare_with_rig_module(&options)?;
     let results = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm");
     run::forget_old(&results, RUNS_KEPT);
     Run::begin(context, launcher, BTreeMap::new(), &options.flavour, &results)

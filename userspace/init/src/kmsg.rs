@@ -1,4 +1,5 @@
-//! Kernel log records that user programs wrote.
+//! The kernel log: records that user programs wrote, and what was logged while a
+//! module was loaded.
 //!
 //! The serial console does not show the origin of a record, but /dev/kmsg does.
 //! Without this list, the host would take a program's line for a fault report of
@@ -66,26 +67,53 @@ impl KernelLog {
     /// The lines since the start that user programs wrote and that resemble a
     /// fault report.
     pub fn user_lines(self) -> Vec<String> {
-        let Some(mut file) = self.0 else { return Vec::new() };
         let mut lines = Vec::new();
+        self.each_record(|record| {
+            lines.extend(user_lines_of(record));
+            lines.len() < LINES_MAX
+        });
+        lines.truncate(LINES_MAX);
+        lines
+    }
+
+    /// The newest lines since then, `most` at most.
+    pub fn newest_lines(self, most: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.each_record(|record| {
+            lines.extend(first_line(record));
+            if lines.len() > most {
+                lines.remove(0);
+            }
+            true
+        });
+        lines
+    }
+
+    /// Hands over each record since then, as long as `each` returns true.
+    fn each_record(self, mut each: impl FnMut(&str) -> bool) {
+        let Some(mut file) = self.0 else { return };
         let mut record = vec![0; RECORD_MAX_BYTES];
         for _ in 0..RECORDS_MAX {
             match file.read(&mut record) {
                 Ok(0) => break,
                 Ok(length) => {
-                    lines.extend(user_lines_of(&String::from_utf8_lossy(&record[..length])))
+                    if !each(&String::from_utf8_lossy(&record[..length])) {
+                        break;
+                    }
                 }
-                // EPIPE: records were overwritten before they were read.
+                // Records were overwritten before they were read.
                 Err(err) if err.raw_os_error() == Some(libc::EPIPE) => {}
                 Err(_) => break,
             }
-            if lines.len() >= LINES_MAX {
-                lines.truncate(LINES_MAX);
-                break;
-            }
         }
-        lines
     }
+}
+
+/// The first line of a record's text, cut to [`LINE_MAX_BYTES`] characters.
+fn first_line(record: &str) -> Option<String> {
+    let (_, text) = record.split_once(';')?;
+    let line = text.lines().next()?.trim();
+    (!line.is_empty()).then(|| line.chars().take(LINE_MAX_BYTES).collect())
 }
 
 /// The suspicious lines of a record, if a user program wrote it.
@@ -121,5 +149,16 @@ mod tests {
         assert!(user_lines_of("4,340,5140910,-;BUG: x\n").is_empty());
         assert!(user_lines_of("12,340,5140910,-;test 1 begins\n").is_empty());
         assert!(user_lines_of("").is_empty());
+    }
+
+    #[test]
+    fn a_line_is_read_without_its_head_and_dictionary() {
+        let record = "4,340,5140910,-;hello_nl: Unknown symbol other (err -2)\n SUBSYSTEM=x\n";
+        let line = first_line(record);
+        assert_eq!(line.as_deref(), Some("hello_nl: Unknown symbol other (err -2)"));
+        assert_eq!(first_line("4,1,2,-;\n"), None);
+        assert_eq!(first_line("nonsense"), None);
+        let long = first_line(&format!("4,1,2,-;{}", "é".repeat(9999)));
+        assert_eq!(long.unwrap().chars().count(), LINE_MAX_BYTES);
     }
 }

@@ -8,6 +8,7 @@ mod channel;
 mod guest_fault;
 mod job;
 mod kmsg;
+mod modules;
 mod mounts;
 mod pipes;
 mod tasks;
@@ -17,16 +18,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use nix::kmod::init_module;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal};
 use nlrig_init::protocol::{Event, GuestFault, Request, WORKLOAD_FD};
 
 use channel::Channel;
-
-/// Module paths, one per line, which the rig generates from the image's
-/// manifest.
-const MODULES: &str = "/etc/modules";
 
 fn main() {
     if let Err(err) = run() {
@@ -52,7 +48,7 @@ fn run() -> io::Result<()> {
     child_signal.thread_block()?;
 
     let mut faults = mounts::mount_all(Path::new(mounts::TABLE));
-    let refused = load_modules(&mut faults);
+    let refused = modules::load(&mut faults);
     let mut channel = Channel::open()?;
 
     let uname = nix::sys::utsname::uname()?;
@@ -107,32 +103,6 @@ fn reserve_workload_descriptor() -> io::Result<()> {
             return Ok(());
         }
     }
-}
-
-/// Loads the listed modules and returns those that the kernel refused. An
-/// unreadable file goes to `faults`: it is an error of the host's share, not of
-/// the module.
-fn load_modules(faults: &mut Vec<String>) -> Vec<String> {
-    let list = match fs::read_to_string(MODULES) {
-        Ok(list) => list,
-        Err(err) => {
-            faults.push(format!("{MODULES}: {err}"));
-            return Vec::new();
-        }
-    };
-    let mut refused = Vec::new();
-    for path in list.lines().filter(|line| !line.is_empty()) {
-        // Not finit_module(), whose error may also come from reading the share.
-        match fs::read(path) {
-            Ok(image) => {
-                if let Err(err) = init_module(&image, c"") {
-                    refused.push(format!("{path}: {}", io::Error::from(err)));
-                }
-            }
-            Err(err) => faults.push(format!("module {path}: {err}")),
-        }
-    }
-    refused
 }
 
 fn uptime_s() -> f64 {

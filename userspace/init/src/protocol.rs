@@ -30,6 +30,11 @@ pub const WORKLOAD_FD: i32 = 3;
 /// PID 1 prints this on the console when the host closes the event port early.
 pub const PORT_CLOSED: &str = "nlrig-init: the host closed the event port";
 
+/// A kernel command line parameter, `NAME=1`, that makes PID 1 load no modules.
+/// The kernel passes a parameter that it does not know to PID 1 as an environment
+/// variable.
+pub const SKIP_MODULES: &str = "nlrig_skip_modules";
+
 /// The longest line that either side accepts, in bytes. A snapshot of a small
 /// program's address space takes a few KiB.
 pub const LINE_MAX_BYTES: usize = 256 * 1024;
@@ -159,9 +164,10 @@ pub enum Event {
         taint: u64,
         /// Errors during boot; empty if there were none.
         faults: Vec<String>,
-        /// Modules that the kernel refused to load, with their errors.
+        /// The module that the kernel refused to load, if any. Modules after it in
+        /// the list were not tried.
         #[serde(default)]
-        refused: Vec<String>,
+        refused: Vec<RefusedModule>,
     },
     /// The job's program has started.
     Started,
@@ -212,6 +218,17 @@ pub struct Task {
     pub state: char,
     /// The kernel stack, innermost frame first: function+offset/size.
     pub stack: Vec<String>,
+}
+
+/// A module that the kernel refused to load.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct RefusedModule {
+    /// Its name.
+    pub name: String,
+    /// The error of init_module(2).
+    pub errno: i32,
+    /// The newest lines that were added to the kernel log meanwhile.
+    pub log: Vec<String>,
 }
 
 /// The result of a program.
