@@ -54,7 +54,7 @@ pub fn prepare(options: &GuestOptions) -> Result<(BuildContext, VmLauncher)> {
         return Err(usage!("--module {}: no module is built there: no Kbuild", module.display()));
     }
     let kernels = kernels(options)?;
-    kernels.cache.sweep();
+    kernels.cache.gc();
     let mut lab = VmLauncher::new(kernels.cache.clone(), options.accel)?;
     lab.kernel_args = options.kernel_arg.clone();
     let mut workshop = BuildContext::new(kernels);

@@ -1,5 +1,5 @@
-//! What the rig carries of its own: the module, the workloads, and the C program
-//! that a workload is measured against.
+//! Embedded sources: the kernel module, the guest programs, and the C program
+//! that `bench` measures against.
 
 use include_dir::{Dir, include_dir};
 use nlrig_build::module::ModuleSource;
@@ -10,9 +10,9 @@ use nlrig_host::Result;
 static MODULE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/module");
 static WORKLOADS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/crates/guest");
 static NETLINK: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/crates/netlink");
-static YARDSTICK: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/yardstick");
+static REFERENCE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/yardstick");
 
-/// The rig's own kernel module.
+/// Returns the source of the rig's own kernel module.
 pub fn module() -> ModuleSource {
     ModuleSource {
         name: "nlrig".to_string(),
@@ -21,17 +21,17 @@ pub fn module() -> ModuleSource {
     }
 }
 
-/// The module's UAPI header, `nlrig.h`, for C programs.
+/// Returns the folder with the module's UAPI header, `nlrig.h`.
 pub fn uapi() -> Option<Tree> {
     MODULE.get_dir("uapi").map(Tree::Embedded)
 }
 
-/// The C program that the workload `threads` is measured against.
-pub fn yardstick() -> Tree {
-    Tree::Embedded(&YARDSTICK)
+/// Returns the source of the reference: the workload `threads` in C.
+pub fn reference() -> Tree {
+    Tree::Embedded(&REFERENCE)
 }
 
-/// The programs that experiments run in guests.
+/// Returns the sources of the programs that experiments run in guests.
 ///
 /// # Errors
 /// A crate's own data is incomplete.

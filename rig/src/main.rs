@@ -7,7 +7,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(err) => {
             // Alternate: the whole chain of causes on one line.
-            nlrig::say::error(&format!("{err:#}"));
+            nlrig::ui::error(&format!("{err:#}"));
             ExitCode::from(nlrig::error::status(&err))
         }
     }

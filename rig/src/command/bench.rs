@@ -19,7 +19,7 @@ use crate::options::{BenchOptions, GuestOptions};
 use crate::report::{self, seconds, terminal};
 use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
-use crate::{error, procfs, say, yardstick};
+use crate::{error, procfs, reference, ui};
 use nlrig_build::{BuildContext, Built};
 
 /// The form of the document that `--json` writes.
@@ -40,7 +40,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     let (started_at, start) = (SystemTime::now(), Instant::now());
     let load = procfs::load();
     if let Some(load) = load.filter(|&load| load > LOAD_QUIET) {
-        say::status(&format!("others keep this host busy (load {load}): times will be longer"));
+        ui::status(&format!("others keep this host busy (load {load}): times will be longer"));
     }
     let (mut workshop, lab) = prepare(&GuestOptions::default())?;
     let starter = Starter::find();
@@ -76,18 +76,18 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
         "peak_memory": { "qemu_and_shares_bytes": guest_bytes, "rig_bytes": own_bytes },
     }))?;
     match options.json.as_deref() {
-        Some(path) if path == Path::new("-") => say::result(&document)?,
+        Some(path) if path == Path::new("-") => ui::result(&document)?,
         path => {
             if let Some(path) = path {
                 report::write_whole(path, &(document + "\n"))?;
             }
             let section = bench::section(&quantities, options.rounds, &starter.shown);
-            say::result(&terminal::section(&section))?;
+            ui::result(&terminal::section(&section))?;
         }
     }
     let excesses: Vec<_> = quantities.iter().filter_map(Quantity::excess).collect();
     for excess in &excesses {
-        say::error(excess);
+        ui::error(excess);
     }
     Ok(if excesses.is_empty() { error::OK } else { error::TRIAL_FAILED })
 }
@@ -101,7 +101,7 @@ fn threads(
     dir: &Path,
     rounds: u32,
 ) -> Result<(Vec<Round>, u64)> {
-    let yardstick = yardstick::build(&workshop.cache, Arch::X86_64)?;
+    let yardstick = reference::build(&workshop.cache, Arch::X86_64)?;
     let trial = job::largest()?;
     let needs = VmSpec {
         cpus: trial.cpus,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::error;
 use crate::interrupt;
 use crate::options::ClassifyOptions;
-use crate::say;
+use crate::ui;
 
 /// A log is read in pieces of this size.
 const PIECE_BYTES: usize = 64 << 10;
@@ -35,7 +35,7 @@ pub fn classify(options: &ClassifyOptions) -> Result<u8> {
     } else {
         page(splat.as_ref())
     };
-    say::result(&text)?;
+    ui::result(&text)?;
     Ok(if splat.is_some() { error::TRIAL_FAILED } else { error::OK })
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::cache::Cache;
-use crate::{error, project, say};
+use crate::{error, project, ui};
 
 /// Removes results, and the cache if asked to.
 ///
@@ -24,7 +24,7 @@ pub fn clean(cache: bool) -> Result<u8> {
 /// Removes a folder, if it is there.
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
-        Ok(()) => say::status(&format!("removed {}", folder.display())),
+        Ok(()) => ui::status(&format!("removed {}", folder.display())),
         Err(err) if err.kind() == ErrorKind::NotFound => {}
         Err(err) => {
             return Err(err).with_context(|| format!("cannot remove {}", folder.display()));

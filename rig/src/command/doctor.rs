@@ -12,7 +12,7 @@ use crate::kernel::source::Source;
 use crate::options::DoctorOptions;
 use crate::process::{capture, find};
 use crate::scratch::Scratch;
-use crate::{accel, error, qemu, report, say, toolchain};
+use crate::{accel, error, qemu, report, toolchain, ui};
 
 /// What building kernels and modules takes, beside QEMU and Rust.
 const TOOLS: [&str; 11] =
@@ -59,15 +59,15 @@ pub fn doctor(options: &DoctorOptions) -> Result<u8> {
     let well = checks.iter().all(|check| check.ok);
     if options.json {
         let document = serde_json::json!({ "ok": well, "checks": checks });
-        say::result(&serde_json::to_string_pretty(&document)?)?;
+        ui::result(&serde_json::to_string_pretty(&document)?)?;
     } else {
         for Check { what, ok, finding } in &checks {
-            say::result(&format!(
+            ui::result(&format!(
                 "{} {what:<32} {finding}",
                 if *ok { "ok     " } else { "MISSING" }
             ))?;
         }
-        say::result(if well { "A run would work." } else { "A run would not work." })?;
+        ui::result(if well { "A run would work." } else { "A run would not work." })?;
     }
     Ok(if well { error::OK } else { error::RIG })
 }

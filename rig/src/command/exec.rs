@@ -20,7 +20,7 @@ use crate::options::{ExecOptions, FaultKind};
 use crate::report::Verdict;
 use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
-use crate::{error, say, usage};
+use crate::{error, ui, usage};
 use outcome::CommandOutcome;
 use record::Record;
 
@@ -125,7 +125,7 @@ fn run(
     guest.forward_streams(!options.no_stdin);
     outcome.exit = Some(guest.run(&job(options), limits, |_| Ok::<_, anyhow::Error>(()))?);
     if let Some(loss) = guest.allowed_fault() {
-        say::status(&format!("the guest kernel reported a fault, which is allowed: {loss}"));
+        ui::status(&format!("the guest kernel reported a fault, which is allowed: {loss}"));
     }
     match guest.trouble() {
         // A guest with a fault has nothing more to report.
@@ -156,9 +156,9 @@ fn explain(outcome: &CommandOutcome, dir: &Path) {
         if !is_over {
             show_console(dir);
         }
-        say::detail(&loss.reason);
+        ui::detail(&loss.reason);
     }
-    say::error(&message);
+    ui::error(&message);
 }
 
 fn is_broken_pipe(err: &anyhow::Error) -> bool {
@@ -172,6 +172,6 @@ fn is_broken_pipe(err: &anyhow::Error) -> bool {
 /// Shows the last lines that a guest wrote to its console.
 pub fn show_console(dir: &Path) {
     for line in tail_of(&dir.join(CONSOLE_FILE), TAIL_LINES) {
-        say::status(&format!("guest: {line}"));
+        ui::status(&format!("guest: {line}"));
     }
 }

@@ -12,7 +12,7 @@ use crate::options::RunOptions;
 use crate::report::{self, Report, Section, terminal};
 use crate::run::status::{Policy, all_skipped};
 use crate::run::{self, Run};
-use crate::{project, say, usage};
+use crate::{project, ui, usage};
 
 /// Runs the experiments of these names, or all that run by default; gives back
 /// the exit status.
@@ -60,7 +60,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         run::forget_old(&results, run::RUNS_KEPT);
     }
     let mut run = Run::begin(workshop, lab, built, &guest.flavour, &results)?;
-    say::status(&format!("{} trials; results in {}", planned.len(), run.stage.dir.display()));
+    ui::status(&format!("{} trials; results in {}", planned.len(), run.stage.dir.display()));
     let policy = Policy {
         experiments: names.to_vec(),
         abis: guest.abi.clone(),
@@ -77,13 +77,13 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     match ended.and(shown) {
         Ok(()) => {
             if let Some(what) = all_skipped(&report, &policy).filter(|_| !policy.allow_skip) {
-                say::status(&format!("{what}: every trial was skipped; --allow-skip permits it"));
+                ui::status(&format!("{what}: every trial was skipped; --allow-skip permits it"));
             }
             Ok(status)
         }
         // A trial that failed is worth more than what went wrong beside it.
         Err(err) if !error::is_interruption(&err) && run::status::any_failed(&report) => {
-            say::error(&format!("{err:#}"));
+            ui::error(&format!("{err:#}"));
             Ok(status)
         }
         Err(err) => Err(err),
@@ -97,7 +97,7 @@ fn publish(report: &Report, sections: &[Section], options: &RunOptions, dir: &Pa
     }
     match options.json.as_deref() {
         Some(path) if path == Path::new("-") => {
-            return Ok(say::result(&serde_json::to_string_pretty(report)?)?);
+            return Ok(ui::result(&serde_json::to_string_pretty(report)?)?);
         }
         Some(path) => {
             report::write_whole(path, &(serde_json::to_string_pretty(report)? + "\n"))?;
@@ -105,7 +105,7 @@ fn publish(report: &Report, sections: &[Section], options: &RunOptions, dir: &Pa
         None => {}
     }
     let tables: Vec<_> = sections.iter().map(terminal::section).collect();
-    Ok(say::result(&format!("{}\n{}", tables.join("\n"), dir.join("report.md").display()))?)
+    Ok(ui::result(&format!("{}\n{}", tables.join("\n"), dir.join("report.md").display()))?)
 }
 
 /// Refuses a place for the report before the work, not after it.

@@ -47,7 +47,7 @@ fn a_qemu_that_does_not_start_is_an_error_with_its_own_words() {
 fn no_compiler_is_an_error_that_names_it() {
     let host = Host::new();
     let bin = host.path_without("gcc");
-    fails(&mut smoke(&host), &["there is no gcc", "--yes"]);
+    fails(&mut smoke(&host), &["gcc not found", "--yes"]);
     assert!(fs::symlink_metadata(bin.join("gcc")).is_err());
 }
 
@@ -55,5 +55,5 @@ fn no_compiler_is_an_error_that_names_it() {
 fn no_make_is_an_error_that_names_it() {
     let host = Host::new();
     host.path_without("make");
-    fails(&mut smoke(&host), &["there is no make", "--yes"]);
+    fails(&mut smoke(&host), &["make not found", "--yes"]);
 }

@@ -15,7 +15,7 @@ use nlrig::experiment::{self, Ask};
 use nlrig::options::GuestOptions;
 use nlrig::report::{TrialReport, Verdict};
 use nlrig::run::{self, Planned, Run, Worker};
-use nlrig::say;
+use nlrig::ui;
 use nlrig::units::show_size;
 use nlrig_guest::protocol::Rlimit;
 
@@ -220,7 +220,7 @@ fn test(
 /// A test that shows what it said only if it fails.
 fn captured(name: String, body: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || {
-        let capture = say::Capture::start();
+        let capture = ui::Capture::start();
         body().map_err(|err| Failed::from(format!("{err:#}\n{}", capture.end())))
     })
 }
