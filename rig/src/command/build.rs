@@ -1,4 +1,4 @@
-//! `build`: make what is stale, and say where it is.
+//! `build`: builds what is out of date, and prints the paths.
 
 use anyhow::Result;
 
@@ -6,13 +6,13 @@ use super::{abis, prepare};
 use crate::options::BuildOptions;
 use crate::{error, ui};
 
-/// Everything there is to build, in the order in which one needs the other.
+/// The parts to build; each depends on the ones before it.
 const KINDS: [&str; 4] = ["kernel", "module", "userspace", "image"];
 
 /// Builds and prints each artifact.
 ///
 /// # Errors
-/// Something cannot be built.
+/// An artifact cannot be built.
 pub fn build(options: &BuildOptions) -> Result<u8> {
     let (mut workshop, _) = prepare(&options.guest)?;
     let abis = abis(&options.guest);

@@ -1,4 +1,4 @@
-//! `list`: what there is.
+//! `list`: prints experiments and kernels.
 
 use anyhow::Result;
 use serde_json::json;
