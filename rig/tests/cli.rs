@@ -121,5 +121,5 @@ fn a_log_is_classified_by_its_worst_report() {
 fn an_unreadable_log_is_125() {
     refused(&["classify", "/no/such/log"], 125, &["/no/such/log"]);
     refused(&["classify", "/"], 125, &["cannot read /"]);
-    refused(&["classify", "a", "b"], 2, &["b"]);
+    misspelt(&["classify", "a", "b"], &["'b'"]);
 }

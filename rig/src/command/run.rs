@@ -1,4 +1,4 @@
-//! `run`, and the main job.
+//! `run`: builds, runs experiments, and writes the report.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +14,7 @@ use crate::run::status::{Policy, all_skipped};
 use crate::run::{self, Run};
 use crate::{project, ui, usage};
 
-/// Runs the experiments of these names, or all that run by default; gives back
-/// the exit status.
+/// Runs the named experiments, or the default ones; returns the exit status.
 ///
 /// # Errors
 /// See the steps in [`crate::run`].
@@ -47,8 +46,8 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         Some(dir) => dir.clone(),
         None => project::results(),
     };
-    // What is missing is said before the long work, and before there is a new
-    // `latest` with nothing in it.
+    // Report a missing QEMU before the builds, and before `latest` is replaced by an
+    // empty folder.
     for abi in &ask.abis {
         lab.qemu(abi.kernel())?;
     }
@@ -68,7 +67,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         no_flaky: options.no_flaky,
     };
     let ended = run.all(&planned, options.vms.map(|vms| vms as usize), options.run_timeout);
-    // Whatever ended it: what was found until then is worth a report.
+    // Write the report even after an error: it has the trials so far.
     let dir = run.stage.dir.clone();
     let (report, sections) = run.finish(&experiments)?;
 
@@ -77,11 +76,11 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     match ended.and(shown) {
         Ok(()) => {
             if let Some(what) = all_skipped(&report, &policy).filter(|_| !policy.allow_skip) {
-                ui::status(&format!("{what}: every trial was skipped; --allow-skip permits it"));
+                ui::status(&format!("{what}: all trials were skipped; --allow-skip permits it"));
             }
             Ok(status)
         }
-        // A trial that failed is worth more than what went wrong beside it.
+        // A failed trial takes precedence over an error of the rig.
         Err(err) if !error::is_interruption(&err) && run::status::any_failed(&report) => {
             ui::error(&format!("{err:#}"));
             Ok(status)
@@ -90,7 +89,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     }
 }
 
-/// Writes the report where the user wants it, and prints it.
+/// Writes the report to the files of the options, and prints it.
 fn publish(report: &Report, sections: &[Section], options: &RunOptions, dir: &Path) -> Result<()> {
     if let Some(path) = &options.page {
         report::write_page(path, report, sections)?;
@@ -108,14 +107,17 @@ fn publish(report: &Report, sections: &[Section], options: &RunOptions, dir: &Pa
     Ok(ui::result(&format!("{}\n{}", tables.join("\n"), dir.join("report.md").display()))?)
 }
 
-/// Refuses a place for the report before the work, not after it.
+/// Checks before the work starts that a report can be written to `path`.
 ///
 /// # Errors
-/// A usage error: a file cannot be made there.
+/// A usage error: the folder is missing, or the path is a folder.
 pub fn check_target(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
-        return Err(usage!("{}: there is no such folder, or it is one", path.display()));
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(usage!("cannot write {}: no folder {}", path.display(), folder.display()));
+    }
+    if path.is_dir() {
+        return Err(usage!("not a file: {}", path.display()));
     }
     Ok(())
 }
