@@ -95,7 +95,7 @@ pub fn prepare_with_rig_module(options: &GuestOptions) -> Result<(BuildContext, 
 pub fn prepare(options: &GuestOptions) -> Result<(BuildContext, VmLauncher)> {
     let modules = modules(options)?;
     let kernels = kernels(options)?;
-    kernels.cache.sweep();
+    kernels.cache.gc();
     let mut lab = VmLauncher::new(kernels.cache.clone(), options.accel)?;
     lab.kernel_args = options.kernel_arg.clone();
     let mut workshop = BuildContext::new(kernels);

@@ -1,5 +1,5 @@
-//! What the rig carries of its own: the module, the workloads, and the C program
-//! that a workload is measured against.
+//! Embedded sources: the kernel module, the guest programs, and the C program
+//! that `bench` measures against.
 
 use include_dir::{Dir, include_dir};
 use nlrig_build::module::{ModuleOrigin, ModuleSource};
@@ -15,7 +15,7 @@ static REFERENCE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/referenc
 /// The name of the rig's own kernel module.
 pub const MODULE_NAME: &str = "nlrig";
 
-/// The rig's own kernel module.
+/// Returns the source of the rig's own kernel module.
 pub fn module() -> ModuleSource {
     ModuleSource {
         label: MODULE_NAME.to_string(),
@@ -25,17 +25,17 @@ pub fn module() -> ModuleSource {
     }
 }
 
-/// The module's UAPI header, `nlrig.h`, for C programs.
+/// Returns the folder with the module's UAPI header, `nlrig.h`.
 pub fn uapi() -> Option<Tree> {
     MODULE.get_dir("uapi").map(Tree::Embedded)
 }
 
-/// The C program that the workload `threads` is measured against.
-pub fn yardstick() -> Tree {
+/// Returns the source of the reference: the workload `threads` in C.
+pub fn reference() -> Tree {
     Tree::Embedded(&REFERENCE)
 }
 
-/// The programs that experiments run in guests.
+/// Returns the sources of the programs that experiments run in guests.
 ///
 /// # Errors
 /// A crate's own data is incomplete.

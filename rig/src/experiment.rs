@@ -23,7 +23,7 @@ use crate::abi::Abi;
 use crate::desk::Desk;
 use crate::guest::Limits;
 use crate::report::{FaultDomain, Section, TrialReport, Verdict};
-use crate::say::brief;
+use crate::ui::truncate;
 use crate::usage;
 
 /// Every experiment, in the order in which they run.
@@ -298,7 +298,7 @@ impl Judgement {
 
     /// Not as expected, and why, in as many words as are read.
     pub fn fail(measured: Option<Map<String, Value>>, reason: impl Into<String>) -> Judgement {
-        Judgement { verdict: Verdict::Fail, reason: Some(brief(reason.into())), measured }
+        Judgement { verdict: Verdict::Fail, reason: Some(truncate(reason.into())), measured }
     }
 }
 

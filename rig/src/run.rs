@@ -19,7 +19,7 @@ use crate::experiment::{Ask, Experiment, Trial};
 use crate::kernel::Kernel;
 use crate::launcher::VmLauncher;
 use crate::report::{self, Report, Section, TrialReport, seconds};
-use crate::say;
+use crate::ui;
 use nlrig_build::{BuildContext, Built};
 use schedule::Schedule;
 pub use worker::{Stage, Worker};
@@ -233,7 +233,7 @@ pub fn forget_old(results: &Path, kept: usize) {
 
 /// Says how a trial went.
 fn say_result(trial: &TrialReport, done: usize, total: usize) {
-    say::status(&format!("[{done}/{total}] {}", one_line(trial)));
+    ui::status(&format!("[{done}/{total}] {}", one_line(trial)));
 }
 
 fn one_line(trial: &TrialReport) -> String {

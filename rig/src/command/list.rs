@@ -1,4 +1,4 @@
-//! `list`: what there is.
+//! `list`: prints experiments and kernels.
 
 use anyhow::Result;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::error;
 use crate::experiment;
 use crate::kernel::{self, flavour::Flavour};
 use crate::options::{GuestOptions, ListOptions};
-use crate::say;
+use crate::ui;
 
 /// Prints experiments and kernels.
 ///
@@ -65,32 +65,32 @@ pub fn list(options: &ListOptions) -> Result<u8> {
     if options.json {
         let document =
             json!({ "experiments": experiments, "flavours": flavours, "kernels": kernel_rows });
-        say::result(&serde_json::to_string_pretty(&document)?)?;
+        ui::result(&serde_json::to_string_pretty(&document)?)?;
         return Ok(error::OK);
     }
-    say::result("Experiments:")?;
+    ui::result("Experiments:")?;
     for experiment in experiment::ALL {
-        say::result(&format!("  {:<10} {}", experiment.name(), experiment.shows()))?;
+        ui::result(&format!("  {:<10} {}", experiment.name(), experiment.shows()))?;
         let abis: Vec<_> = experiment.abis().iter().map(Abi::to_string).collect();
         let by_name = if experiment.by_default() { "" } else { "; only if it is named" };
-        say::result(&format!("  {:<10} on {}{by_name}", "", abis.join(", ")))?;
+        ui::result(&format!("  {:<10} on {}{by_name}", "", abis.join(", ")))?;
         for (name, meaning) in experiment.parameters() {
-            say::result(&format!("  {:<10} --set {name}: {meaning}", ""))?;
+            ui::result(&format!("  {:<10} --set {name}: {meaning}", ""))?;
         }
         for (name, shows) in experiment.entries() {
-            say::result(&format!("  {:<10} {name:<6} {shows}", ""))?;
+            ui::result(&format!("  {:<10} {name:<6} {shows}", ""))?;
         }
     }
-    say::result("Flavours:")?;
+    ui::result("Flavours:")?;
     for Flavour { name, summary, arches } in &flavours {
         let arches: Vec<_> = arches.iter().map(|arch| arch.name()).collect();
-        say::result(&format!("  {name:<12} {summary} ({})", arches.join(", ")))?;
+        ui::result(&format!("  {name:<12} {summary} ({})", arches.join(", ")))?;
     }
-    say::result("Kernels:")?;
+    ui::result("Kernels:")?;
     for row in kernel_rows {
         let text = |key: &str| row[key].as_str().unwrap_or("-").to_string();
         let built = if row["built"] == true { "built" } else { "not built" };
-        say::result(&format!(
+        ui::result(&format!(
             "  {:<6} {:<8} {:<12} {built}",
             text("version"),
             text("arch"),

@@ -1,4 +1,4 @@
-//! `run`, and the main job.
+//! `run`: builds, runs experiments, and writes the report.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,11 +13,10 @@ use crate::options::{GuestOptions, RunOptions};
 use crate::report::{self, Report, Section, terminal};
 use crate::run::status::{Policy, all_skipped};
 use crate::run::{self, Run};
-use crate::{data, project, say, usage};
+use crate::{data, project, ui, usage};
 use nlrig_build::BuildContext;
 
-/// Runs the experiments of these names, or all that run by default; gives back
-/// the exit status.
+/// Runs the named experiments, or the default ones; returns the exit status.
 ///
 /// # Errors
 /// See the steps in [`crate::run`].
@@ -50,8 +49,8 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         Some(dir) => dir.clone(),
         None => project::results(),
     };
-    // What is missing is said before the long work, and before there is a new
-    // `latest` with nothing in it.
+    // Report a missing QEMU before the builds, and before `latest` is replaced by an
+    // empty folder.
     for abi in &ask.abis {
         lab.qemu(abi.kernel())?;
     }
@@ -64,7 +63,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         run::forget_old(&results, run::RUNS_KEPT);
     }
     let mut run = Run::begin(workshop, lab, built, &guest.flavour, &results)?;
-    say::status(&format!("{} trials; results in {}", planned.len(), run.stage.dir.display()));
+    ui::status(&format!("{} trials; results in {}", planned.len(), run.stage.dir.display()));
     let policy = Policy {
         experiments: names.to_vec(),
         abis: guest.abi.clone(),
@@ -72,7 +71,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         no_flaky: options.no_flaky,
     };
     let ended = run.all(&planned, options.vms.map(|vms| vms as usize), options.run_timeout);
-    // Whatever ended it: what was found until then is worth a report.
+    // Write the report even after an error: it has the trials so far.
     let dir = run.stage.dir.clone();
     let (report, sections) = run.finish(&experiments)?;
 
@@ -81,27 +80,27 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     match ended.and(shown) {
         Ok(()) => {
             if let Some(what) = all_skipped(&report, &policy).filter(|_| !policy.allow_skip) {
-                say::status(&format!("{what}: every trial was skipped; --allow-skip permits it"));
+                ui::status(&format!("{what}: all trials were skipped; --allow-skip permits it"));
             }
             Ok(status)
         }
-        // A trial that failed is worth more than what went wrong beside it.
+        // A failed trial takes precedence over an error of the rig.
         Err(err) if !error::is_interruption(&err) && run::status::any_failed(&report) => {
-            say::error(&format!("{err:#}"));
+            ui::error(&format!("{err:#}"));
             Ok(status)
         }
         Err(err) => Err(err),
     }
 }
 
-/// Writes the report where the user wants it, and prints it.
+/// Writes the report to the files of the options, and prints it.
 fn publish(report: &Report, sections: &[Section], options: &RunOptions, dir: &Path) -> Result<()> {
     if let Some(path) = &options.page {
         report::write_page(path, report, sections)?;
     }
     match options.json.as_deref() {
         Some(path) if path == Path::new("-") => {
-            return Ok(say::result(&serde_json::to_string_pretty(report)?)?);
+            return Ok(ui::result(&serde_json::to_string_pretty(report)?)?);
         }
         Some(path) => {
             report::write_whole(path, &(serde_json::to_string_pretty(report)? + "\n"))?;
@@ -109,7 +108,7 @@ fn publish(report: &Report, sections: &[Section], options: &RunOptions, dir: &Pa
         None => {}
     }
     let tables: Vec<_> = sections.iter().map(terminal::section).collect();
-    Ok(say::result(&format!("{}\n{}", tables.join("\n"), dir.join("report.md").display()))?)
+    Ok(ui::result(&format!("{}\n{}", tables.join("\n"), dir.join("report.md").display()))?)
 }
 
 /// Refuses modules of the user's for an experiment that needs the rig's own.
@@ -148,14 +147,17 @@ fn check_substitute(workshop: &mut BuildContext, abi: Abi) -> Result<()> {
     ))
 }
 
-/// Refuses a place for the report before the work, not after it.
+/// Checks before the work starts that a report can be written to `path`.
 ///
 /// # Errors
-/// A usage error: a file cannot be made there.
+/// A usage error: the folder is missing, or the path is a folder.
 pub fn check_target(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
-        return Err(usage!("{}: there is no such folder, or it is one", path.display()));
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(usage!("cannot write {}: no folder {}", path.display(), folder.display()));
+    }
+    if path.is_dir() {
+        return Err(usage!("not a file: {}", path.display()));
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use super::{Ask, Experiment, Facts, Judgement, Observed, RigModule, Trial, objec
 use crate::abi::Abi;
 use crate::guest::Limits;
 use crate::report::{Section, TrialReport, Verdict};
-use crate::say::brief;
+use crate::ui::truncate;
 use crate::usage;
 use row::{Finding, How, Row, Setting};
 
@@ -190,11 +190,11 @@ fn evidence(data: &[Value]) -> Map<String, Value> {
             break;
         }
         let value = match value {
-            Value::String(text) => json!(brief(text.clone())),
+            Value::String(text) => json!(truncate(text.clone())),
             Value::Number(_) | Value::Bool(_) => value.clone(),
-            other => json!(brief(other.to_string())),
+            other => json!(truncate(other.to_string())),
         };
-        evidence.insert(brief(key.clone()), value);
+        evidence.insert(truncate(key.clone()), value);
     }
     evidence
 }

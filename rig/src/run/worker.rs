@@ -22,7 +22,7 @@ use crate::guest::{self, Guest, Parts};
 use crate::launcher::{VmLauncher, VmSpec};
 use crate::outcome::VmFailure;
 use crate::report::{FaultDomain, SourceLine, TrialReport, Verdict, seconds};
-use crate::{procfs, say};
+use crate::{procfs, ui};
 
 /// How much of a console stands in the report.
 const TAIL_LINES: usize = 15;
@@ -134,7 +134,7 @@ impl<'a> Worker<'a> {
         let mut waited = attempt.notes.waited;
         while attempt.may_be_repeated() && attempts < ATTEMPTS_MAX {
             let reason = attempt.judgement.reason.unwrap_or_default();
-            say::status(&format!("{}: lost-vm, tried once more: {reason}", planned.trial.name));
+            ui::status(&format!("{}: lost-vm, tried once more: {reason}", planned.trial.name));
             set_aside(&self.stage.folder(&planned.trial))?;
             first_loss = Some(reason);
             attempts += 1;
@@ -329,7 +329,7 @@ impl<'a> Worker<'a> {
                 return Ok(machine);
             };
             let (name, last) = (&machine.name, &machine.last.name);
-            say::status(&format!("{name} ends after {last}: {}", trouble.reason));
+            ui::status(&format!("{name} ends after {last}: {}", trouble.reason));
         }
         let Trial { cpus, memory_bytes, boot, .. } = *trial;
         let command_line = boot.to_string();

@@ -1,7 +1,7 @@
-//! Every trial of the default plans as a test, one of `threads` for each limit
-//! set low, one for each layout of the address space, and one for each size of
-//! stack: it passes if its verdict is `pass`, and if what bound is the limit that
-//! the test is about.
+//! Trials as tests: all trials of the default plans, and trials of `threads` for each
+//! limit, address space layout and stack size.
+//!
+//! A test passes if the verdict is `pass` and the binding limit is the expected one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,21 +15,22 @@ use nlrig::experiment::{self, Ask};
 use nlrig::options::GuestOptions;
 use nlrig::report::{TrialReport, Verdict};
 use nlrig::run::{self, Planned, Run, Worker};
-use nlrig::say;
+use nlrig::ui;
 use nlrig::units::show_size;
 use nlrig_guest::protocol::Rlimit;
 
-/// With cargo-nextest each test is a run, and the oldest may still go on.
+/// The number of run folders that are kept. With cargo-nextest each test is a run,
+/// and the oldest one may still be active.
 const RUNS_KEPT: usize = 1000;
 
-/// The run that all tests of this process belong to, once one has begun.
+/// The run that all tests of this process share, once the first has begun.
 type Shared = Arc<Mutex<Option<Run>>>;
 
 pub fn tests() -> Vec<Trial> {
     let shared = Shared::default();
     let ask = Ask::new(&Abi::ALL, &GuestOptions::default().kernel);
     let planned = run::plan(experiment::ALL, &ask, 1).expect("the default plans are sound");
-    // The controls of the controls need no machine each, and nor do most claims.
+    // Most negative controls and claims can share a VM.
     let together = |experiment: &'static str| {
         move |one: &Planned| one.experiment.name() == experiment && !one.trial.alone
     };
@@ -37,7 +38,7 @@ pub fn tests() -> Vec<Trial> {
     let (claims, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("claims"));
     let (ports, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("ports"));
     let (hunt, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("hunt-1449"));
-    // One of each kind is enough for every change.
+    // One candidate of each kind is enough by default.
     let (few, hunt): (Vec<_>, Vec<_>) = hunt.into_iter().partition(|planned| {
         let candidate = planned.trial.params.get("candidate").and_then(|name| name.as_str());
         candidate.is_some_and(|name| FEW_CANDIDATES.contains(&name))
@@ -73,8 +74,8 @@ pub fn tests() -> Vec<Trial> {
             tests.extend(many.into_iter().map(|planned| test(planned, None, |_| true, &shared)));
         }
         for stack in STACKS {
-            // Smaller than these, and a 32-bit program has ten thousand threads;
-            // the smallest size is enough for every change.
+            // A 32-bit program has ten thousand threads with small stacks. By default
+            // only the smallest of these sizes runs.
             let long =
                 move |_: &Planned| abi != Abi::X86_64 && (32 << 10..512 << 10).contains(&stack);
             tests.extend(with_stack(abi, stack).map(|planned| test(planned, None, long, &shared)));
@@ -83,11 +84,11 @@ pub fn tests() -> Vec<Trial> {
     tests
 }
 
-/// A plain program, and what a candidate may do: allocate, lay out its address
-/// space, be under a limit.
+/// The candidates that run by default: a plain program, and one each for allocation,
+/// layout and limits.
 const FEW_CANDIDATES: [&str; 4] = ["baseline", "malloc-64K", "top-down-only", "nproc-1451"];
 
-/// A limit, and what sets it so low that it binds before any other.
+/// A limit, and a function that sets it low enough to bind first.
 type Low = (&'static str, fn(&mut Ask));
 
 const LOW: [Low; 8] = [
@@ -100,7 +101,7 @@ const LOW: [Low; 8] = [
     ("memory", |ask| {
         ask.sysctls = sysctl("kernel.threads-max", "30000");
         ask.memory_bytes = Some(128 << 20);
-        // Small enough that the address space of 32 bits takes more of them.
+        // Small stacks, so that the 32-bit address space does not bind first.
         ask.stacks = vec![64 << 10];
     }),
     ("nproc", |ask| {
@@ -109,8 +110,8 @@ const LOW: [Low; 8] = [
     }),
 ];
 
-/// A layout of the address space that is not the kernel's usual one, and what
-/// makes it so.
+/// A layout of the address space other than the default, and a function that selects
+/// it.
 type LayoutCase = (&'static str, fn(&mut Ask));
 
 const LAYOUTS: [LayoutCase; 5] = [
@@ -132,7 +133,8 @@ fn unlimited_stack() -> Rlimit {
     Rlimit { name: "stack".to_string(), value: None }
 }
 
-/// From the smallest that glibc takes to one that fits three times into 32 bits.
+/// The stack sizes: from the smallest that glibc accepts to one of which three fit into
+/// 32 bits.
 const STACKS: [u64; 17] = {
     let mut stacks = [16 << 10; 17];
     let mut index = 1;
@@ -160,14 +162,14 @@ fn with_low(abi: Abi, limit: &str, set: fn(&mut Ask)) -> Planned {
     planned
 }
 
-/// The trial of a layout in which the address space binds, and those of all sizes
-/// of stack, whatever binds.
+/// Returns the trial of a layout in which the address space binds, and trials of the
+/// other stack sizes.
 fn with_layout(abi: Abi, layout: &str, set: fn(&mut Ask)) -> (Planned, Vec<Planned>) {
     let trial = |stack: u64, binds: bool| {
         let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
         ask.stacks = vec![stack];
         if binds {
-            // The kernel refuses a stack that is larger than all memory.
+            // Without overcommit the kernel rejects a stack larger than all memory.
             ask.sysctls = sysctl("vm.overcommit_memory", "1");
         } else if abi == Abi::X86_64 {
             // No size binds there: a few threads show that all can be had.
@@ -184,7 +186,7 @@ fn with_layout(abi: Abi, layout: &str, set: fn(&mut Ask)) -> (Planned, Vec<Plann
     (trial(binding, true), many.map(|stack| trial(stack, false)).collect())
 }
 
-/// One stack size, if it is not in the default plan anyway.
+/// Returns the trial of a stack size, unless it is in the default plan.
 fn with_stack(abi: Abi, stack: u64) -> Option<Planned> {
     let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
     if abi == Abi::X86_64 {
@@ -199,7 +201,7 @@ fn with_stack(abi: Abi, stack: u64) -> Option<Planned> {
     Some(planned)
 }
 
-/// The first trial of `threads` that this asks for.
+/// Returns the first trial of `threads` in the selection.
 fn plan(ask: &Ask) -> Planned {
     let threads = experiment::find(&["threads".to_string()]).expect("there is such an experiment");
     run::plan(&threads, ask, 1).expect("the plan is sound").remove(0)
@@ -217,17 +219,19 @@ fn test(
     captured(name, move || judge(&planned, limit, &shared)).with_ignored_flag(long)
 }
 
-/// A test that shows what it said only if it fails.
+/// Makes a test that prints its messages only if it fails.
 fn captured(name: String, body: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || {
-        let capture = say::Capture::start();
+        let capture = ui::Capture::start();
         body().map_err(|err| Failed::from(format!("{err:#}\n{}", capture.end())))
     })
 }
 
-/// A table of 32 thousand threads takes half a minute a cell under TCG; one
-/// cell of each is enough for every change. What hunts alone has a kernel or a
-/// machine of its own.
+/// Whether a trial is for the nightly tier.
+///
+/// A trial with 32 thousand threads takes half a minute under TCG, so only one cell of
+/// such a table runs by default. A trial of hunt-1449 that cannot share a VM has its own
+/// kernel or VM.
 fn takes_long(planned: &Planned) -> bool {
     let params = &planned.trial.params;
     let is = |key: &str, value: &str| params.get(key).is_some_and(|found| found == value);
@@ -242,7 +246,7 @@ fn takes_long(planned: &Planned) -> bool {
 }
 
 fn judge(planned: &Planned, limit: Option<&str>, shared: &Shared) -> anyhow::Result<()> {
-    // Built by one test at a time; the trials themselves wait for room only.
+    // One test builds at a time; the trials wait only for memory and cores.
     let (stage, built) = {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let run = match &mut *shared {
@@ -255,7 +259,10 @@ fn judge(planned: &Planned, limit: Option<&str>, shared: &Shared) -> anyhow::Res
     check(&trial, &stage.folder(&planned.trial))?;
     let bound =
         trial.measured.as_ref().and_then(|measured| measured.get("binding_limit")?.as_str());
-    anyhow::ensure!(limit.is_none() || bound == limit, "{bound:?} bound, not {limit:?}");
+    anyhow::ensure!(
+        limit.is_none() || bound == limit,
+        "the binding limit is {bound:?}, expected {limit:?}"
+    );
     Ok(())
 }
 
@@ -270,7 +277,7 @@ fn check(trial: &TrialReport, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Trials that do no harm share a machine, and say so.
+/// Runs trials that can share a VM, and asserts that they did.
 fn in_one_boot(planned: &[Planned]) -> anyhow::Result<()> {
     let mut run = begin()?;
     run.all(planned, None, Duration::from_secs(1800))?;
