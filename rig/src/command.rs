@@ -63,7 +63,7 @@ pub fn kernels(options: &GuestOptions) -> Result<Builder> {
 /// A usage error: no module is built there.
 fn modules(options: &GuestOptions) -> Result<Vec<ModuleSource>> {
     let module = |path: &PathBuf| match is_rig_module(path) {
-        true => Ok(data::module()),
+        true => Ok(ModuleSource { make: options.module_make.clone(), ..data::module() }),
         false => Ok(ModuleSource::at(path, &options.module_make)?),
     };
     options.module.iter().map(module).collect()

@@ -2,11 +2,12 @@
 //! user's.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use include_dir::Dir;
 use nlrig_host::cache::{self, Key, list_files};
-use nlrig_host::{Context, Result, interrupt};
+use nlrig_host::{Context, Result, bail, interrupt};
 
 /// The data of this crate: fragments, recipes, and the source of PID 1.
 pub(crate) static DATA: Dir<'static> = include_dir::include_dir!("$CARGO_MANIFEST_DIR/data");
@@ -49,7 +50,8 @@ impl Tree {
                 let mut key = key.add("folder", label);
                 for path in source_files(folder)? {
                     let name = path.strip_prefix(folder).unwrap_or(&path);
-                    key = key.add(&name.to_string_lossy(), cache::read(&path)?);
+                    let mode = executable_bits(&path)?.to_le_bytes();
+                    key = key.add(&name.to_string_lossy(), cache::read(&path)?).add("mode", mode);
                 }
                 Ok(key)
             }
@@ -63,17 +65,19 @@ impl Tree {
     /// # Errors
     /// A file cannot be read or written.
     pub fn write_to(&self, target: &Path) -> Result<()> {
-        let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+        let mut files: Vec<(PathBuf, Vec<u8>, u32)> = Vec::new();
         match self {
             Tree::Embedded(dir) => {
                 let mut embedded = Vec::new();
                 embedded_files(dir, dir.path(), &mut embedded);
-                files.extend(embedded.into_iter().map(|(name, content)| (name, content.to_vec())));
+                files.extend(
+                    embedded.into_iter().map(|(name, content)| (name, content.to_vec(), 0)),
+                );
             }
             Tree::Folder(folder) => {
                 for path in source_files(folder)? {
                     let name = path.strip_prefix(folder).unwrap_or(&path).to_path_buf();
-                    files.push((name, cache::read(&path)?));
+                    files.push((name, cache::read(&path)?, executable_bits(&path)?));
                 }
             }
         }
@@ -83,17 +87,31 @@ impl Tree {
         }
         for path in left {
             let name = path.strip_prefix(target).unwrap_or(&path);
-            if !files.iter().any(|(kept, _)| kept == name) {
+            if !files.iter().any(|(kept, ..)| kept == name) {
                 fs::remove_file(&path)
                     .with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
-        for (name, content) in files {
-            write_if_changed(&target.join(name), &content)?;
+        for (name, content, mode) in files {
+            let path = target.join(name);
+            write_if_changed(&path, &content)?;
+            if mode != 0 {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o644 | mode))
+                    .with_context(|| format!("cannot change the mode of {}", path.display()))?;
+            }
         }
         Ok(())
     }
 }
+
+/// Who may execute a file: a Makefile may run scripts beside it.
+fn executable_bits(path: &Path) -> Result<u32> {
+    let meta = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(meta.permissions().mode() & 0o111)
+}
+
+/// A larger file is not source.
+const SOURCE_MAX_BYTES: u64 = 64 << 20;
 
 /// The files below a folder in the order of their names, links to files among
 /// them. Hidden files and folders are left out, and what Kbuild makes.
@@ -111,6 +129,14 @@ fn source_files(folder: &Path) -> Result<Vec<PathBuf>> {
         if entry.file_type().with_context(cannot)?.is_dir() {
             files.extend(source_files(&path)?);
         } else if path.is_file() && !is_leftover(&name) {
+            let bytes = fs::metadata(&path).with_context(cannot)?.len();
+            if bytes > SOURCE_MAX_BYTES {
+                bail!(
+                    "{}: {} MiB are too large for a source file; move it out of the folder",
+                    path.display(),
+                    bytes >> 20
+                );
+            }
             files.push(path);
         }
     }
@@ -172,6 +198,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, file).unwrap();
         }
+        let script = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(from.path().join("hello.c"), script).unwrap();
         std::os::unix::fs::symlink("gone", from.path().join("dangling.h")).unwrap();
         let tree = Tree::Folder(from.path().to_path_buf());
         let hash = || tree.add_to(Key::new(), "x").unwrap().finish();
@@ -185,6 +213,12 @@ mod tests {
         copied.sort();
         let expected: Vec<_> = sources.iter().map(|file| to.path().join(file)).collect();
         assert_eq!(copied, expected);
+        assert_eq!(executable_bits(&to.path().join("hello.c")).unwrap(), 0o111);
+        assert_eq!(executable_bits(&to.path().join("Makefile")).unwrap(), 0);
+        let large = fs::File::create(from.path().join("disk.img")).unwrap();
+        large.set_len(SOURCE_MAX_BYTES + 1).unwrap();
+        let err = tree.write_to(to.path()).unwrap_err().to_string();
+        assert!(err.contains("disk.img"), "{err}");
     }
 
     #[test]
