@@ -101,20 +101,18 @@ pub struct GuestOptions {
     /// Fail if the kernel source does not have this SHA-256
     #[arg(long, value_name = "HEX", requires = "kernel_source")]
     pub kernel_sha256: Option<String>,
-    /// Boot this kernel, built elsewhere: an ELF file vmlinux with the drivers of a
-    /// guest built in
+    /// Boot this vmlinux (ELF); the drivers that a guest needs must be built in
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel_source", "kernel_config"])]
     pub kernel_image: Option<PathBuf>,
-    /// Add a fragment of kernel configuration, which overrides the flavour's;
-    /// repeatable
+    /// Add a kernel configuration fragment, which overrides the flavour's; repeatable
     #[arg(long, value_name = "FILE")]
     pub kernel_config: Vec<PathBuf>,
     /// Load a module: a folder with a Kbuild or a Makefile that sets obj-m, a .ko
     /// file, or `rig` for the rig's own; repeatable, loaded in this order
     #[arg(long, value_name = "DIR|FILE.ko")]
     pub module: Vec<PathBuf>,
-    /// Set a make variable for these modules: CONFIG_HELLO=m, KCFLAGS=-DDEBUG;
-    /// repeatable
+    /// Set a make variable for the builds of modules: CONFIG_HELLO=m,
+    /// KCFLAGS=-DDEBUG; repeatable
     #[arg(long, value_name = "VAR=VALUE", requires = "module", value_parser = make_variable)]
     pub module_make: Vec<String>,
     /// Set a parameter of a module: hello.debug=1; repeatable
@@ -321,17 +319,17 @@ fn kernel_arg(text: &str) -> Result<String, String> {
     }
 }
 
-/// Variables of make that say where and for what a module is built: the rig's.
+/// The make variables that the rig sets itself.
 const MAKE_OF_RIG: [&str; 6] =
     ["ARCH", "KBUILD_EXTMOD", "KBUILD_EXTRA_SYMBOLS", "KBUILD_OUTPUT", "M", "O"];
 
 fn make_variable(text: &str) -> Result<String, String> {
     let (name, _) = pair(text)?;
     if MAKE_OF_RIG.contains(&name.as_str()) {
-        return Err(format!("{name} is set by the rig"));
+        return Err(format!("{name} is set by the rig; remove it"));
     }
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) {
-        return Err(format!("\"{name}\" is not the name of a variable"));
+        return Err(format!("\"{name}\" is not the name of a make variable"));
     }
     Ok(text.to_string())
 }
@@ -344,11 +342,11 @@ fn module_parameter(text: &str) -> Result<ModuleParameter, String> {
     match name.split_once('.') {
         Some((module, key)) if plain(module) && plain(key) => {
             if value.contains(['"', '\n', '\0']) {
-                return Err("a module's parameter cannot have quotes or line breaks".to_string());
+                return Err("a module parameter cannot have quotes or line breaks".to_string());
             }
             Ok(ModuleParameter { module: module.to_string(), key: key.to_string(), value })
         }
-        _ => Err(format!("\"{text}\" is not module.parameter=value")),
+        _ => Err(format!("\"{text}\" is not module.parameter=value, like hello.debug=1")),
     }
 }
 
@@ -449,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_modules_and_of_their_builds() {
+    fn module_parameters_and_make_variables_are_parsed() {
         let parameter = module_parameter("hello.name=a b=c").unwrap();
         assert_eq!((&*parameter.module, &*parameter.key), ("hello", "name"));
         assert_eq!(parameter.value, "a b=c");

@@ -268,7 +268,7 @@ int main(void)
 	threads = create_until_failure(&call, &error);
 	elapsed = now_ns() - start;
 	length = snprintf(line, sizeof(line),
-			  "{\"yardstick\":{\"threads\":%u,\"elapsed_ns\":%lld,"
+			  "{\"reference\":{\"threads\":%u,\"elapsed_ns\":%lld,"
 			  "\"failed_call\":\"%s\",\"errno\":%d}}\n",
 			  threads, (long long)elapsed, call, error);
 	if (write(REPORT_FD, line, length) != length)

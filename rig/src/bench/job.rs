@@ -96,8 +96,7 @@ impl ReferenceReport {
     /// # Errors
     /// The object has another form.
     pub fn parse(value: &Value) -> Result<ReferenceReport> {
-        // The key is that of userspace/yardstick/threads.c.
-        let report = value.get("yardstick").context("the reference program did not report")?;
+        let report = value.get("reference").context("the reference program did not report")?;
         Ok(ReferenceReport::deserialize(report)?)
     }
 }

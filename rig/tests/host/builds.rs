@@ -49,7 +49,7 @@ fn a_failed_build_quotes_the_compilers_error() {
     succeeds(&mut host.build(&host.source("good", "@:")));
 }
 
-/// Variables that Kbuild, make and gcc read.
+/// Environment variables that Kbuild, make and gcc read.
 const VARIABLES: [(&str, &str); 17] = [
     ("ARCH", "arm64"),
     ("CC", "false"),
@@ -70,11 +70,11 @@ const VARIABLES: [(&str, &str); 17] = [
     ("O", "/nowhere"),
 ];
 
-/// What make is given, and where the result is.
+/// Builds a kernel; returns make's environment and the path of the image.
 fn seen(host: &Host, source: &Path, variables: &[(&str, &str)]) -> (String, String) {
     let _ = fs::remove_dir_all(host.path("cache"));
     let output = succeeds(host.build(source).envs(variables.iter().copied()));
-    let seen = fs::read_to_string(host.path("seen")).expect("what make was given");
+    let seen = fs::read_to_string(host.path("seen")).expect("the build has written the file");
     (seen, String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -91,27 +91,26 @@ fn no_variable_of_the_user_reaches_a_kernels_build() {
     }
 }
 
-/// Kconfig drops a symbol that it does not know or whose dependencies are off,
-/// and says nothing.
+/// Kconfig silently drops unknown symbols and symbols with unmet dependencies.
 #[test]
-fn every_symbol_that_is_lost_is_named_at_once() {
+fn all_lost_symbols_are_in_one_error() {
     let host = Host::new();
     let source = host.source("linux", "@:");
     let fragment = host.path("my fragment.config");
     fs::write(&fragment, "CONFIG_UNIXX=y\n# CONFIG_INPUTT is not set\nCONFIG_NET=y\n")
-        .expect("a file");
+        .expect("the fragment can be written");
     let build = || {
         let mut command = host.build(&source);
         command.arg("--kernel-config").arg(&fragment);
         command
     };
     fails(&mut build(), &["CONFIG_UNIXX=y (no such", "CONFIG_INPUTT=n (no such"]);
-    fs::write(&fragment, "CONFIG_SMP=n\nCONFIG_INPUT=y\n").expect("a file");
+    fs::write(&fragment, "CONFIG_SMP=n\nCONFIG_INPUT=y\n").expect("the fragment can be written");
     let output = succeeds(&mut build());
     let with = String::from_utf8_lossy(&output.stdout).into_owned();
     let output = succeeds(&mut host.build(&source));
-    assert_ne!(with, String::from_utf8_lossy(&output.stdout), "it is another kernel");
-    fs::write(&fragment, "NET=y\n").expect("a file");
+    assert_ne!(with, String::from_utf8_lossy(&output.stdout), "the fragment has no effect");
+    fs::write(&fragment, "NET=y\n").expect("the fragment can be written");
     fails(&mut build(), &["my fragment.config, line 1"]);
 }
 

@@ -35,7 +35,7 @@ impl Host {
         for file in ["Kbuild", "net/netlink/af_netlink.c"] {
             fs::write(source.join(file), "").expect("the file can be written");
         }
-        fs::write(source.join("Kconfig"), kconfig()).expect("a file");
+        fs::write(source.join("Kconfig"), kconfig()).expect("the file can be written");
         let host = self.dir.path().display();
         let makefile = format!(
             "HOST = {host}\n\
@@ -100,11 +100,14 @@ impl Host {
     }
 }
 
-/// A Kconfig file with every symbol of the rig's own fragments.
+/// Returns a Kconfig file with all symbols of the rig's fragments.
 fn kconfig() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel-config");
-    let files = fs::read_dir(folder).expect("the fragments").map(|entry| entry.expect("an entry"));
-    let texts = files.map(|file| fs::read_to_string(file.path()).expect("a fragment"));
+    let files = fs::read_dir(folder).expect("the folder is readable");
+    let texts = files.map(|entry| {
+        let path = entry.expect("the folder is readable").path();
+        fs::read_to_string(path).expect("the fragment is readable")
+    });
     let text: String = texts.collect();
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter_map(|word| word.strip_prefix("CONFIG_"))
@@ -112,7 +115,7 @@ fn kconfig() -> String {
         .collect()
 }
 
-/// Runs to the end and gives back what came out.
+/// Runs a command and returns its output.
 pub fn run(command: &mut Command) -> Output {
     command.output().expect("the command starts")
 }

@@ -1,4 +1,5 @@
-//! The kernels that were built, held against `kernel-config/kernels.toml`.
+//! Tests of the kernels: `--kernel-image`, and the bounds in
+//! `kernel-config/kernels.toml`.
 
 use std::fs;
 
@@ -14,8 +15,10 @@ pub fn tests() -> Vec<Trial> {
     vec![Trial::test("kernels/max-objects", max_objects), Trial::test("kernels/i386/image", image)]
 }
 
-/// A kernel that was built elsewhere boots; one that lacks a driver is refused by
-/// the option's name, and so is a module's source, which only its build can use.
+/// `--kernel-image` boots a kernel that was built elsewhere.
+///
+/// An image without a required driver is rejected with the symbol's name. A module's
+/// source is rejected, because its build needs the kernel's build folder.
 fn image() -> Outcome {
     let kernel = command::kernels(&GuestOptions::default())?.build(Arch::I386)?;
     let dir = tempfile::tempdir()?;
@@ -24,13 +27,17 @@ fn image() -> Outcome {
     let exec = |arguments: &[&str]| nlrig().args(arguments).current_dir(dir.path()).output();
     let output = exec(&["--abi", "i386", "--kernel-image", "my vmlinux", "--", "uname", "-r"])?;
     check("it boots", output.status.success(), &output)?;
-    check("it is this one", output.stdout == format!("{}\n", kernel.version).as_bytes(), &output)?;
+    check(
+        "the release is that of the image",
+        output.stdout == format!("{}\n", kernel.version).as_bytes(),
+        &output,
+    )?;
     let output = exec(&["--kernel-image", "my vmlinux", "--", "true"])?;
-    check("it is for one ABI", output.status.code() == Some(2), &output)?;
+    check("two ABIs are rejected", output.status.code() == Some(2), &output)?;
     says(&output, "choose another --abi")?;
     let module = ["--module", "rig", "--", "true"];
     let output = exec(&[&["--abi", "i386", "--kernel-image", "my vmlinux"], &module[..]].concat())?;
-    check("no module is built for it", output.status.code() == Some(2), &output)?;
+    check("a module's source is rejected", output.status.code() == Some(2), &output)?;
     says(&output, "give a .ko file")?;
 
     let name = b"\0virtio_fs_driver\0";
@@ -43,8 +50,10 @@ fn image() -> Outcome {
     says(&output, "lacks: VIRTIO_FS")
 }
 
-/// A kernel that compiles more objects than its flavour may is named. The default
-/// flavour is built if it must be; the others count where they were built.
+/// No kernel compiles more objects than its flavour's bound.
+///
+/// The default flavour is built if it is not in the cache; other flavours are checked
+/// only if they are in the cache.
 fn max_objects() -> Outcome {
     let kernels = command::kernels(&GuestOptions::default())?;
     let mut built = Vec::new();

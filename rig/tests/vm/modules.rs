@@ -1,5 +1,5 @@
-//! Modules that are not the rig's: a tutorial's with its own Makefile, several,
-//! objects that were built before, and those that do not compile or load.
+//! Tests of `--module`: a tutorial with its own Makefile, several modules, prebuilt
+//! objects, and modules that do not compile or load.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,8 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A module whose init function is this, with further lines above.
+/// Returns the source of a module with the body of its init function and the lines
+/// above it.
 fn source(above: &str, init: &str) -> String {
     format!(
         "#include <linux/module.h>\n{above}\nstatic int __init start(void)\n{{\n\t{init}\n}}\n\
@@ -36,7 +37,7 @@ fn source(above: &str, init: &str) -> String {
     )
 }
 
-/// A folder with a module of this name and a Makefile, as tutorials have it.
+/// Creates a folder with a module and a Makefile like those of tutorials.
 fn folder(dir: &Path, folder: &str, name: &str, text: &str) -> Result<PathBuf, Failed> {
     let folder = dir.join(folder);
     fs::create_dir_all(&folder)?;
@@ -52,7 +53,7 @@ fn run(command: &mut Command, dir: &Path) -> Result<Output, Failed> {
     Ok(command.current_dir(dir).output()?)
 }
 
-/// The example, in a folder with a blank, among what an older build has left.
+/// The example builds in a folder with a blank in its path and stale build products.
 fn tutorial(abi: &str, width: &str) -> Outcome {
     let dir = tempfile::tempdir()?;
     let module = dir.path().join("hello netlink");
@@ -81,7 +82,8 @@ const LIBRARY: &str = "int answer(void) { return 42; }\nEXPORT_SYMBOL_GPL(answer
 const USER: &str = "int answer(void);\nstatic int number = 1;\nmodule_param(number, int, 0444);\n\
                     static void unused_and_warned_about(void) { }";
 
-/// Two folders: the second uses what the first exports, and warns.
+/// Two modules load in order; the second uses a symbol of the first, and its build has
+/// a warning.
 fn symbols_and_parameters() -> Outcome {
     let dir = tempfile::tempdir()?;
     folder(dir.path(), "lib", "the-library", &source(LIBRARY, "return 0;"))?;
@@ -102,11 +104,11 @@ fn symbols_and_parameters() -> Outcome {
     exec.args(arguments).args(["--module-make", "KCFLAGS=-DEXTRA=1000"]);
     exec.args(["--module-param", "user.nummer=8", "--", "true"]);
     let output = run(&mut exec, dir.path())?;
-    check("a parameter that does not exist is a slip", output.status.code() == Some(2), &output)?;
+    check("an unknown parameter is a usage error", output.status.code() == Some(2), &output)?;
     says(&output, "it has number")
 }
 
-/// `nlrig build module` of a folder: the path of the object and its hash.
+/// Runs `nlrig build module` on a folder; returns the object's path and hash.
 fn built(dir: &Path, command: &mut Command) -> Result<(String, String), Failed> {
     command.args(["--json", "--abi", "x86_64", "--module"]);
     let output = command.arg(dir).stdin(Stdio::null()).output()?;
@@ -134,7 +136,7 @@ fn object() -> Outcome {
     check("it is loaded", output.stdout == b"live\n", &output)
 }
 
-/// Found before anything is booted.
+/// An object of another kernel is rejected before a VM boots.
 fn object_of_another_kernel() -> Outcome {
     let dir = tempfile::tempdir()?;
     let module = folder(dir.path(), "x", "prebuilt", &source("", "return 0;"))?;
@@ -159,14 +161,14 @@ fn does_not_compile() -> Outcome {
     let dir = tempfile::tempdir()?;
     folder(dir.path(), "x", "broken", &source("", "return nothing;"))?;
     let output = run(nlrig().args(["--module", "x", "--", "true"]), dir.path())?;
-    check("it is the rig's status", output.status.code() == Some(125), &output)?;
+    check("the status is 125", output.status.code() == Some(125), &output)?;
     says(&output, "module x for 6.")?;
     says(&output, ": broken.c:")?;
     says(&output, "error: 'nothing' undeclared")
 }
 
-/// The kernel's error and the module's own words, at a level that the console does
-/// not show. The module behind it is not tried.
+/// The error has the kernel's reason and the module's messages, even at levels that the
+/// console does not show. Later modules are not loaded.
 fn refused() -> Outcome {
     let dir = tempfile::tempdir()?;
     let init = "pr_info(KBUILD_MODNAME \": no such device here\\n\"); return -ENODEV;";
@@ -175,7 +177,7 @@ fn refused() -> Outcome {
     let mut exec = nlrig();
     exec.args(["--abi", "i386", "--module", "x", "--module", "y", "--", "echo", "ran"]);
     let output = run(&mut exec, dir.path())?;
-    check("it is the guest's fault", output.status.code() == Some(99), &output)?;
+    check("the status is 99", output.status.code() == Some(99), &output)?;
     check("the command is not run", output.stdout.is_empty(), &output)?;
     says(&output, "refused to load the module picky: No such device (ENODEV)")?;
     says(&output, "picky: no such device here")
@@ -186,7 +188,7 @@ fn not_loaded_unasked() -> Outcome {
     let output = nlrig().arg("--").args(loaded).output()?;
     check("no module is loaded", output.stdout.is_empty() && output.status.success(), &output)?;
     let output = nlrig().args(["--module", "rig", "--"]).args(loaded).output()?;
-    check("the rig's own is, if asked for", output.stdout == b"nlrig\n", &output)
+    check("`--module rig` loads the rig's own", output.stdout == b"nlrig\n", &output)
 }
 
 fn another_module_in_run() -> Outcome {
@@ -198,14 +200,14 @@ fn another_module_in_run() -> Outcome {
         run(command.stdin(Stdio::null()), dir.path())
     };
     let output = experiment(&["smoke"])?;
-    check("smoke needs the rig's own", output.status.code() == Some(2), &output)?;
+    check("smoke rejects another module", output.status.code() == Some(2), &output)?;
     says(&output, "--module rig")?;
     let output = experiment(&["module"])?;
-    check("a substitute has its name", output.status.code() == Some(2), &output)?;
+    check("a substitute with another name is rejected", output.status.code() == Some(2), &output)?;
     says(&output, "must be called nlrig, not other")
 }
 
-/// Variables that Kbuild, make and gcc read: none of them changes what is built.
+/// Environment variables that Kbuild, make and gcc read.
 const VARIABLES: [(&str, &str); 16] = [
     ("ARCH", "arm64"),
     ("CC", "false"),
@@ -225,19 +227,20 @@ const VARIABLES: [(&str, &str); 16] = [
     ("W", "123"),
 ];
 
+/// The environment changes neither the key nor the object of a module.
 fn environment() -> Outcome {
-    // Of this run's own, so that it is compiled and not found.
+    // Unique, so that the module is not in the cache yet.
     let unique = std::process::id();
     let text = format!("int unique_{unique};\n#ifdef LEAKED\nint leaked;\n#endif");
     let dir = tempfile::tempdir()?;
     let module = folder(dir.path(), "x", "plain", &source(&text, "return 0;"))?;
     let cache = nlrig::cache::Cache::open()?;
     let (path, plain) = built(&module, &mut build())?;
-    let entry = Path::new(&path).parent().ok_or("an entry")?;
+    let entry = Path::new(&path).parent().ok_or("the object is in a cache entry")?;
     assert!(entry.starts_with(cache.root()));
     fs::remove_dir_all(entry)?;
     let (again, altered) = built(&module, build().envs(VARIABLES))?;
-    assert_eq!(again, path, "the key does not depend on the environment");
-    assert_eq!(altered, plain, "nor does what is built");
+    assert_eq!(again, path, "the key depends on the environment");
+    assert_eq!(altered, plain, "the object depends on the environment");
     Ok(())
 }
