@@ -16,14 +16,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use nlrig_guest::protocol::{Exit, Job, Misbehaviour, Rlimit};
+use nlrig_guest::protocol::{Exit, GuestFault, Job, Rlimit};
 use serde_json::{Map, Value};
 
 use crate::abi::Abi;
-use crate::desk::Desk;
 use crate::guest::Limits;
 use crate::report::{FaultDomain, Section, TrialReport, Verdict};
 use crate::say::brief;
+use crate::static_check::StaticCheck;
 use crate::usage;
 
 /// Every experiment, in the order in which they run.
@@ -33,7 +33,7 @@ pub const ALL: &[&dyn Experiment] = &[
     &ports::Ports,
     &claims::Claims,
     &control::Control,
-    &module::Module,
+    &module::ModuleStress,
     &hunt::Hunt,
 ];
 
@@ -43,7 +43,7 @@ pub trait Experiment: Sync {
     fn name(&self) -> &'static str;
 
     /// What it shows, in one sentence.
-    fn shows(&self) -> &'static str;
+    fn summary(&self) -> &'static str;
 
     /// The kinds of programs that it can be tried with.
     fn abis(&self) -> &'static [Abi] {
@@ -62,7 +62,7 @@ pub trait Experiment: Sync {
 
     /// What it consists of, each with its name and a sentence, if that is more
     /// than its trials by their parameters.
-    fn entries(&self) -> Vec<(&'static str, &'static str)> {
+    fn cases(&self) -> Vec<(&'static str, &'static str)> {
         Vec::new()
     }
 
@@ -70,7 +70,7 @@ pub trait Experiment: Sync {
     ///
     /// # Errors
     /// A usage error: a parameter that does not fit.
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>>;
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial>>;
 
     /// Looks at what a trial has reported so far, after each object, until a
     /// prediction can be made of it. What comes later it does not get to see.
@@ -92,7 +92,7 @@ pub trait Experiment: Sync {
 
     /// Where the kernel's source makes it so: files, each with a text in one of
     /// its lines.
-    fn cites(&self, _trial: &Trial) -> &'static [(&'static str, &'static str)] {
+    fn sources(&self, _trial: &Trial) -> &'static [(&'static str, &'static str)] {
         &[]
     }
 
@@ -102,7 +102,7 @@ pub trait Experiment: Sync {
 
 /// What the user asked of an experiment.
 #[derive(Clone, Debug)]
-pub struct Ask {
+pub struct Selection {
     /// Kinds of programs.
     pub abis: Vec<Abi>,
     /// The kernel, as the user calls it.
@@ -127,10 +127,10 @@ pub struct Ask {
     pub env: Vec<(String, String)>,
 }
 
-impl Ask {
+impl Selection {
     /// The default plan for these ABIs on this kernel.
-    pub fn new(abis: &[Abi], kernel: &str) -> Ask {
-        Ask {
+    pub fn new(abis: &[Abi], kernel: &str) -> Selection {
+        Selection {
             abis: abis.to_vec(),
             kernel: kernel.to_string(),
             stacks: Vec::new(),
@@ -157,8 +157,8 @@ pub struct Trial {
     pub params: Map<String, Value>,
     /// The program.
     pub job: Job,
-    /// What is asked at the desk, in place of the program.
-    pub desk: Option<Desk>,
+    /// What is asked at the static_check, in place of the program.
+    pub static_check: Option<StaticCheck>,
     /// Processors of the guest.
     pub cpus: u32,
     /// Memory of the guest.
@@ -189,7 +189,7 @@ impl Trial {
         };
         let harmless = |trial: &Trial| {
             let changes_nothing = trial.fault.is_none() && trial.job.sysctls.is_empty();
-            !trial.alone && trial.desk.is_none() && changes_nothing
+            !trial.alone && trial.static_check.is_none() && changes_nothing
         };
         harmless(self) && harmless(other) && machine(self) == machine(other)
     }
@@ -208,18 +208,18 @@ impl Trial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The guest's PID 1 does it.
-    Guest(Misbehaviour),
+    Guest(GuestFault),
     /// The rig does it, as soon as the program says something.
-    Host(Sabotage),
+    Host(HostFault),
     /// As `Guest`, but only at the first try.
-    GuestOnce(Misbehaviour),
+    GuestOnce(GuestFault),
     /// As `Host`, but only at the first try.
-    HostOnce(Sabotage),
+    HostOnce(HostFault),
 }
 
 /// What can happen to a machine from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
+pub enum HostFault {
     /// QEMU is killed.
     KillQemu,
     /// The daemon of a share is killed.
@@ -325,8 +325,8 @@ pub fn check_parameters(
 }
 
 /// The value of a parameter that has two; the first is the default.
-fn one_of<'a>(ask: &'a Ask, key: &str, values: [&'a str; 2]) -> Result<&'a str> {
-    match ask.set.get(key).map(String::as_str) {
+fn one_of<'a>(selection: &'a Selection, key: &str, values: [&'a str; 2]) -> Result<&'a str> {
+    match selection.set.get(key).map(String::as_str) {
         None => Ok(values[0]),
         Some(value) if values.contains(&value) => Ok(value),
         Some(other) => Err(usage!("--set {key}={other}: it is {} or {}", values[0], values[1])),

@@ -154,7 +154,7 @@ pub struct Section {
     /// What came out, what differs, and why.
     pub words: String,
     /// What a table has no room for.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Detail>,
     /// What is easier seen than read.
     pub figure: Option<Figure>,
 }
@@ -172,7 +172,7 @@ pub struct Figure {
 
 /// One thing that a section tells about at length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Detail {
     /// A heading.
     pub title: String,
     /// What is told, each with its name.

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 
 use crate::abi::Abi;
-use crate::experiment::{Ask, Experiment, Trial};
+use crate::experiment::{Experiment, Selection, Trial};
 use crate::launcher::VmLauncher;
 use crate::report::{self, Report, Section, TrialReport, seconds};
 use crate::say;
 use nlrig_build::{BuildContext, Built};
 use schedule::Schedule;
-pub use worker::{Stage, Worker};
+pub use worker::{RunContext, Worker};
 
 /// How many runs are kept below the rig's own folder of results.
 pub const RUNS_KEPT: usize = 20;
@@ -42,15 +42,15 @@ pub struct Planned {
 /// See [`Experiment::plan`].
 pub fn plan(
     experiments: &[&'static dyn Experiment],
-    ask: &Ask,
+    selection: &Selection,
     repetitions: u32,
 ) -> Result<Vec<Planned>> {
     let mut planned = Vec::new();
     for &experiment in experiments {
-        for trial in experiment.plan(ask)? {
+        for trial in experiment.plan(selection)? {
             for repetition in 1..=repetitions {
                 let mut trial = trial.clone();
-                trial.job.env.extend(ask.env.iter().cloned());
+                trial.job.env.extend(selection.env.iter().cloned());
                 if repetitions > 1 {
                     trial.name.push_str(&format!("/repetition={repetition}"));
                 }
@@ -66,7 +66,7 @@ pub struct Run {
     /// Builds.
     pub workshop: BuildContext,
     /// Where trials are made.
-    pub stage: Arc<Stage>,
+    pub context: Arc<RunContext>,
     built: BTreeMap<Abi, Built>,
     /// What trials with a flavour of their own boot.
     flavoured: BTreeMap<(Abi, &'static str), Built>,
@@ -98,9 +98,9 @@ impl Run {
             environment: report::environment(qemu),
             trials: Vec::new(),
         };
-        let stage = Arc::new(Stage::new(lab, flavour, dir));
+        let context = Arc::new(RunContext::new(lab, flavour, dir));
         let flavoured = BTreeMap::new();
-        Ok(Run { workshop, stage, built, flavoured, report, start: Instant::now() })
+        Ok(Run { workshop, context, built, flavoured, report, start: Instant::now() })
     }
 
     /// What this trial boots.
@@ -135,14 +135,14 @@ impl Run {
     pub fn all(
         &mut self,
         planned: &[Planned],
-        at_once: Option<usize>,
+        max_parallel: Option<usize>,
         limit: Duration,
     ) -> Result<()> {
         let built =
             planned.iter().map(|planned| self.built(&planned.trial)).collect::<Result<Vec<_>>>()?;
         let schedule =
-            Schedule { planned, built: &built, at_once, deadline: Instant::now() + limit };
-        let (trials, ended) = schedule.run(&self.stage);
+            Schedule { planned, built: &built, max_parallel, deadline: Instant::now() + limit };
+        let (trials, ended) = schedule.run(&self.context);
         self.report.trials.extend(trials);
         for built in &built {
             let kernels = &mut self.report.environment.kernels;
@@ -150,11 +150,11 @@ impl Run {
                 kernels.push(built.kernel.clone());
             }
             // Only what was tried: an interrupted run tries no further.
-            if let Some(accel) = self.stage.lab.known_accel(built.kernel.arch) {
+            if let Some(accel) = self.context.lab.known_accel(built.kernel.arch) {
                 self.report.environment.accel.insert(built.kernel.arch.to_string(), accel);
             }
         }
-        self.report.first_vm_s = self.stage.first_vm_s();
+        self.report.first_vm_s = self.context.first_vm_s();
         ended
     }
 
@@ -168,8 +168,8 @@ impl Run {
     ) -> Result<(Report, Vec<Section>)> {
         self.report.duration_s = seconds(self.start.elapsed());
         let sections = sections(&self.report, experiments);
-        self.report.write_json(&self.stage.dir.join("report.json"))?;
-        report::write_page(&self.stage.dir.join("report.md"), &self.report, &sections)?;
+        self.report.write_json(&self.context.dir.join("report.json"))?;
+        report::write_page(&self.context.dir.join("report.md"), &self.report, &sections)?;
         Ok((self.report, sections))
     }
 }

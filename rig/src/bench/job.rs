@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::abi::Abi;
 use crate::accel::Accel;
-use crate::experiment::{self, Ask, Trial};
+use crate::experiment::{self, Selection, Trial};
 use crate::guest::{Guest, Limits};
 use crate::options::GuestOptions;
 use crate::{run, say, yardstick};
@@ -108,10 +108,10 @@ impl Yardstick {
 /// The experiment has no such trial.
 pub fn trial(threads_max: u64) -> Result<Trial> {
     let threads = experiment::find(&["threads".to_string()])?;
-    let mut ask = Ask::new(&[Abi::X86_64], &GuestOptions::default().kernel);
-    ask.stacks = vec![STACK_BYTES];
-    ask.sysctls = vec![("kernel.threads-max".to_string(), threads_max.to_string())];
-    let planned = run::plan(&threads, &ask, 1)?.into_iter().next();
+    let mut selection = Selection::new(&[Abi::X86_64], &GuestOptions::default().kernel);
+    selection.stacks = vec![STACK_BYTES];
+    selection.sysctls = vec![("kernel.threads-max".to_string(), threads_max.to_string())];
+    let planned = run::plan(&threads, &selection, 1)?.into_iter().next();
     Ok(planned.context("threads plans no trial")?.trial)
 }
 

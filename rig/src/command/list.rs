@@ -41,13 +41,13 @@ pub fn list(options: &ListOptions) -> Result<u8> {
                 .map(|(name, meaning)| json!({"name": name, "meaning": meaning}))
                 .collect();
             let entries: Vec<_> = experiment
-                .entries()
+                .cases()
                 .iter()
                 .map(|(name, shows)| json!({"name": name, "shows": shows}))
                 .collect();
             json!({
                 "name": experiment.name(),
-                "shows": experiment.shows(),
+                "shows": experiment.summary(),
                 "abis": experiment.abis(),
                 "by_default": experiment.by_default(),
                 "parameters": parameters,
@@ -63,14 +63,14 @@ pub fn list(options: &ListOptions) -> Result<u8> {
     }
     say::result("Experiments:")?;
     for experiment in experiment::ALL {
-        say::result(&format!("  {:<10} {}", experiment.name(), experiment.shows()))?;
+        say::result(&format!("  {:<10} {}", experiment.name(), experiment.summary()))?;
         let abis: Vec<_> = experiment.abis().iter().map(Abi::to_string).collect();
         let by_name = if experiment.by_default() { "" } else { "; only if it is named" };
         say::result(&format!("  {:<10} on {}{by_name}", "", abis.join(", ")))?;
         for (name, meaning) in experiment.parameters() {
             say::result(&format!("  {:<10} --set {name}: {meaning}", ""))?;
         }
-        for (name, shows) in experiment.entries() {
+        for (name, shows) in experiment.cases() {
             say::result(&format!("  {:<10} {name:<6} {shows}", ""))?;
         }
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{abis, prepare};
 use crate::error;
-use crate::experiment::{self, Ask};
+use crate::experiment::{self, Selection};
 use crate::options::RunOptions;
 use crate::report::{self, Report, Section, terminal};
 use crate::run::status::{Policy, all_skipped};
@@ -27,7 +27,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     let set: BTreeMap<_, _> = options.set.iter().cloned().collect();
     experiment::check_parameters(&experiments, &set)?;
     let guest = &options.guest;
-    let ask = Ask {
+    let selection = Selection {
         abis: abis(guest),
         kernel: guest.kernel.clone(),
         stacks: options.stack.clone(),
@@ -40,7 +40,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         timeout: guest.timeout,
         env: guest.env.clone(),
     };
-    let planned = run::plan(&experiments, &ask, options.repeat)?;
+    let planned = run::plan(&experiments, &selection, options.repeat)?;
 
     let (mut workshop, lab) = prepare(guest)?;
     let results = match &options.out {
@@ -49,18 +49,18 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     };
     // What is missing is said before the long work, and before there is a new
     // `latest` with nothing in it.
-    for abi in &ask.abis {
+    for abi in &selection.abis {
         lab.qemu(abi.kernel())?;
     }
     let mut built = BTreeMap::new();
-    for &abi in &ask.abis {
+    for &abi in &selection.abis {
         built.insert(abi, workshop.build(abi, &[])?);
     }
     if options.out.is_none() {
         run::forget_old(&results, run::RUNS_KEPT);
     }
     let mut run = Run::begin(workshop, lab, built, &guest.flavour, &results)?;
-    say::status(&format!("{} trials; results in {}", planned.len(), run.stage.dir.display()));
+    say::status(&format!("{} trials; results in {}", planned.len(), run.context.dir.display()));
     let policy = Policy {
         experiments: names.to_vec(),
         abis: guest.abi.clone(),
@@ -69,7 +69,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     };
     let ended = run.all(&planned, options.vms.map(|vms| vms as usize), options.run_timeout);
     // Whatever ended it: what was found until then is worth a report.
-    let dir = run.stage.dir.clone();
+    let dir = run.context.dir.clone();
     let (report, sections) = run.finish(&experiments)?;
 
     let shown = publish(&report, &sections, options, &dir);

@@ -14,7 +14,7 @@ use anyhow::Result;
 use nlrig_guest::protocol::{Exit, Job};
 use serde_json::{Map, Value, json};
 
-use super::{Ask, Experiment, Facts, Judgement, Observed, Trial, object, workload};
+use super::{Experiment, Facts, Judgement, Observed, Selection, Trial, object, workload};
 use crate::abi::Abi;
 use crate::guest::Limits;
 use crate::report::{Entry, Section, TrialReport, Verdict, seconds};
@@ -43,7 +43,7 @@ impl Experiment for Control {
         "control"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "every way a machine can fail gets its own verdict, within a known time"
     }
 
@@ -60,13 +60,13 @@ impl Experiment for Control {
         &[("fault", "only this one, as the names of the trials end")]
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        let only = ask.set.get("fault");
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial>> {
+        let only = selection.set.get("fault");
         if let Some(only) = only.filter(|only| !ALL.iter().any(|known| known.name == **only)) {
             let names: Vec<_> = ALL.iter().map(|control| control.name).collect();
             return Err(usage!("--set fault={only}: there is {}", names.join(", ")));
         }
-        let abis: Vec<_> = ask.abis.iter().filter(|abi| self.abis().contains(abi)).collect();
+        let abis: Vec<_> = selection.abis.iter().filter(|abi| self.abis().contains(abi)).collect();
         if abis.is_empty() {
             return Err(usage!("--abi ia32: controls are tried on i386 and x86_64"));
         }
@@ -74,8 +74,8 @@ impl Experiment for Control {
         for &abi in abis {
             let controls =
                 || ALL.iter().filter(|control| only.is_none_or(|only| control.name == *only));
-            trials.extend(controls().map(|control| trial(ask, abi, control, false)));
-            trials.extend(controls().map(|control| trial(ask, abi, control, true)));
+            trials.extend(controls().map(|control| trial(selection, abi, control, false)));
+            trials.extend(controls().map(|control| trial(selection, abi, control, true)));
         }
         Ok(trials)
     }
@@ -191,7 +191,7 @@ fn is_calm(params: &Map<String, Value>) -> bool {
     params.get("calm") == Some(&json!(true))
 }
 
-fn trial(ask: &Ask, abi: Abi, control: &faults::Control, calm: bool) -> Trial {
+fn trial(selection: &Selection, abi: Abi, control: &faults::ControlCase, calm: bool) -> Trial {
     let arch = abi.kernel();
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_string()).collect::<Vec<_>>();
     let boot = match control.by {
@@ -214,9 +214,9 @@ fn trial(ask: &Ask, abi: Abi, control: &faults::Control, calm: bool) -> Trial {
         abi,
         params: object(json!({ "fault": control.name, "calm": calm })),
         job: Job { argv, sysctls: sysctls.iter().map(own).collect(), ..Job::default() },
-        desk: None,
-        cpus: ask.cpus.unwrap_or(2),
-        memory_bytes: ask.memory_bytes.unwrap_or(MEMORY_BYTES),
+        static_check: None,
+        cpus: selection.cpus.unwrap_or(2),
+        memory_bytes: selection.memory_bytes.unwrap_or(MEMORY_BYTES),
         limits: LIMITS,
         // Nothing is wrong there, so nothing is to be found out soon.
         timeout: Some(if calm { CALM_TIMEOUT } else { control.timeout }),
@@ -252,8 +252,8 @@ mod tests {
     use crate::report::FaultDomain;
 
     fn reviewed(name: &str, verdict: Verdict, reason: &str, facts: Facts<'_>) -> Verdict {
-        let ask = Ask::new(&[Abi::I386], "6.1");
-        let trials = Control.plan(&ask).unwrap();
+        let selection = Selection::new(&[Abi::I386], "6.1");
+        let trials = Control.plan(&selection).unwrap();
         let full = format!("control/i386/{name}");
         let trial = trials.iter().find(|trial| trial.name == full).unwrap();
         let judgement = Judgement { verdict, reason: Some(reason.to_string()), measured: None };

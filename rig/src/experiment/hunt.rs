@@ -19,7 +19,7 @@ use nlrig_guest::protocol::{Exit, Job, Rlimit};
 use serde_json::{Map, Value, json};
 
 use super::threads::{BY_RLIMIT_MIN_BYTES, NOFILE, STACKS};
-use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
+use super::{Experiment, Judgement, Observed, Selection, Trial, object, workload};
 use crate::abi::Abi;
 use crate::guest::Limits;
 use crate::limits::Limit;
@@ -27,7 +27,7 @@ use crate::report::{Section, TrialReport};
 use crate::say::brief;
 use crate::units::show_size;
 use crate::usage;
-use candidates::{CANDIDATES, Candidate, How};
+use candidates::{CANDIDATES, Candidate, Fidelity};
 
 /// See the module's documentation.
 pub struct Hunt;
@@ -46,7 +46,7 @@ impl Experiment for Hunt {
         "hunt-1449"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "which set-up of 2016 gives the 1449 threads that a paper prints for stacks of 2M, and fits it at 4M, 8M and 16M"
     }
 
@@ -65,12 +65,12 @@ impl Experiment for Hunt {
         ]
     }
 
-    fn entries(&self) -> Vec<(&'static str, &'static str)> {
+    fn cases(&self) -> Vec<(&'static str, &'static str)> {
         CANDIDATES.iter().map(|candidate| (candidate.name, candidate.stands_for)).collect()
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        let starts = match ask.set.get("starts") {
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial>> {
+        let starts = match selection.set.get("starts") {
             None => STARTS,
             Some(text) => {
                 text.parse().ok().filter(|starts| (1..=STARTS_MAX).contains(starts)).ok_or_else(
@@ -78,20 +78,23 @@ impl Experiment for Hunt {
                 )?
             }
         };
-        let stacks = stacks(ask)?;
-        let only = ask.set.get("candidate");
+        let stacks = stacks(selection)?;
+        let only = selection.set.get("candidate");
         let mut known = named(only.map(String::as_str));
         if known.is_empty() {
             let only = only.map_or("", String::as_str);
             return Err(usage!("--set candidate={only}: there is none; `list` shows them"));
         }
-        known.retain(|candidate| ask.abis.contains(&candidate.abi));
+        known.retain(|candidate| selection.abis.contains(&candidate.abi));
         // Those that share a guest have to be neighbours.
         known.sort_by_key(|candidate| (candidate.abi, !candidate.machine.is_common()));
         if known.is_empty() {
             return Err(usage!("--abi: the hunt is for 32-bit programs; give i386, ia32 or both"));
         }
-        Ok(known.into_iter().map(|candidate| trial(ask, candidate, &stacks, starts)).collect())
+        Ok(known
+            .into_iter()
+            .map(|candidate| trial(selection, candidate, &stacks, starts))
+            .collect())
     }
 
     fn judge(&self, trial: &Trial, observed: &Observed) -> Judgement {
@@ -120,9 +123,9 @@ fn named(name: Option<&str>) -> Vec<&'static Candidate> {
 }
 
 /// The stack sizes asked for, each once; the paper's if none is.
-fn stacks(ask: &Ask) -> Result<Vec<u64>> {
+fn stacks(selection: &Selection) -> Result<Vec<u64>> {
     let mut stacks = Vec::new();
-    for &bytes in if ask.stacks.is_empty() { &STACKS[..] } else { &ask.stacks } {
+    for &bytes in if selection.stacks.is_empty() { &STACKS[..] } else { &selection.stacks } {
         // A main thread cannot live on less, and half of what a program can
         // address leaves room for one.
         if !(BY_RLIMIT_MIN_BYTES..=1 << 30).contains(&bytes) || !bytes.is_multiple_of(PAGE_BYTES) {
@@ -135,40 +138,40 @@ fn stacks(ask: &Ask) -> Result<Vec<u64>> {
     Ok(stacks)
 }
 
-fn trial(ask: &Ask, candidate: &Candidate, stacks: &[u64], starts: u64) -> Trial {
+fn trial(selection: &Selection, candidate: &Candidate, stacks: &[u64], starts: u64) -> Trial {
     let Candidate { name, setup, abi, machine, .. } = candidate;
     let setup = json!(setup);
     let mut argv = vec![workload("hunt"), starts.to_string(), setup.to_string()];
     argv.extend(stacks.iter().map(u64::to_string));
     let mut rlimits = vec![Rlimit { name: "nofile".into(), value: Some(NOFILE) }];
-    rlimits.extend(ask.rlimits.iter().cloned());
-    let cpus = machine.cpus.or(ask.cpus).unwrap_or(CPUS);
-    let memory_bytes = machine.memory_bytes.or(ask.memory_bytes).unwrap_or(MEMORY_BYTES);
+    rlimits.extend(selection.rlimits.iter().cloned());
+    let cpus = machine.cpus.or(selection.cpus).unwrap_or(CPUS);
+    let memory_bytes = machine.memory_bytes.or(selection.memory_bytes).unwrap_or(MEMORY_BYTES);
     let mut params = object(setup);
     params.insert("candidate".into(), json!(name));
     params.insert("starts".into(), json!(starts));
     params.insert("cpus".into(), json!(cpus));
     params.insert("memory_bytes".into(), json!(memory_bytes));
     params.insert("stacks_bytes".into(), json!(stacks));
-    if let How::Emulated(how) = candidate.how {
+    if let Fidelity::Emulated(how) = candidate.how {
         params.insert("emulated".into(), json!(how));
     }
     Trial {
-        name: format!("hunt-1449/{abi}/{}/{name}", ask.kernel),
+        name: format!("hunt-1449/{abi}/{}/{name}", selection.kernel),
         abi: *abi,
         params,
         job: Job {
             argv,
-            user: machine.user.or(ask.user),
-            sysctls: ask.sysctls.clone(),
+            user: machine.user.or(selection.user),
+            sysctls: selection.sysctls.clone(),
             rlimits,
             ..Job::default()
         },
-        desk: None,
+        static_check: None,
         cpus,
         memory_bytes,
         limits: LIMITS,
-        timeout: ask.timeout,
+        timeout: selection.timeout,
         // What a candidate sets is its own process's, and gone with it.
         alone: !machine.is_common(),
         boot: "",

@@ -10,14 +10,14 @@ use anyhow::Result;
 use nlrig_guest::protocol::{Exit, Job};
 use serde_json::{Map, Value, json};
 
-use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
+use super::{Experiment, Judgement, Observed, Selection, Trial, object, workload};
 use crate::abi::Abi;
 use crate::guest::Limits;
 use crate::report::{Section, TrialReport};
 use crate::usage;
 
 /// See the module's documentation.
-pub struct Module;
+pub struct ModuleStress;
 
 const MEMORY_BYTES: u64 = 512 << 20;
 const TIMES: u64 = 100;
@@ -33,12 +33,12 @@ const SILENCE: Duration = Duration::from_secs(120);
 const GROWTH_MAX_BYTES: f64 = 1024.0;
 const GROWTH_ROUNDS_MIN: u64 = 200;
 
-impl Experiment for Module {
+impl Experiment for ModuleStress {
     fn name(&self) -> &'static str {
         "module"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "the module loads and unloads many times, takes malformed messages, and loses no memory"
     }
 
@@ -59,8 +59,8 @@ impl Experiment for Module {
         ]
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        let number = |key: &str, own: u64| match ask.set.get(key) {
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial>> {
+        let number = |key: &str, own: u64| match selection.set.get(key) {
             None => Ok(own),
             Some(text) => text
                 .parse()
@@ -74,9 +74,9 @@ impl Experiment for Module {
         let params = json!({ "seconds": seconds, "seed": seed });
         let fuzz = (seconds > 0).then(|| ("fuzz", vec![seconds, seed], params));
         let mut trials = Vec::new();
-        for &abi in &ask.abis {
+        for &abi in &selection.abis {
             for (program, arguments, params) in [&reload, &fuzz].into_iter().flatten() {
-                trials.push(trial(ask, abi, program, arguments, params));
+                trials.push(trial(selection, abi, program, arguments, params));
             }
         }
         Ok(trials)
@@ -122,26 +122,32 @@ impl Experiment for Module {
     }
 }
 
-fn trial(ask: &Ask, abi: Abi, program: &str, arguments: &[u64], params: &Value) -> Trial {
+fn trial(
+    selection: &Selection,
+    abi: Abi,
+    program: &str,
+    arguments: &[u64],
+    params: &Value,
+) -> Trial {
     let arguments = arguments.iter().map(u64::to_string);
     // A round takes some ten milliseconds, on a debug kernel under TCG a second.
     let number = |key: &str| params.get(key).and_then(Value::as_u64);
     let work = number("seconds").or(number("times")).unwrap_or(0);
     Trial {
-        name: format!("module/{abi}/{}/{program}", ask.kernel),
+        name: format!("module/{abi}/{}/{program}", selection.kernel),
         abi,
         params: object(params.clone()),
         job: Job {
             argv: std::iter::once(workload(program)).chain(arguments).collect(),
-            sysctls: ask.sysctls.clone(),
-            rlimits: ask.rlimits.clone(),
+            sysctls: selection.sysctls.clone(),
+            rlimits: selection.rlimits.clone(),
             ..Job::default()
         },
-        desk: None,
-        cpus: ask.cpus.unwrap_or(2),
-        memory_bytes: ask.memory_bytes.unwrap_or(MEMORY_BYTES),
+        static_check: None,
+        cpus: selection.cpus.unwrap_or(2),
+        memory_bytes: selection.memory_bytes.unwrap_or(MEMORY_BYTES),
         limits: Limits::new(SILENCE, SILENCE + Duration::from_secs(work)),
-        timeout: ask.timeout,
+        timeout: selection.timeout,
         alone: true,
         boot: "",
         flavour: None,
@@ -182,7 +188,7 @@ mod tests {
     use crate::report::Verdict;
 
     fn judged(data: Value, exit: Exit) -> Judgement {
-        let trial = Module.plan(&Ask::new(&[Abi::I386], "6.1")).unwrap().remove(0);
+        let trial = ModuleStress.plan(&Selection::new(&[Abi::I386], "6.1")).unwrap().remove(0);
         let observed = Observed {
             data: vec![data],
             exit,
@@ -192,7 +198,7 @@ mod tests {
             boot: Duration::ZERO,
             total: Duration::ZERO,
         };
-        Module.judge(&trial, &observed)
+        ModuleStress.judge(&trial, &observed)
     }
 
     #[test]
@@ -211,12 +217,12 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_a_number_and_zero_leaves_out() {
-        let mut ask = Ask::new(&[Abi::I386], "6.1");
-        assert_eq!(Module.plan(&ask).unwrap().len(), 2);
-        ask.set.insert("times".to_string(), "0".to_string());
-        assert_eq!(Module.plan(&ask).unwrap().len(), 1);
-        ask.set.insert("times".to_string(), "often".to_string());
-        let err = Module.plan(&ask).unwrap_err();
+        let mut selection = Selection::new(&[Abi::I386], "6.1");
+        assert_eq!(ModuleStress.plan(&selection).unwrap().len(), 2);
+        selection.set.insert("times".to_string(), "0".to_string());
+        assert_eq!(ModuleStress.plan(&selection).unwrap().len(), 1);
+        selection.set.insert("times".to_string(), "often".to_string());
+        let err = ModuleStress.plan(&selection).unwrap_err();
         assert_eq!(crate::error::status(&err), crate::error::USAGE);
     }
 }

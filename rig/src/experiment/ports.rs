@@ -20,7 +20,7 @@ mod table;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use super::{Ask, Experiment, Judgement, Observed, Trial};
+use super::{Experiment, Judgement, Observed, Selection, Trial};
 use crate::report::{Section, TrialReport};
 
 /// See the module's documentation.
@@ -31,7 +31,7 @@ impl Experiment for Ports {
         "ports"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "which formulas for ports give each thread its own, which do not, and why"
     }
 
@@ -51,8 +51,8 @@ impl Experiment for Ports {
         ]
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        plan::trials(ask)
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial>> {
+        plan::trials(selection)
     }
 
     fn predict(&self, trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Value>>> {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use nlrig_guest::protocol::{Exit, Job};
 use serde_json::{Map, Value, json};
 
-use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
+use super::{Experiment, Judgement, Observed, Selection, Trial, object, workload};
 use crate::guest::Limits;
 use crate::report::{Section, TrialReport, Verdict, seconds};
 
@@ -22,34 +22,34 @@ impl Experiment for Smoke {
         "smoke"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "a guest boots, its module answers one netlink echo to the portid the kernel saw, and it ends"
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial>> {
         let trial = |abi| Trial {
-            name: format!("smoke/{abi}/{}", ask.kernel),
+            name: format!("smoke/{abi}/{}", selection.kernel),
             abi,
             params: Map::new(),
             job: Job {
                 argv: vec![workload("echo")],
-                user: ask.user,
-                sysctls: ask.sysctls.clone(),
-                rlimits: ask.rlimits.clone(),
+                user: selection.user,
+                sysctls: selection.sysctls.clone(),
+                rlimits: selection.rlimits.clone(),
                 ..Job::default()
             },
-            desk: None,
-            cpus: ask.cpus.unwrap_or(2),
-            memory_bytes: ask.memory_bytes.unwrap_or(MEMORY_BYTES),
+            static_check: None,
+            cpus: selection.cpus.unwrap_or(2),
+            memory_bytes: selection.memory_bytes.unwrap_or(MEMORY_BYTES),
             limits: LIMITS,
-            timeout: ask.timeout,
+            timeout: selection.timeout,
             alone: true,
             boot: "",
             flavour: None,
             fault: None,
             published: Vec::new(),
         };
-        Ok(ask.abis.iter().copied().map(trial).collect())
+        Ok(selection.abis.iter().copied().map(trial).collect())
     }
 
     fn judge(&self, _: &Trial, observed: &Observed) -> Judgement {

@@ -12,7 +12,7 @@ use nlrig_guest::look::{Look, Outcome, PROGRESS_EVERY, Report};
 use nlrig_guest::protocol::{Aslr, Exit, Job, MmapLayout, Rlimit};
 use serde_json::{Map, Value, json};
 
-use super::{Ask, Experiment, Judgement, Observed, Trial, object, one_of, workload};
+use super::{Experiment, Judgement, Observed, Selection, Trial, object, one_of, workload};
 use crate::abi::{Abi, Arch};
 use crate::guest::Limits;
 use crate::limits::{Limit, Prediction, bound, predict};
@@ -80,7 +80,7 @@ impl Experiment for Threads {
         "threads"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "how many threads with a bound netlink socket each a process can hold, by stack size, and what stops it"
     }
 
@@ -95,20 +95,24 @@ impl Experiment for Threads {
         ]
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        let legacy = one_of(ask, "layout", ["default", "legacy"])? == "legacy";
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial>> {
+        let legacy = one_of(selection, "layout", ["default", "legacy"])? == "legacy";
         let layout = if legacy { MmapLayout::Legacy } else { MmapLayout::Default };
         let variant = Variant {
-            predict_only: one_of(ask, "predict_only", ["false", "true"])? == "true",
-            aslr: if one_of(ask, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On },
+            predict_only: one_of(selection, "predict_only", ["false", "true"])? == "true",
+            aslr: if one_of(selection, "aslr", ["on", "off"])? == "off" {
+                Aslr::Off
+            } else {
+                Aslr::On
+            },
             layout,
-            own: !ask.sysctls.is_empty()
-                || !ask.rlimits.is_empty()
-                || ask.user.is_some()
+            own: !selection.sysctls.is_empty()
+                || !selection.rlimits.is_empty()
+                || selection.user.is_some()
                 || layout == MmapLayout::Legacy,
         };
-        let stacks = stacks(ask)?;
-        if let Some(bytes) = ask.rlimits.iter().find_map(stack_limit)
+        let stacks = stacks(selection)?;
+        if let Some(bytes) = selection.rlimits.iter().find_map(stack_limit)
             && bytes < BY_RLIMIT_MIN_BYTES
         {
             let (size, least) = (show_size(bytes), show_size(BY_RLIMIT_MIN_BYTES));
@@ -118,11 +122,12 @@ impl Experiment for Threads {
             ));
         }
         let mut trials = Vec::new();
-        for &abi in &ask.abis {
+        for &abi in &selection.abis {
             let settings = if variant.own { &settings(abi)[..1] } else { settings(abi) };
             for setting in settings {
-                trials
-                    .extend(stacks.iter().map(|&stack| trial(ask, abi, setting, stack, &variant)));
+                trials.extend(
+                    stacks.iter().map(|&stack| trial(selection, abi, setting, stack, &variant)),
+                );
             }
         }
         Ok(trials)
@@ -170,13 +175,13 @@ fn stack_limit(limit: &Rlimit) -> Option<u64> {
 }
 
 /// The stack sizes asked for, each once; the paper's if none is.
-pub(super) fn stacks(ask: &Ask) -> Result<Vec<u64>> {
-    if ask.stacks.is_empty() {
+pub(super) fn stacks(selection: &Selection) -> Result<Vec<u64>> {
+    if selection.stacks.is_empty() {
         return Ok(STACKS.to_vec());
     }
-    let narrow = ask.abis.iter().any(|abi| abi.program() == Arch::I386);
+    let narrow = selection.abis.iter().any(|abi| abi.program() == Arch::I386);
     let mut stacks = Vec::new();
-    for &bytes in &ask.stacks {
+    for &bytes in &selection.stacks {
         let size = show_size(bytes);
         if narrow && bytes >> 32 != 0 {
             return Err(usage!("--stack {size}: it does not fit in 32 bits; give --abi x86_64"));
@@ -195,9 +200,15 @@ pub(super) fn stacks(ask: &Ask) -> Result<Vec<u64>> {
     Ok(stacks)
 }
 
-fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) -> Trial {
+fn trial(
+    selection: &Selection,
+    abi: Abi,
+    setting: &Setting,
+    stack: u64,
+    variant: &Variant,
+) -> Trial {
     let size = show_size(stack);
-    let mut name = format!("threads/{abi}/{}/stack={size}", ask.kernel);
+    let mut name = format!("threads/{abi}/{}/stack={size}", selection.kernel);
     // The first setting of an ABI is the paper's table and needs no name.
     if setting.name != settings(abi)[0].name {
         name.push_str(&format!("/{}", setting.name));
@@ -207,7 +218,7 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
     rlimits
         .extend(setting.nofile.map(|value| Rlimit { name: "nofile".into(), value: Some(value) }));
     // A limit of the user's own is for the layout: the size needs another way then.
-    if stack < BY_RLIMIT_MIN_BYTES || ask.rlimits.iter().any(is_stack) {
+    if stack < BY_RLIMIT_MIN_BYTES || selection.rlimits.iter().any(is_stack) {
         argv.extend(["--stack".to_string(), stack.to_string()]);
     } else {
         rlimits.push(Rlimit { name: "stack".into(), value: Some(stack) });
@@ -215,12 +226,12 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
     if variant.predict_only {
         argv.push("--look-only".to_string());
     }
-    rlimits.extend(ask.rlimits.iter().cloned());
+    rlimits.extend(selection.rlimits.iter().cloned());
     let sysctls: Vec<(String, String)> = setting
         .sysctls
         .iter()
         .map(|&(name, value)| (name.to_string(), value.to_string()))
-        .chain(ask.sysctls.iter().cloned())
+        .chain(selection.sysctls.iter().cloned())
         .collect();
 
     let mut params = Map::new();
@@ -244,21 +255,21 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
         params,
         job: Job {
             argv,
-            user: ask.user,
+            user: selection.user,
             sysctls,
             rlimits,
             aslr: variant.aslr,
             mmap_layout: variant.layout,
             ..Job::default()
         },
-        desk: None,
-        cpus: ask.cpus.unwrap_or(2),
-        memory_bytes: ask.memory_bytes.unwrap_or(memory),
+        static_check: None,
+        cpus: selection.cpus.unwrap_or(2),
+        memory_bytes: selection.memory_bytes.unwrap_or(memory),
         limits: LIMITS,
-        timeout: ask.timeout,
+        timeout: selection.timeout,
         // Kernel parameters stay set, and 30 thousand threads leave traces in a
         // kernel: its ids are used up, its memory is in other hands.
-        alone: abi == Abi::X86_64 || variant.own || ask.memory_bytes.is_some(),
+        alone: abi == Abi::X86_64 || variant.own || selection.memory_bytes.is_some(),
         boot: "",
         flavour: None,
         fault: None,

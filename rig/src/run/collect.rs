@@ -93,13 +93,13 @@ fn weight(value: &Value) -> usize {
 mod tests {
     use super::*;
     use crate::abi::Abi;
-    use crate::experiment::{self, Ask};
+    use crate::experiment::{self, Selection};
     use serde_json::json;
 
     #[test]
     fn small_values_are_not_taken_for_their_text() {
         let experiment = experiment::ALL[0];
-        let trial = experiment.plan(&Ask::new(&[Abi::I386], "6.1")).unwrap().remove(0);
+        let trial = experiment.plan(&Selection::new(&[Abi::I386], "6.1")).unwrap().remove(0);
         let mut collected = Collected::new(experiment, &trial);
         // A line of 256 KiB at most, of two bytes each.
         let value = json!(vec![0; 128 << 10]);

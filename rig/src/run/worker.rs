@@ -15,13 +15,13 @@ use serde_json::{Map, Value};
 use super::Planned;
 use super::collect::Collected;
 use crate::artifact::Built;
-use crate::desk::{self, Desk};
 use crate::error;
-use crate::experiment::{Experiment, Facts, Fault, Judgement, Observed, Sabotage, Trial};
+use crate::experiment::{Experiment, Facts, Fault, HostFault, Judgement, Observed, Trial};
 use crate::guest::{self, Guest, Parts};
 use crate::launcher::{VmLauncher, VmSpec};
 use crate::outcome::VmFailure;
 use crate::report::{FaultDomain, SourceLine, TrialReport, Verdict, seconds};
+use crate::static_check::{self, StaticCheck};
 use crate::{procfs, say};
 
 /// How much of a console stands in the report.
@@ -33,7 +33,7 @@ const ATTEMPTS_MAX: u32 = 2;
 
 /// Where the trials of a run are made; threads of the run share it.
 #[derive(Debug)]
-pub struct Stage {
+pub struct RunContext {
     /// Boots.
     pub lab: VmLauncher,
     /// The folder of the run.
@@ -44,11 +44,11 @@ pub struct Stage {
     first_vm_s: OnceLock<f64>,
 }
 
-impl Stage {
+impl RunContext {
     /// For a run whose results go to `dir`.
-    pub fn new(lab: VmLauncher, flavour: &str, dir: PathBuf) -> Stage {
+    pub fn new(lab: VmLauncher, flavour: &str, dir: PathBuf) -> RunContext {
         let (machines, first_vm_s) = Default::default();
-        Stage { lab, dir, flavour: flavour.to_string(), machines, first_vm_s }
+        RunContext { lab, dir, flavour: flavour.to_string(), machines, first_vm_s }
     }
 
     /// From the start of the process to that of its first machine that came up.
@@ -64,7 +64,7 @@ impl Stage {
 
 /// Runs trials, and keeps a machine for the next one if both may share it.
 pub struct Worker<'a> {
-    stage: &'a Stage,
+    context: &'a RunContext,
     machine: Option<Machine>,
 }
 
@@ -115,8 +115,8 @@ impl Attempt {
 
 impl<'a> Worker<'a> {
     /// Has no machine yet.
-    pub fn new(stage: &'a Stage) -> Worker<'a> {
-        Worker { stage, machine: None }
+    pub fn new(context: &'a RunContext) -> Worker<'a> {
+        Worker { context, machine: None }
     }
 
     /// Runs one trial; `keep` says that the next one may want its machine.
@@ -126,7 +126,7 @@ impl<'a> Worker<'a> {
     /// the trial's machine is its verdict.
     pub fn trial(&mut self, planned: &Planned, built: &Built, keep: bool) -> Result<TrialReport> {
         // Trying KVM takes seconds, which are not the trial's.
-        self.stage.lab.accel(built)?;
+        self.context.lab.accel(built)?;
         let start = Instant::now();
         let mut attempts = 1;
         let mut first_loss = None;
@@ -135,7 +135,7 @@ impl<'a> Worker<'a> {
         while attempt.may_be_repeated() && attempts < ATTEMPTS_MAX {
             let reason = attempt.judgement.reason.unwrap_or_default();
             say::status(&format!("{}: lost-vm, tried once more: {reason}", planned.trial.name));
-            set_aside(&self.stage.folder(&planned.trial))?;
+            set_aside(&self.context.folder(&planned.trial))?;
             first_loss = Some(reason);
             attempts += 1;
             attempt = self.attempt(planned, built, keep, attempts)?;
@@ -179,15 +179,15 @@ impl<'a> Worker<'a> {
         let Planned { experiment, trial } = planned;
         let Attempt { judgement, fault_domain, notes, .. } = attempt;
         let Judgement { verdict, reason, measured } = judgement;
-        let dir = self.stage.folder(trial);
+        let dir = self.context.folder(trial);
         let tail = || guest::console::tail_of(&dir.join(guest::CONSOLE_FILE), TAIL_LINES);
         Ok(TrialReport {
             experiment: experiment.name().to_string(),
             name: trial.name.clone(),
             abi: trial.abi,
             kernel: built.kernel.version.clone(),
-            flavour: trial.flavour.unwrap_or(&self.stage.flavour).to_string(),
-            accel: self.stage.lab.accel(built)?.used.name().to_string(),
+            flavour: trial.flavour.unwrap_or(&self.context.flavour).to_string(),
+            accel: self.context.lab.accel(built)?.used.name().to_string(),
             params: trial.params.clone(),
             verdict,
             reason,
@@ -203,8 +203,8 @@ impl<'a> Worker<'a> {
             published: trial.published.clone(),
             duration_s: 0.0,
             clocksource: notes.clocksource,
-            source_lines: source_lines(experiment.cites(trial), built),
-            artifacts: artifacts(&self.stage.dir, &dir),
+            source_lines: source_lines(experiment.sources(trial), built),
+            artifacts: artifacts(&self.context.dir, &dir),
             console_tail: if verdict.is_well() { Vec::new() } else { tail() },
         })
     }
@@ -219,8 +219,8 @@ impl<'a> Worker<'a> {
         let Planned { experiment, trial } = planned;
         let start = Instant::now();
         let mut notes = Notes::default();
-        let observed = match &trial.desk {
-            Some(desk) => at_the_desk(desk, built),
+        let observed = match &trial.static_check {
+            Some(static_check) => at_the_desk(static_check, built),
             None => self.observe(*experiment, trial, built, keep, number, &mut notes),
         };
         let (judgement, domain) = match observed {
@@ -251,26 +251,26 @@ impl<'a> Worker<'a> {
         number: u32,
         notes: &mut Notes,
     ) -> Result<Observed> {
-        let dir = self.stage.folder(trial);
+        let dir = self.context.folder(trial);
         // Taken out: a machine that is not put back is gone.
         let Machine { mut guest, name, start, .. } = self.machine_for(trial, built, &dir, notes)?;
         notes.vm = name.clone();
         notes.clocksource = Some(guest.ready.clocksource.clone());
         guest.keep_output()?;
-        let mut sabotage = None;
+        let mut host_fault = None;
         match trial.fault {
             Some(Fault::GuestOnce(_) | Fault::HostOnce(_)) if number > 1 => {}
             Some(Fault::Guest(how) | Fault::GuestOnce(how)) => guest.misbehave(how)?,
             Some(Fault::Host(how) | Fault::HostOnce(how)) => {
-                sabotage = Some((how, guest.parts()?));
+                host_fault = Some((how, guest.parts()?));
             }
             None => {}
         }
-        let slowdown = self.stage.lab.accel(built)?.used.slowdown();
+        let slowdown = self.context.lab.accel(built)?.used.slowdown();
         let mut collected = Collected::new(experiment, trial);
         notes.begun = Some(Instant::now());
         let exit = guest.run(&trial.job, trial.limits(slowdown), |value| {
-            if let Some((how, parts)) = sabotage.take() {
+            if let Some((how, parts)) = host_fault.take() {
                 break_machine(how, &parts)?;
             }
             collected.take(value)
@@ -325,7 +325,7 @@ impl<'a> Worker<'a> {
             // A kernel may say late what the trial before has done to it.
             machine.guest.listen_for(LATE_WORDS)?;
             let Some(trouble) = machine.guest.trouble() else {
-                machine.guest.turn_to(dir)?;
+                machine.guest.redirect_logs(dir)?;
                 return Ok(machine);
             };
             let (name, last) = (&machine.name, &machine.last.name);
@@ -335,24 +335,24 @@ impl<'a> Worker<'a> {
         let command_line = boot.to_string();
         let needs = VmSpec { cpus, memory_bytes, folders: Vec::new(), command_line };
         let start = Instant::now();
-        let room = self.stage.lab.room(built, &needs)?;
+        let room = self.context.lab.room(built, &needs)?;
         notes.waited = start.elapsed();
         notes.begun = Some(Instant::now());
-        let guest = self.stage.lab.boot(built, needs, room, dir)?;
+        let guest = self.context.lab.boot(built, needs, room, dir)?;
         let boot = guest.ready.boot;
         if let Ok(age) = procfs::age() {
-            self.stage.first_vm_s.get_or_init(|| seconds(age.saturating_sub(boot)));
+            self.context.first_vm_s.get_or_init(|| seconds(age.saturating_sub(boot)));
         }
-        let number = self.stage.machines.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.context.machines.fetch_add(1, Ordering::Relaxed) + 1;
         let start = Instant::now() - boot;
         Ok(Machine { guest, name: format!("vm-{number}"), last: trial.clone(), start })
     }
 }
 
 /// What the desk has to say, as if a program had reported it.
-fn at_the_desk(desk: &Desk, built: &Built) -> Result<Observed> {
+fn at_the_desk(static_check: &StaticCheck, built: &Built) -> Result<Observed> {
     let start = Instant::now();
-    let answer = desk::answer(desk, &built.kernel).map_err(|err| {
+    let answer = static_check::answer(static_check, &built.kernel).map_err(|err| {
         if error::is_interruption(&err) {
             return err;
         }
@@ -370,13 +370,13 @@ fn at_the_desk(desk: &Desk, built: &Built) -> Result<Observed> {
 }
 
 /// Where these texts stand in a kernel's source, as far as it is there.
-fn source_lines(cites: &[(&str, &str)], built: &Built) -> Vec<SourceLine> {
+fn source_lines(sources: &[(&str, &str)], built: &Built) -> Vec<SourceLine> {
     let source = built.kernel.source_dir();
-    cites
+    sources
         .iter()
         .map(|&(file, text)| SourceLine {
             file: file.to_string(),
-            line: desk::line_of(&source, file, text).ok().flatten(),
+            line: static_check::line_of(&source, file, text).ok().flatten(),
             text: text.to_string(),
         })
         .collect()
@@ -398,15 +398,15 @@ fn with_trouble(judgement: Judgement, trouble: Option<VmFailure>) -> Judgement {
 }
 
 /// Breaks a machine from outside.
-fn break_machine(how: Sabotage, parts: &Parts) -> Result<()> {
+fn break_machine(how: HostFault, parts: &Parts) -> Result<()> {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     let kill = |id: u32| kill(Pid::from_raw(id as i32), Signal::SIGKILL);
     match how {
-        Sabotage::KillQemu => kill(parts.qemu)?,
-        Sabotage::KillShareDaemon => parts.shares.iter().try_for_each(|id| kill(*id))?,
-        Sabotage::CloseChannel => parts.channel.shutdown(std::net::Shutdown::Both)?,
-        Sabotage::RemoveFolder => fs::remove_dir_all(&parts.dir)?,
+        HostFault::KillQemu => kill(parts.qemu)?,
+        HostFault::KillShareDaemon => parts.shares.iter().try_for_each(|id| kill(*id))?,
+        HostFault::CloseChannel => parts.channel.shutdown(std::net::Shutdown::Both)?,
+        HostFault::RemoveFolder => fs::remove_dir_all(&parts.dir)?,
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 
 mod accel;
 mod bench;
+mod catalogue;
 #[path = "../common/mod.rs"]
 mod common;
 mod endurance;
@@ -15,7 +16,6 @@ mod exec;
 mod exit_status;
 mod host;
 mod hostile;
-mod ledger;
 mod package;
 mod trials;
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     tests.extend(accel::tests());
     tests.extend(bench::tests());
     tests.extend(endurance::tests());
-    tests.extend(ledger::tests());
+    tests.extend(catalogue::tests());
     tests.extend(package::tests());
     libtest_mimic::run(&arguments, tests).exit_code()
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 use nlrig::abi::Abi;
 use nlrig::command;
-use nlrig::experiment::{self, Ask};
+use nlrig::experiment::{self, Selection};
 use nlrig::options::GuestOptions;
 use nlrig::report::{TrialReport, Verdict};
 use nlrig::run::{self, Planned, Run, Worker};
@@ -27,8 +27,8 @@ type Shared = Arc<Mutex<Option<Run>>>;
 
 pub fn tests() -> Vec<Trial> {
     let shared = Shared::default();
-    let ask = Ask::new(&Abi::ALL, &GuestOptions::default().kernel);
-    let planned = run::plan(experiment::ALL, &ask, 1).expect("the default plans are sound");
+    let selection = Selection::new(&Abi::ALL, &GuestOptions::default().kernel);
+    let planned = run::plan(experiment::ALL, &selection, 1).expect("the default plans are sound");
     // The controls of the controls need no machine each, and nor do most claims.
     let together = |experiment: &'static str| {
         move |one: &Planned| one.experiment.name() == experiment && !one.trial.alone
@@ -88,44 +88,46 @@ pub fn tests() -> Vec<Trial> {
 const FEW_CANDIDATES: [&str; 4] = ["baseline", "malloc-64K", "top-down-only", "nproc-1451"];
 
 /// A limit, and what sets it so low that it binds before any other.
-type Low = (&'static str, fn(&mut Ask));
+type Low = (&'static str, fn(&mut Selection));
 
 const LOW: [Low; 8] = [
-    ("threads-max", |ask| ask.sysctls = sysctl("kernel.threads-max", "500")),
-    ("pid-max", |ask| ask.sysctls = sysctl("kernel.pid_max", "1000")),
-    ("max-map-count", |ask| ask.sysctls = sysctl("vm.max_map_count", "400")),
-    ("nofile", |ask| ask.rlimits = rlimit("nofile", 64)),
-    ("rlimit-as", |ask| ask.rlimits = rlimit("as", 256 << 20)),
-    ("rlimit-data", |ask| ask.rlimits = rlimit("data", 200 << 20)),
-    ("memory", |ask| {
-        ask.sysctls = sysctl("kernel.threads-max", "30000");
-        ask.memory_bytes = Some(128 << 20);
+    ("threads-max", |selection| selection.sysctls = sysctl("kernel.threads-max", "500")),
+    ("pid-max", |selection| selection.sysctls = sysctl("kernel.pid_max", "1000")),
+    ("max-map-count", |selection| selection.sysctls = sysctl("vm.max_map_count", "400")),
+    ("nofile", |selection| selection.rlimits = rlimit("nofile", 64)),
+    ("rlimit-as", |selection| selection.rlimits = rlimit("as", 256 << 20)),
+    ("rlimit-data", |selection| selection.rlimits = rlimit("data", 200 << 20)),
+    ("memory", |selection| {
+        selection.sysctls = sysctl("kernel.threads-max", "30000");
+        selection.memory_bytes = Some(128 << 20);
         // Small enough that the address space of 32 bits takes more of them.
-        ask.stacks = vec![64 << 10];
+        selection.stacks = vec![64 << 10];
     }),
-    ("nproc", |ask| {
-        ask.rlimits = rlimit("nproc", 100);
-        ask.user = Some(1000);
+    ("nproc", |selection| {
+        selection.rlimits = rlimit("nproc", 100);
+        selection.user = Some(1000);
     }),
 ];
 
 /// A layout of the address space that is not the kernel's usual one, and what
 /// makes it so.
-type LayoutCase = (&'static str, fn(&mut Ask));
+type LayoutCase = (&'static str, fn(&mut Selection));
 
 const LAYOUTS: [LayoutCase; 5] = [
-    ("bottom-up-by-sysctl", |ask| ask.sysctls.extend(sysctl("vm.legacy_va_layout", "1"))),
-    ("bottom-up-by-personality", |ask| set(ask, "layout", "legacy")),
-    ("unlimited-stack", |ask| ask.rlimits.push(unlimited_stack())),
-    ("fixed", |ask| set(ask, "aslr", "off")),
-    ("fixed-unlimited-stack", |ask| {
-        set(ask, "aslr", "off");
-        ask.rlimits.push(unlimited_stack());
+    ("bottom-up-by-sysctl", |selection| {
+        selection.sysctls.extend(sysctl("vm.legacy_va_layout", "1"))
+    }),
+    ("bottom-up-by-personality", |selection| set(selection, "layout", "legacy")),
+    ("unlimited-stack", |selection| selection.rlimits.push(unlimited_stack())),
+    ("fixed", |selection| set(selection, "aslr", "off")),
+    ("fixed-unlimited-stack", |selection| {
+        set(selection, "aslr", "off");
+        selection.rlimits.push(unlimited_stack());
     }),
 ];
 
-fn set(ask: &mut Ask, key: &str, value: &str) {
-    ask.set.insert(key.to_string(), value.to_string());
+fn set(selection: &mut Selection, key: &str, value: &str) {
+    selection.set.insert(key.to_string(), value.to_string());
 }
 
 fn unlimited_stack() -> Rlimit {
@@ -151,30 +153,30 @@ fn rlimit(name: &str, value: u64) -> Vec<Rlimit> {
     vec![Rlimit { name: name.to_string(), value: Some(value) }]
 }
 
-fn with_low(abi: Abi, limit: &str, set: fn(&mut Ask)) -> Planned {
-    let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
-    ask.stacks = vec![2 << 20];
-    set(&mut ask);
-    let mut planned = plan(&ask);
+fn with_low(abi: Abi, limit: &str, set: fn(&mut Selection)) -> Planned {
+    let mut selection = Selection::new(&[abi], &GuestOptions::default().kernel);
+    selection.stacks = vec![2 << 20];
+    set(&mut selection);
+    let mut planned = plan(&selection);
     planned.trial.name = format!("limits/{abi}/{limit}");
     planned
 }
 
 /// The trial of a layout in which the address space binds, and those of all sizes
 /// of stack, whatever binds.
-fn with_layout(abi: Abi, layout: &str, set: fn(&mut Ask)) -> (Planned, Vec<Planned>) {
+fn with_layout(abi: Abi, layout: &str, set: fn(&mut Selection)) -> (Planned, Vec<Planned>) {
     let trial = |stack: u64, binds: bool| {
-        let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
-        ask.stacks = vec![stack];
+        let mut selection = Selection::new(&[abi], &GuestOptions::default().kernel);
+        selection.stacks = vec![stack];
         if binds {
             // The kernel refuses a stack that is larger than all memory.
-            ask.sysctls = sysctl("vm.overcommit_memory", "1");
+            selection.sysctls = sysctl("vm.overcommit_memory", "1");
         } else if abi == Abi::X86_64 {
             // No size binds there: a few threads show that all can be had.
-            ask.sysctls = sysctl("kernel.threads-max", "1000");
+            selection.sysctls = sysctl("kernel.threads-max", "1000");
         }
-        set(&mut ask);
-        let mut planned = plan(&ask);
+        set(&mut selection);
+        let mut planned = plan(&selection);
         planned.trial.name = format!("layouts/{abi}/{layout}/{}", show_size(stack));
         planned
     };
@@ -186,23 +188,23 @@ fn with_layout(abi: Abi, layout: &str, set: fn(&mut Ask)) -> (Planned, Vec<Plann
 
 /// One stack size, if it is not in the default plan anyway.
 fn with_stack(abi: Abi, stack: u64) -> Option<Planned> {
-    let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
+    let mut selection = Selection::new(&[abi], &GuestOptions::default().kernel);
     if abi == Abi::X86_64 {
         // No size binds there: a few threads show that all can be had.
-        ask.sysctls = sysctl("kernel.threads-max", "1000");
+        selection.sysctls = sysctl("kernel.threads-max", "1000");
     } else if (2 << 20..=16 << 20).contains(&stack) {
         return None;
     }
-    ask.stacks = vec![stack];
-    let mut planned = plan(&ask);
+    selection.stacks = vec![stack];
+    let mut planned = plan(&selection);
     planned.trial.name = format!("stacks/{abi}/{}", show_size(stack));
     Some(planned)
 }
 
 /// The first trial of `threads` that this asks for.
-fn plan(ask: &Ask) -> Planned {
+fn plan(selection: &Selection) -> Planned {
     let threads = experiment::find(&["threads".to_string()]).expect("there is such an experiment");
-    run::plan(&threads, ask, 1).expect("the plan is sound").remove(0)
+    run::plan(&threads, selection, 1).expect("the plan is sound").remove(0)
 }
 
 fn test(
@@ -243,16 +245,16 @@ fn takes_long(planned: &Planned) -> bool {
 
 fn judge(planned: &Planned, limit: Option<&str>, shared: &Shared) -> anyhow::Result<()> {
     // Built by one test at a time; the trials themselves wait for room only.
-    let (stage, built) = {
+    let (context, built) = {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let run = match &mut *shared {
             Some(run) => run,
             None => shared.insert(begin()?),
         };
-        (run.stage.clone(), run.built(&planned.trial)?)
+        (run.context.clone(), run.built(&planned.trial)?)
     };
-    let trial = Worker::new(&stage).trial(planned, &built, false)?;
-    check(&trial, &stage.folder(&planned.trial))?;
+    let trial = Worker::new(&context).trial(planned, &built, false)?;
+    check(&trial, &context.folder(&planned.trial))?;
     let bound =
         trial.measured.as_ref().and_then(|measured| measured.get("binding_limit")?.as_str());
     anyhow::ensure!(limit.is_none() || bound == limit, "{bound:?} bound, not {limit:?}");
@@ -274,11 +276,11 @@ fn check(trial: &TrialReport, folder: &Path) -> anyhow::Result<()> {
 fn in_one_boot(planned: &[Planned]) -> anyhow::Result<()> {
     let mut run = begin()?;
     run.all(planned, None, Duration::from_secs(1800))?;
-    let stage = run.stage.clone();
+    let context = run.context.clone();
     let (report, _) = run.finish(experiment::ALL)?;
     let mut wrong = Vec::new();
     for (trial, planned) in report.trials.iter().zip(planned) {
-        if let Err(err) = check(trial, &stage.folder(&planned.trial)) {
+        if let Err(err) = check(trial, &context.folder(&planned.trial)) {
             wrong.push(format!("{}: {err:#}", trial.name));
         } else if trial.vm != "vm-1" && wrong.is_empty() {
             wrong.push(format!("{} ran in {}", trial.name, trial.vm));

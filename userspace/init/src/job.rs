@@ -18,8 +18,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 use nlrig_init::proc::loadavg;
 use nlrig_init::protocol::{
-    Aslr, Event, Exit, Job, Misbehaviour, MmapLayout, PORT_STDERR, PORT_STDIN, PORT_STDOUT,
-    Request, Rlimit, WORKLOAD_FD,
+    Aslr, Event, Exit, GuestFault, Job, MmapLayout, PORT_STDERR, PORT_STDIN, PORT_STDOUT, Request,
+    Rlimit, WORKLOAD_FD,
 };
 
 use crate::channel::{Channel, open_port};
@@ -50,13 +50,13 @@ pub fn run(
     job: &Job,
     child_signal: &SigSet,
     channel: &mut Channel,
-    misbehaviour: Option<Misbehaviour>,
+    misbehaviour: Option<GuestFault>,
 ) -> io::Result<()> {
     let log = KernelLog::from_now_on();
     let mut exited = match Running::start(job) {
         Ok(running) => {
             channel.send(&Event::Started)?;
-            if misbehaviour == Some(Misbehaviour::Mute) {
+            if misbehaviour == Some(GuestFault::Mute) {
                 misbehave::mute();
             }
             running.finish(child_signal, channel)?

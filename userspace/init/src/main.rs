@@ -20,7 +20,7 @@ use std::path::Path;
 use nix::kmod::init_module;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal};
-use nlrig_init::protocol::{Event, Misbehaviour, Request, WORKLOAD_FD};
+use nlrig_init::protocol::{Event, GuestFault, Request, WORKLOAD_FD};
 
 use channel::Channel;
 
@@ -75,7 +75,7 @@ fn run() -> io::Result<()> {
             Some(request) => answer(&request, &mut channel)?,
         }
     }
-    if misbehaviour == Some(Misbehaviour::NoLastEvent) {
+    if misbehaviour == Some(GuestFault::NoLastEvent) {
         return Ok(());
     }
     channel.send(&Event::End)?;

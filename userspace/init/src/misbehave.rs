@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::reboot::{RebootMode, reboot};
-use nlrig_init::protocol::{Event, Misbehaviour};
+use nlrig_init::protocol::{Event, GuestFault};
 use serde_json::json;
 
 use crate::channel::Channel;
@@ -23,25 +23,25 @@ pub fn mute() -> ! {
 }
 
 /// Ends a job in this wrong way, where `exited` would be its last event.
-pub fn end_job(how: Misbehaviour, exited: &Event, channel: &mut Channel) -> io::Result<()> {
+pub fn end_job(how: GuestFault, exited: &Event, channel: &mut Channel) -> io::Result<()> {
     match how {
-        Misbehaviour::CutResult => {
+        GuestFault::CutResult => {
             let whole = serde_json::to_vec(exited)?;
             channel.send_raw(&whole[..whole.len() / 2])?;
             sleep(HALF_EVENT_DELAY);
             let Err(err) = reboot(RebootMode::RB_AUTOBOOT);
             Err(err.into())
         }
-        Misbehaviour::Garbage => channel.send_raw(b"\xff\xfe\x1b[2J\n"),
-        Misbehaviour::Flood => loop {
+        GuestFault::Garbage => channel.send_raw(b"\xff\xfe\x1b[2J\n"),
+        GuestFault::Flood => loop {
             channel.send(&Event::Data { value: json!({ "flood": "x".repeat(1000) }) })?;
         },
-        Misbehaviour::ForgedEnd => {
+        GuestFault::ForgedEnd => {
             channel.send(&Event::End)?;
             fs::write("/proc/sysrq-trigger", "c")
         }
-        Misbehaviour::Mute => mute(),
+        GuestFault::Mute => mute(),
         // The job itself goes well.
-        Misbehaviour::NoLastEvent => channel.send(exited),
+        GuestFault::NoLastEvent => channel.send(exited),
     }
 }

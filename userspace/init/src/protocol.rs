@@ -54,7 +54,7 @@ pub enum Request {
     /// Say what the tasks do: [`Event::Tasks`].
     Tasks,
     /// Do the next job wrongly: the rig's own tests of what it sees.
-    Misbehave(Misbehaviour),
+    Misbehave(GuestFault),
     /// End the virtual machine.
     End,
 }
@@ -62,7 +62,7 @@ pub enum Request {
 /// What a guest can do wrong, on request: each must be seen by the host.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Misbehaviour {
+pub enum GuestFault {
     /// The machine ends in the middle of the job's last event.
     CutResult,
     /// Bytes that are no event come in the place of the job's last one.

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::ledger;
-use super::row::{Condition, Finding, Row};
+use super::case::{Case, Condition, Finding};
+use super::catalogue;
 use crate::abi::Abi;
-use crate::report::{Entry, Section, SourceLine, TrialReport, Verdict};
+use crate::report::{Detail, Section, SourceLine, TrialReport, Verdict};
 
 /// What the two texts are.
 const TEXTS: &str = "A is an article that is copied all over the net with its module and its two \
@@ -18,7 +18,7 @@ pub fn section(trials: &[&TrialReport]) -> Section {
     let mut abis: Vec<Abi> = trials.iter().map(|trial| trial.abi).collect();
     abis.sort_unstable();
     abis.dedup();
-    let rows: Vec<_> = ledger::rows()
+    let rows: Vec<_> = catalogue::cases()
         .map(|row| (row, trials_of(row, trials)))
         .filter(|(_, trials)| !trials.is_empty())
         .collect();
@@ -53,7 +53,7 @@ pub fn show_evidence(evidence: &Map<String, Value>) -> String {
     if text.is_empty() { "none".to_string() } else { text }
 }
 
-fn trials_of<'a>(row: &Row, trials: &[&'a TrialReport]) -> Vec<&'a TrialReport> {
+fn trials_of<'a>(row: &Case, trials: &[&'a TrialReport]) -> Vec<&'a TrialReport> {
     trials.iter().copied().filter(|trial| trial.params.get("id") == Some(&row.id.into())).collect()
 }
 
@@ -69,7 +69,7 @@ fn of_all(trials: &[&TrialReport]) -> Finding {
     if findings.all(|finding| finding == first) { first } else { Finding::Depends }
 }
 
-fn line(row: &Row, trials: &[&TrialReport], abis: &[Abi]) -> Vec<String> {
+fn line(row: &Case, trials: &[&TrialReport], abis: &[Abi]) -> Vec<String> {
     let mut cells = vec![row.id.to_string(), row.claim.to_string()];
     cells.extend(abis.iter().map(|abi| {
         let of_abi: Vec<_> = trials.iter().copied().filter(|trial| trial.abi == *abi).collect();
@@ -80,7 +80,7 @@ fn line(row: &Row, trials: &[&TrialReport], abis: &[Abi]) -> Vec<String> {
     cells
 }
 
-fn words(rows: &[(&Row, Vec<&TrialReport>)]) -> String {
+fn words(rows: &[(&Case, Vec<&TrialReport>)]) -> String {
     let count = |wanted| rows.iter().filter(|(_, trials)| of_all(trials) == wanted).count();
     let not_so = rows
         .iter()
@@ -100,7 +100,7 @@ fn words(rows: &[(&Row, Vec<&TrialReport>)]) -> String {
     )
 }
 
-fn entry(row: &Row, trials: &[&TrialReport]) -> Entry {
+fn entry(row: &Case, trials: &[&TrialReport]) -> Detail {
     let mut fields = vec![("said by", row.text().to_string()), ("tried", row.tried.to_string())];
     for (name, conditions) in
         [("confirmed if", row.confirms), ("refuted if", row.refutes), ("depends if", row.depends)]
@@ -120,10 +120,10 @@ fn entry(row: &Row, trials: &[&TrialReport]) -> Entry {
         let lines: Vec<_> = trial.source_lines.iter().map(show_line).collect();
         fields.push(("kernel source", format!("{} (Linux {})", lines.join("; "), trial.kernel)));
     }
-    Entry { title: format!("{} {}", row.id, row.claim), fields }
+    Detail { title: format!("{} {}", row.id, row.claim), fields }
 }
 
-fn found(row: &Row, trials: &[&TrialReport]) -> String {
+fn found(row: &Case, trials: &[&TrialReport]) -> String {
     let all = of_all(trials);
     let each = trials.iter().map(|trial| format!("{} on {}", finding(trial).name(), trial.abi));
     match all {

@@ -2,17 +2,17 @@
 
 use serde_json::Value;
 
-use super::candidates::{CANDIDATES, Candidate, How, UNTESTED};
-use super::fit::{self, Finding, Fit, PAPER, PAPER_STACK, Seen, fit};
+use super::candidates::{CANDIDATES, Candidate, Fidelity, UNTESTED};
+use super::fit::{self, CountRange, Fit, FitFinding, PAPER, PAPER_STACK, fit};
 use crate::abi::Abi;
-use crate::report::{Entry, Section, TrialReport};
+use crate::report::{Detail, Section, TrialReport};
 use crate::units::{show_size, size};
 
 /// A candidate that was counted, and how it fits.
 struct Ranked<'a> {
     trial: &'a TrialReport,
     candidate: &'a Candidate,
-    seen: Vec<Seen>,
+    seen: Vec<CountRange>,
     fit: Fit,
 }
 
@@ -62,7 +62,7 @@ fn rank<'a>(trial: &'a TrialReport) -> Option<Ranked<'a>> {
     Some(Ranked { trial, candidate, fit: fit(&seen), seen })
 }
 
-fn seen(trial: &TrialReport) -> Vec<Seen> {
+fn seen(trial: &TrialReport) -> Vec<CountRange> {
     let by_size = |key: &str| trial.measured.as_ref()?.get(key)?.as_object();
     let (Some(least), Some(most)) = (by_size("threads_least"), by_size("threads_most")) else {
         return Vec::new();
@@ -71,7 +71,7 @@ fn seen(trial: &TrialReport) -> Vec<Seen> {
         .iter()
         .filter_map(|(name, least)| {
             let most = most.get(name)?.as_u64()?;
-            Some(Seen { stack_bytes: size(name).ok()?, least: least.as_u64()?, most })
+            Some(CountRange { stack_bytes: size(name).ok()?, least: least.as_u64()?, most })
         })
         .collect();
     seen.sort_unstable_by_key(|seen| seen.stack_bytes);
@@ -97,7 +97,7 @@ fn name(one: &Ranked<'_>) -> String {
     one.candidate.name.to_string()
 }
 
-fn range(seen: &Seen) -> String {
+fn range(seen: &CountRange) -> String {
     if seen.least == seen.most {
         seen.least.to_string()
     } else {
@@ -109,13 +109,13 @@ fn signed(distance: i64) -> String {
     if distance == 0 { "0".to_string() } else { format!("{distance:+}") }
 }
 
-fn entry(one: &Ranked<'_>) -> Entry {
+fn entry(one: &Ranked<'_>) -> Detail {
     let mut fields = vec![("stands for", one.candidate.stands_for.to_string())];
     fields.push((
         "here",
         match one.candidate.how {
-            How::Real => "the thing itself".to_string(),
-            How::Emulated(how) => format!("emulated: {how}"),
+            Fidelity::Real => "the thing itself".to_string(),
+            Fidelity::Emulated(how) => format!("emulated: {how}"),
         },
     ));
     fields.extend(one.candidate.doubt.map(|doubt| ("doubt", doubt.to_string())));
@@ -142,7 +142,7 @@ fn entry(one: &Ranked<'_>) -> Entry {
     fields.extend(by_size("other_bytes", mib).map(|text| ("mapped beside stacks", text)));
     fields.extend(by_size("hole_above_bytes", mib).map(|text| ("left free above", text)));
     fields.push(("finding", one.fit.finding.to_string()));
-    Entry { title: name(one), fields }
+    Detail { title: name(one), fields }
 }
 
 /// What the paper says, for a reader who knows nothing of it, and what is here.
@@ -190,7 +190,7 @@ fn conclusion(ranked: &[Ranked<'_>]) -> String {
     words.join("\n\n")
 }
 
-fn at_paper_stack<'a>(one: &'a Ranked<'_>) -> Option<&'a Seen> {
+fn at_paper_stack<'a>(one: &'a Ranked<'_>) -> Option<&'a CountRange> {
     one.seen.iter().find(|seen| seen.stack_bytes == PAPER_STACK)
 }
 
@@ -220,11 +220,11 @@ fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
         one.fit.distance.is_some_and(|distance| if above { distance > 0 } else { distance < 0 })
     };
     let only_elsewhere = |one: &Ranked<'_>| {
-        one.fit.distance == Some(0) && matches!(one.fit.finding, Finding::Refuted(_))
+        one.fit.distance == Some(0) && matches!(one.fit.finding, FitFinding::Refuted(_))
     };
     let uncounted = |one: &Ranked<'_>| one.seen.is_empty();
     let incomplete =
-        |one: &Ranked<'_>| one.fit.finding == Finding::Incomplete && !one.seen.is_empty();
+        |one: &Ranked<'_>| one.fit.finding == FitFinding::Incomplete && !one.seen.is_empty();
     let near =
         |one: &Ranked<'_>| one.fit.distance.is_some_and(|far| (1..=NEAR).contains(&far.abs()));
     [
@@ -248,7 +248,7 @@ fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
 fn doubts(fitting: &[&Ranked<'_>]) -> String {
     let mut words = String::new();
     for one in fitting {
-        if one.candidate.how != How::Real {
+        if one.candidate.how != Fidelity::Real {
             words.push_str(&format!(" {} is emulated.", name(one)));
         }
         if let Some(doubt) = one.candidate.doubt {
@@ -260,7 +260,7 @@ fn doubts(fitting: &[&Ranked<'_>]) -> String {
 
 /// What may be said of those that fit, a paragraph each.
 fn verdict(ranked: &[Ranked<'_>]) -> Vec<String> {
-    let fits = |one: &&Ranked<'_>| one.fit.finding == Finding::Fits;
+    let fits = |one: &&Ranked<'_>| one.fit.finding == FitFinding::Fits;
     let (free, bound): (Vec<_>, Vec<_>) =
         ranked.iter().filter(fits).partition(|one| one.candidate.free.is_some());
     let names = |of: &[&Ranked<'_>]| of.iter().map(|one| name(one)).collect::<Vec<_>>().join(", ");
@@ -293,7 +293,10 @@ fn verdict(ranked: &[Ranked<'_>]) -> Vec<String> {
                 .to_string(),
         );
     }
-    if ranked.iter().any(|one| one.candidate.abi == Abi::I386 && one.fit.finding == Finding::Fits) {
+    if ranked
+        .iter()
+        .any(|one| one.candidate.abi == Abi::I386 && one.fit.finding == FitFinding::Fits)
+    {
         words.push(
             "In none of them is it netlink that stops the threads: every thread here holds its socket."
                 .to_string(),

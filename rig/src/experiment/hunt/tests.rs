@@ -1,19 +1,19 @@
 use super::*;
 use crate::report::Verdict;
 
-fn ask(abis: &[Abi]) -> Ask {
-    Ask::new(abis, "6.1")
+fn selection(abis: &[Abi]) -> Selection {
+    Selection::new(abis, "6.1")
 }
 
 fn only(name: &str) -> Trial {
-    let mut ask = ask(&[Abi::I386]);
-    ask.set.insert("candidate".to_string(), name.to_string());
-    Hunt.plan(&ask).unwrap().remove(0)
+    let mut selection = selection(&[Abi::I386]);
+    selection.set.insert("candidate".to_string(), name.to_string());
+    Hunt.plan(&selection).unwrap().remove(0)
 }
 
 #[test]
 fn every_candidate_is_a_trial_of_its_own_name() {
-    let trials = Hunt.plan(&ask(&Abi::ALL)).unwrap();
+    let trials = Hunt.plan(&selection(&Abi::ALL)).unwrap();
     assert_eq!(trials.len(), CANDIDATES.len());
     assert_eq!(trials[0].name, "hunt-1449/i386/6.1/baseline");
     let mut names: Vec<_> = CANDIDATES.iter().map(|candidate| candidate.name).collect();
@@ -24,7 +24,7 @@ fn every_candidate_is_a_trial_of_its_own_name() {
 
 #[test]
 fn those_that_can_share_a_boot_are_neighbours() {
-    let trials = Hunt.plan(&ask(&[Abi::I386])).unwrap();
+    let trials = Hunt.plan(&selection(&[Abi::I386])).unwrap();
     let shared = trials.iter().take_while(|trial| !trial.alone).count();
     assert!(shared > 20, "{shared}");
     assert!(trials[shared..].iter().all(|trial| trial.alone));
@@ -55,15 +55,15 @@ fn what_is_no_candidate_and_no_size_is_refused() {
     for (key, value, word) in
         [("candidate", "magic", "magic"), ("starts", "0", "1 to"), ("starts", "x", "1 to")]
     {
-        let mut ask = ask(&[Abi::I386]);
-        ask.set.insert(key.to_string(), value.to_string());
-        let err = Hunt.plan(&ask).unwrap_err();
+        let mut selection = selection(&[Abi::I386]);
+        selection.set.insert(key.to_string(), value.to_string());
+        let err = Hunt.plan(&selection).unwrap_err();
         assert_eq!(crate::error::status(&err), crate::error::USAGE);
         assert!(err.to_string().contains(word), "{err}");
     }
-    let mut small = ask(&[Abi::I386]);
+    let mut small = selection(&[Abi::I386]);
     small.stacks = vec![16 << 10];
-    assert!(Hunt.plan(&small).is_err() && Hunt.plan(&ask(&[Abi::X86_64])).is_err());
+    assert!(Hunt.plan(&small).is_err() && Hunt.plan(&selection(&[Abi::X86_64])).is_err());
 }
 
 fn count(stack_bytes: u64, threads: u64) -> Value {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::formula::{Process, Tally, answers};
 use super::judge::{layout, report, threads};
-use super::layout::Layout;
+use super::layout::StackLayout;
 use crate::experiment::{Observed, Trial, object};
 
 /// A frequency that chance brings about more rarely than this is none of the
@@ -90,7 +90,7 @@ fn tally_of(pid: u32, addresses: &[u64]) -> Tally {
 
 /// Whether all threads are where the model has them if the first one is where it
 /// is. The top of a stack is the end of the page that the control block is in.
-fn is_as_modelled(layout: Layout, addresses: &[u64]) -> bool {
+fn is_as_modelled(layout: StackLayout, addresses: &[u64]) -> bool {
     const PAGE_BYTES: u64 = 4096;
     let Some(first) = addresses.first() else { return false };
     let Some(top) = first.checked_next_multiple_of(PAGE_BYTES) else { return false };

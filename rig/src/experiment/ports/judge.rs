@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::batch;
 use super::formula::{Process, Tally, answers, port};
-use super::layout::Layout;
+use super::layout::StackLayout;
 use crate::experiment::{Judgement, Observed, Trial, object};
 
 /// Processes that there can be at once.
@@ -75,9 +75,9 @@ pub(super) fn threads(trial: &Trial) -> usize {
 }
 
 /// Where the threads of a process of this trial are, by the model.
-pub(super) fn layout(trial: &Trial, processors: u32) -> Layout {
+pub(super) fn layout(trial: &Trial, processors: u32) -> StackLayout {
     let param = |key: &str| trial.params.get(key);
-    Layout {
+    StackLayout {
         program: trial.abi.program(),
         stack_bytes: param("stack_bytes").and_then(Value::as_u64).unwrap_or(0),
         malloc: param("malloc").and_then(Value::as_bool).unwrap_or(false),

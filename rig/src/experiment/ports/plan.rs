@@ -11,7 +11,7 @@ use crate::abi::{Abi, Arch};
 use crate::experiment::threads::{
     BY_RLIMIT_MIN_BYTES, MEMORY_64_BYTES, NOFILE, THREADS_MAX, stacks,
 };
-use crate::experiment::{Ask, Trial, object, one_of, workload};
+use crate::experiment::{Selection, Trial, object, one_of, workload};
 use crate::guest::Limits;
 use crate::units::show_size;
 use crate::usage;
@@ -108,8 +108,8 @@ impl Setting {
 }
 
 /// The trials that answer what was asked.
-pub fn trials(ask: &Ask) -> Result<Vec<Trial>> {
-    let what = match ask.set.get("formula").map(String::as_str) {
+pub fn trials(selection: &Selection) -> Result<Vec<Trial>> {
+    let what = match selection.set.get("formula").map(String::as_str) {
         None => None,
         Some("each") => Some(What::Each),
         Some(name) => Some(What::One(Formula::from_name(name).ok_or_else(|| {
@@ -117,14 +117,18 @@ pub fn trials(ask: &Ask) -> Result<Vec<Trial>> {
             usage!("--set formula={name}: it is {names} or each")
         })?)),
     };
-    let own =
-        ["threads", "malloc", "aslr", "processes"].iter().any(|key| ask.set.contains_key(*key));
-    let own = own || !ask.stacks.is_empty() || !ask.sysctls.is_empty() || !ask.rlimits.is_empty();
+    let own = ["threads", "malloc", "aslr", "processes"]
+        .iter()
+        .any(|key| selection.set.contains_key(*key));
+    let own = own
+        || !selection.stacks.is_empty()
+        || !selection.sysctls.is_empty()
+        || !selection.rlimits.is_empty();
     let mut trials = Vec::new();
-    for &abi in &ask.abis {
-        let settings = if own { asked_for(ask, abi, what)? } else { named(abi) };
+    for &abi in &selection.abis {
+        let settings = if own { asked_for(selection, abi, what)? } else { named(abi) };
         let wanted = |setting: &&Setting| own || what.is_none_or(|what| setting.what == what);
-        trials.extend(settings.iter().filter(wanted).map(|setting| trial(ask, abi, setting)));
+        trials.extend(settings.iter().filter(wanted).map(|setting| trial(selection, abi, setting)));
     }
     if trials.is_empty() {
         return Err(usage!("--set formula: no trial by default binds it on these ABIs"));
@@ -208,17 +212,18 @@ fn named(abi: Abi) -> Vec<Setting> {
 }
 
 /// What the user asks for in place of that.
-fn asked_for(ask: &Ask, abi: Abi, what: Option<What>) -> Result<Vec<Setting>> {
-    let number = |key: &str, own: u32, most: u32| match ask.set.get(key).map(String::as_str) {
+fn asked_for(selection: &Selection, abi: Abi, what: Option<What>) -> Result<Vec<Setting>> {
+    let number = |key: &str, own: u32, most: u32| match selection.set.get(key).map(String::as_str) {
         None => Ok(own),
         Some(text) => match text.parse() {
             Ok(number) if (1..=most).contains(&number) => Ok(number),
             _ => Err(usage!("--set {key}={text}: it is a number from 1 to {most}")),
         },
     };
-    let most = ask.set.get("threads").is_some_and(|text| text == "most");
-    let malloc = one_of(ask, "malloc", ["off", "on"])? == "on";
-    let aslr = if one_of(ask, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On };
+    let most = selection.set.get("threads").is_some_and(|text| text == "most");
+    let malloc = one_of(selection, "malloc", ["off", "on"])? == "on";
+    let aslr =
+        if one_of(selection, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On };
     let processes = match number("processes", 1, BATCH_MAX)? {
         1 => Processes::One,
         2 => Processes::Two,
@@ -227,7 +232,7 @@ fn asked_for(ask: &Ask, abi: Abi, what: Option<What>) -> Result<Vec<Setting>> {
     let batch = matches!(processes, Processes::Batch(_));
     let (own, at_most) = if batch { (BATCH_THREADS, 100) } else { (MANY, MOST) };
     let threads = if most && !batch { MOST } else { number("threads", own, at_most)? };
-    let said = ask.set.contains_key("threads");
+    let said = selection.set.contains_key("threads");
     let whats = match what {
         Some(what) => vec![what],
         None if batch => vec![What::One(Formula::LinuxJournal)],
@@ -242,7 +247,7 @@ fn asked_for(ask: &Ask, abi: Abi, what: Option<What>) -> Result<Vec<Setting>> {
     if processes == Processes::Two && whats.contains(&What::Each) {
         return Err(usage!("--set processes=2: give one formula"));
     }
-    let stacks = if ask.stacks.is_empty() { vec![2 << 20] } else { stacks(ask)? };
+    let stacks = if selection.stacks.is_empty() { vec![2 << 20] } else { stacks(selection)? };
     let mut settings = Vec::new();
     for stack_bytes in stacks {
         let threads = if said { threads } else { threads.min(room_for(abi, stack_bytes)) };
@@ -276,7 +281,7 @@ fn room_for(abi: Abi, stack_bytes: u64) -> u32 {
     }
 }
 
-fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {
+fn trial(selection: &Selection, abi: Abi, setting: &Setting) -> Trial {
     let Setting { what, threads, stack_bytes, malloc, aslr, ends, processes, .. } = *setting;
     let mut argv = vec![workload("ports")];
     let mut add = |name: &str, value: Option<String>| {
@@ -312,10 +317,10 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {
     if ends {
         argv.push("--ends".to_string());
     }
-    rlimits.extend(ask.rlimits.iter().cloned());
+    rlimits.extend(selection.rlimits.iter().cloned());
     let own = |&(name, value): &(&str, &str)| (name.to_string(), value.to_string());
     let sysctls: Vec<_> =
-        setting.sysctls.iter().map(own).chain(ask.sysctls.iter().cloned()).collect();
+        setting.sysctls.iter().map(own).chain(selection.sysctls.iter().cloned()).collect();
     let by_name: Map<_, _> =
         sysctls.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
     let limits: Map<_, _> =
@@ -338,20 +343,20 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {
     let many = threads > FEW && abi.program() == Arch::X86_64;
     let memory = if many { MEMORY_64_BYTES } else { MEMORY_BYTES };
     Trial {
-        name: format!("ports/{abi}/{}/{}/{}", ask.kernel, what.name(), setting.name),
+        name: format!("ports/{abi}/{}/{}/{}", selection.kernel, what.name(), setting.name),
         abi,
         params,
-        job: Job { argv, user: ask.user, rlimits, aslr, sysctls, ..Job::default() },
-        desk: None,
-        cpus: ask.cpus.unwrap_or(2),
-        memory_bytes: ask.memory_bytes.unwrap_or(memory),
+        job: Job { argv, user: selection.user, rlimits, aslr, sysctls, ..Job::default() },
+        static_check: None,
+        cpus: selection.cpus.unwrap_or(2),
+        memory_bytes: selection.memory_bytes.unwrap_or(memory),
         limits: LIMITS,
-        timeout: ask.timeout,
+        timeout: selection.timeout,
         // An id may be taken where others have run.
         alone: many
             || setting.pids[0].is_some()
             || !setting.sysctls.is_empty()
-            || !ask.sysctls.is_empty(),
+            || !selection.sysctls.is_empty(),
         boot: "",
         flavour: None,
         fault: None,

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn plan(set: &[(&str, &str)]) -> Result<Vec<Trial>> {
-    let mut ask = Ask::new(&Abi::ALL, "6.1");
-    ask.set = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-    Ports.plan(&ask)
+    let mut selection = Selection::new(&Abi::ALL, "6.1");
+    selection.set = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    Ports.plan(&selection)
 }
 
 #[test]
@@ -40,18 +40,18 @@ fn a_formula_is_chosen_and_what_does_not_go_together_is_said() {
 
 #[test]
 fn threads_that_nobody_counted_fit_into_32_bits() {
-    let mut ask = Ask::new(&Abi::ALL, "6.1");
-    ask.set.insert("formula".into(), "paper".into());
-    ask.stacks = vec![64 << 10, 8 << 20, 1 << 30];
-    let trials = Ports.plan(&ask).unwrap();
+    let mut selection = Selection::new(&Abi::ALL, "6.1");
+    selection.set.insert("formula".into(), "paper".into());
+    selection.stacks = vec![64 << 10, 8 << 20, 1 << 30];
+    let trials = Ports.plan(&selection).unwrap();
     let of = |abi: Abi| -> Vec<_> {
         let own = trials.iter().filter(|trial| trial.abi == abi);
         own.map(|trial| trial.params["threads"].as_u64().unwrap()).collect()
     };
     assert_eq!(of(Abi::I386), [1000, 320, 2]);
     assert_eq!(of(Abi::X86_64), [1000, 1000, 1000]);
-    ask.set.insert("threads".into(), "1000".into());
-    let trials = Ports.plan(&ask).unwrap();
+    selection.set.insert("threads".into(), "1000".into());
+    let trials = Ports.plan(&selection).unwrap();
     assert!(trials.iter().all(|trial| trial.params["threads"] == 1000), "the user's word counts");
 }
 

@@ -1,15 +1,15 @@
 use super::*;
-use crate::experiment::Ask;
+use crate::experiment::Selection;
 use crate::limits::Limit;
 use crate::report::Verdict;
 
-fn ask(abis: &[Abi]) -> Ask {
-    Ask::new(abis, "6.1")
+fn selection(abis: &[Abi]) -> Selection {
+    Selection::new(abis, "6.1")
 }
 
 #[test]
 fn the_default_plan_is_the_papers_tables_and_more() {
-    let trials = Threads.plan(&ask(&Abi::ALL)).unwrap();
+    let trials = Threads.plan(&selection(&Abi::ALL)).unwrap();
     assert_eq!(trials.len(), 4 + 4 + 3 * 4);
     assert_eq!(trials[0].name, "threads/i386/6.1/stack=2M");
     assert!(trials.iter().any(|trial| trial.name == "threads/x86_64/6.1/stack=16M/defaults"));
@@ -21,10 +21,10 @@ fn the_default_plan_is_the_papers_tables_and_more() {
 
 #[test]
 fn a_limit_of_the_users_makes_one_table() {
-    let mut ask = ask(&[Abi::X86_64]);
-    ask.stacks = vec![2 << 20];
-    ask.sysctls = vec![("kernel.pid_max".into(), "2000".into())];
-    let trials = Threads.plan(&ask).unwrap();
+    let mut selection = selection(&[Abi::X86_64]);
+    selection.stacks = vec![2 << 20];
+    selection.sysctls = vec![("kernel.pid_max".into(), "2000".into())];
+    let trials = Threads.plan(&selection).unwrap();
     assert_eq!(trials.len(), 1);
     assert_eq!(trials[0].params["setting"], "own");
     assert_eq!(trials[0].params["sysctl"]["kernel.pid_max"], "2000");
@@ -33,9 +33,9 @@ fn a_limit_of_the_users_makes_one_table() {
 
 #[test]
 fn small_stacks_are_set_by_attribute() {
-    let mut ask = ask(&[Abi::I386]);
-    ask.stacks = vec![64 << 10, 256 << 10];
-    let trials = Threads.plan(&ask).unwrap();
+    let mut selection = selection(&[Abi::I386]);
+    selection.stacks = vec![64 << 10, 256 << 10];
+    let trials = Threads.plan(&selection).unwrap();
     let has_stack_limit =
         |trial: &Trial| trial.job.rlimits.iter().any(|limit| limit.name == "stack");
     assert_eq!(trials[0].job.argv[1..], ["--stack", "65536"]);
@@ -45,10 +45,10 @@ fn small_stacks_are_set_by_attribute() {
 #[test]
 fn a_stack_limit_of_the_users_leaves_the_size_to_the_attribute() {
     let limited = |value| {
-        let mut ask = ask(&[Abi::I386]);
-        ask.stacks = vec![2 << 20];
-        ask.rlimits = vec![Rlimit { name: "stack".into(), value }];
-        Threads.plan(&ask)
+        let mut selection = selection(&[Abi::I386]);
+        selection.stacks = vec![2 << 20];
+        selection.rlimits = vec![Rlimit { name: "stack".into(), value }];
+        Threads.plan(&selection)
     };
     let trial = &limited(None).unwrap()[0];
     assert_eq!(trial.job.argv[1..], ["--stack", "2097152"]);
@@ -61,9 +61,9 @@ fn a_stack_limit_of_the_users_leaves_the_size_to_the_attribute() {
 
 #[test]
 fn the_legacy_layout_is_a_personality_and_no_table_of_the_papers() {
-    let mut ask = ask(&[Abi::I386]);
-    ask.set.insert("layout".into(), "legacy".into());
-    for trial in Threads.plan(&ask).unwrap() {
+    let mut selection = selection(&[Abi::I386]);
+    selection.set.insert("layout".into(), "legacy".into());
+    for trial in Threads.plan(&selection).unwrap() {
         assert_eq!(trial.job.mmap_layout, MmapLayout::Legacy);
         assert_eq!(trial.params["setting"], "own");
         assert_eq!(trial.params["layout"], "legacy");
@@ -74,9 +74,9 @@ fn the_legacy_layout_is_a_personality_and_no_table_of_the_papers() {
 #[test]
 fn what_glibc_would_refuse_is_refused_here() {
     for (bytes, word) in [(4096, "16K"), (20_000, "pages"), (4 << 30, "32 bits")] {
-        let mut ask = ask(&[Abi::I386]);
-        ask.stacks = vec![bytes];
-        let err = Threads.plan(&ask).unwrap_err();
+        let mut selection = selection(&[Abi::I386]);
+        selection.stacks = vec![bytes];
+        let err = Threads.plan(&selection).unwrap_err();
         assert_eq!(crate::error::status(&err), crate::error::USAGE);
         assert!(err.to_string().contains(word), "{err}");
     }
@@ -127,7 +127,7 @@ fn a_count_that_is_off_by_one_fails_and_says_so() {
 
 #[test]
 fn a_program_that_was_killed_for_its_memory_is_held_to_the_bounds() {
-    let trial = &Threads.plan(&ask(&[Abi::X86_64])).unwrap()[0];
+    let trial = &Threads.plan(&selection(&[Abi::X86_64])).unwrap()[0];
     let verdict = |alive: u64, out_of_memory: Option<&str>| {
         let observed = Observed {
             last_sign: Some(json!({"progress": {"threads": alive}})),
@@ -162,7 +162,7 @@ fn observed(data: Vec<Value>, exit: Exit) -> Observed {
 
 #[test]
 fn a_workload_that_failed_or_lied_fails_the_trial() {
-    let trial = &Threads.plan(&ask(&[Abi::I386])).unwrap()[0];
+    let trial = &Threads.plan(&selection(&[Abi::I386])).unwrap()[0];
     for observed in [
         observed(vec![], Exit::Code(1)),
         observed(vec![], Exit::Code(0)),

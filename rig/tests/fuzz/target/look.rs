@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use nlrig::abi::Abi;
-use nlrig::experiment::{ALL, Ask, Experiment, Facts, Judgement, Observed, Trial};
+use nlrig::experiment::{ALL, Experiment, Facts, Judgement, Observed, Selection, Trial};
 use nlrig::limits::Prediction;
 use nlrig::report::{self, Environment, Report, TrialReport, Verdict, markdown, terminal};
 use nlrig_guest::protocol::Exit;
@@ -25,8 +25,8 @@ pub type Planned = (&'static dyn Experiment, Vec<Trial>);
 
 /// All of them.
 pub fn plans() -> Vec<Planned> {
-    let ask = Ask::new(&Abi::ALL, "6.1");
-    ALL.iter().map(|experiment| (*experiment, experiment.plan(&ask).unwrap())).collect()
+    let selection = Selection::new(&Abi::ALL, "6.1");
+    ALL.iter().map(|experiment| (*experiment, experiment.plan(&selection).unwrap())).collect()
 }
 
 /// Predicts, judges and reports with every experiment.

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nlrig_init::protocol::{Event, Exit, Job, Misbehaviour, Request};
+use nlrig_init::protocol::{Event, Exit, GuestFault, Job, Request};
 use nlrig_splat::{Severity, Splat, Taint};
 
 use super::console::Console;
@@ -178,7 +178,7 @@ impl Guest {
     ///
     /// # Errors
     /// A [`VmFailure`] if the machine is gone.
-    pub fn misbehave(&mut self, how: Misbehaviour) -> Result<()> {
+    pub fn misbehave(&mut self, how: GuestFault) -> Result<()> {
         self.send(&Request::Misbehave(how))
     }
 

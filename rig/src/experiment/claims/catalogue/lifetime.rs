@@ -1,7 +1,7 @@
 //! Loading and unloading the module, and who holds it.
 
-use crate::desk::Desk;
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
+use crate::static_check::StaticCheck;
 
 /// How the article releases its socket.
 const RELEASED_BY_SOCKET: &str = r#"#include <linux/module.h>
@@ -39,21 +39,21 @@ const HELD: &[(&str, &str)] = &[
     ("net/netlink/af_netlink.c", "module_put(nlk->module);"),
 ];
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A28.1",
         claim: "A module can release the kernel's socket by sock_release(nl_sk->sk_socket).",
         tried: "A module with the article's exit function is compiled for this kernel.",
-        how: How::Desk(Desk::Compiles(RELEASED_BY_SOCKET)),
+        method: Method::Static(StaticCheck::Compiles(RELEASED_BY_SOCKET)),
         confirms: &[yes("compiles")],
         refutes: &[no("compiles")],
         expect: CONFIRMED,
         because: "sock_release() is declared and exported to modules as ever. \
                   netlink_kernel_release(), which there is for it today, calls just that.",
         source: RELEASE,
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A28.2",
         claim: "Releasing the socket so when the module is unloaded leaves nothing behind.",
         tried: "The module, whose exit function releases its sockets, is unloaded after a client \
@@ -71,9 +71,9 @@ pub const ROWS: &[Row] = &[
                   that is tried calls netlink_kernel_release(), which is sock_release() and a check \
                   for NULL.",
         source: RELEASE,
-        ..Row::ALONE
+        ..Case::ALONE
     },
-    Row {
+    Case {
         id: "A29.1",
         claim: "The module can be unloaded while clients use it.",
         tried: "delete_module() while a program has a socket open; while the handler works for a \
@@ -91,9 +91,9 @@ pub const ROWS: &[Row] = &[
                   the last call on it is over. delete_module() answers EWOULDBLOCK, which is \
                   EAGAIN. So no handler loses its code.",
         source: HELD,
-        ..Row::ALONE
+        ..Case::ALONE
     },
-    Row {
+    Case {
         id: "A29.2",
         claim: "The module's use count is the number of its clients' sockets.",
         tried: "Three sockets of one of the module's protocols and two of another are opened, and \
@@ -104,9 +104,9 @@ pub const ROWS: &[Row] = &[
         because: "socket() takes a reference and release gives it back. The kernel's own socket \
                   takes none: else the module could never go.",
         source: HELD,
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A40",
         claim: "By returning 1 the module's init says that it has failed, and is not loaded.",
         tried: "The module is loaded with an init that makes no article's socket and returns 1, as \
@@ -118,6 +118,6 @@ pub const ROWS: &[Row] = &[
                   suspicious, with a call trace, and goes on: the module stays, without a socket, \
                   and its exit function has to cope with that. The article's does.",
         source: &[("kernel/module/main.c", "'%s'->init suspiciously returned %d")],
-        ..Row::ALONE
+        ..Case::ALONE
     },
 ];

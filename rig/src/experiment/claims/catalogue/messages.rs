@@ -1,8 +1,8 @@
 //! Messages: their types, flags and numbers, what answers they get, how large
 //! they may be.
 
-use crate::desk::Desk;
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
+use crate::static_check::StaticCheck;
 
 const NETLINK: &str = "net/netlink/af_netlink.c";
 /// All that is compiled into a kernel, or with it; `tools` is neither.
@@ -11,13 +11,13 @@ const KERNEL: &[&str] = &[
     "kernel", "lib", "mm", "net", "security", "sound", "virt",
 ];
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A34.1",
         claim: "Netlink has the control messages NLMSG_NOOP, _ERROR, _DONE and _OVERRUN.",
         tried: "A module that asserts that they have four numbers below NLMSG_MIN_TYPE is \
                 compiled for this kernel.",
-        how: How::Desk(Desk::Compiles(
+        method: Method::Static(StaticCheck::Compiles(
             "#include <linux/module.h>\n\
              #include <linux/netlink.h>\n\
              static_assert(NLMSG_NOOP == 1 && NLMSG_ERROR == 2);\n\
@@ -34,9 +34,9 @@ pub const ROWS: &[Row] = &[
             ("include/uapi/linux/netlink.h", "#define NLMSG_NOOP"),
             ("include/uapi/linux/netlink.h", "#define NLMSG_MIN_TYPE"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A34.2",
         claim: "NLMSG_NOOP does nothing.",
         tried: "A request of type NLMSG_NOOP that asks for an acknowledgement is sent, and one of \
@@ -47,9 +47,9 @@ pub const ROWS: &[Row] = &[
         because: "netlink_rcv_skb() skips all types below 16 before it asks the protocol, and \
                   acknowledges them if that is asked for.",
         source: &[(NETLINK, "if (nlh->nlmsg_type < NLMSG_MIN_TYPE)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A34.3",
         claim: "NLMSG_ERROR says that there is an error in a message.",
         tried: "A right request and one of an unknown type are sent, both with NLM_F_ACK; what \
@@ -65,22 +65,22 @@ pub const ROWS: &[Row] = &[
         expect: DEPENDS,
         because: "Acknowledgements are of type NLMSG_ERROR too, with error 0.",
         source: &[(NETLINK, "NLMSG_ERROR, sizeof(*errmsg), flags);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A34.4",
         claim: "NLMSG_OVERRUN is not used yet.",
         tried: "The kernel's source, without its tools, is searched for the word.",
-        how: How::Desk(Desk::Mentions { word: "NLMSG_OVERRUN", under: KERNEL }),
+        method: Method::Static(StaticCheck::Mentions { word: "NLMSG_OVERRUN", under: KERNEL }),
         confirms: &[equals("files", 1), is("where", "include/uapi/linux/netlink.h")],
         refutes: &[at_least("files", 2.0)],
         expect: CONFIRMED,
         because: "Only the header that defines it has the word. A reader learns from recv() and \
                   ENOBUFS that messages were lost.",
         source: &[("include/uapi/linux/netlink.h", "#define NLMSG_OVERRUN")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A35.1",
         claim: "The last of several messages that answer together is NLMSG_DONE.",
         tried: "All links are asked for on NETLINK_ROUTE, and a thousand messages of the module \
@@ -96,9 +96,9 @@ pub const ROWS: &[Row] = &[
         because: "netlink_dump() ends every dump with it; parts come in as many datagrams as they \
                   need.",
         source: &[(NETLINK, "nlh = nlmsg_put_answer(skb, cb, NLMSG_DONE,")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A35.2",
         claim: "All the other messages of such an answer carry NLM_F_MULTI.",
         tried: "As before; the messages without the flag are counted, NLMSG_DONE left out.",
@@ -113,9 +113,9 @@ pub const ROWS: &[Row] = &[
         because: "Whoever fills in a dump sets the flag on each message, as rtnetlink does. The core \
                   does not check it.",
         source: &[("net/core/rtnetlink.c", "unsigned int flags = NLM_F_MULTI;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A35.3",
         claim: "NLM_F_MULTI is on the rest of the messages, and not on NLMSG_DONE.",
         tried: "As before; the flags of NLMSG_DONE are read.",
@@ -125,9 +125,9 @@ pub const ROWS: &[Row] = &[
         because: "The core puts NLM_F_MULTI on NLMSG_DONE as well: the flag does not say that \
                   more is to come.",
         source: &[(NETLINK, "NLM_F_MULTI | cb->answer_flags")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A35.4",
         claim: "Netlink has acknowledgements.",
         tried: "A request with NLM_F_ACK and one without are sent to the rig's protocol; one with \
@@ -149,9 +149,9 @@ pub const ROWS: &[Row] = &[
         because: "The core hands over datagrams and looks at no header. What reads the headers, \
                   and acknowledges what has NLM_F_ACK, is a function that the module may call.",
         source: &[(NETLINK, "if (nlh->nlmsg_flags & NLM_F_ACK || err)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A35.5",
         claim: "Netlink has sequence numbers.",
         tried: "Requests with the numbers 7, 3000000000, 7 and 0 are sent; the numbers of answers \
@@ -166,9 +166,9 @@ pub const ROWS: &[Row] = &[
         because: "Answers repeat the request's number, so that a program can tell what they \
                   answer. Nobody checks the order, or that a number comes once only.",
         source: &[(NETLINK, "rep = nlmsg_put(skb, NETLINK_CB(in_skb).portid, nlh->nlmsg_seq,")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A35.6",
         claim: "An NLMSG_ERROR says which message has the error.",
         tried: "A request of an unknown type with a body is sent, and once more with \
@@ -179,9 +179,9 @@ pub const ROWS: &[Row] = &[
         because: "The header of the request follows the error's number, and on errors its body \
                   too unless the socket has NETLINK_CAP_ACK.",
         source: &[(NETLINK, "errmsg->msg = *nlh;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A35.7",
         claim: "An NLMSG_ERROR says no more than that there is an error.",
         tried: "A wrong request is sent from a socket with NETLINK_EXT_ACK and from one without.",
@@ -191,9 +191,9 @@ pub const ROWS: &[Row] = &[
         because: "Since 4.12 a socket with NETLINK_EXT_ACK gets attributes with it: a text, and \
                   the place of the attribute that was wrong.",
         source: &[(NETLINK, "WARN_ON(nla_put_string(skb, NLMSGERR_ATTR_MSG, extack->_msg));")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B7.1",
         claim: "Netlink takes large data, where proc and sysfs take a page.",
         tried: "The largest message that the kernel takes from a program is searched for, with \
@@ -214,9 +214,9 @@ pub const ROWS: &[Row] = &[
             (NETLINK, "if (len > sk->sk_sndbuf - 32)"),
             (NETLINK, "static struct sk_buff *netlink_alloc_large_skb("),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B7.2",
         claim: "Large data also goes from the kernel to a program.",
         tried: "The module sends messages of 4 KiB to 1 MiB, each to an empty queue.",
@@ -226,9 +226,9 @@ pub const ROWS: &[Row] = &[
         because: "An empty queue takes one message of any size, even if it is larger than the \
                   receive buffer; the next one has to wait until it is read.",
         source: &[(NETLINK, "if ((rmem == skb->truesize || rmem <= READ_ONCE(sk->sk_rcvbuf)) &&")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B8.1",
         claim: "The type of a message can mostly be 0.",
         tried: "A request is sent to the rig's protocol with its type and with type 0; the \
@@ -245,9 +245,9 @@ pub const ROWS: &[Row] = &[
         expect: DEPENDS,
         because: "Types below NLMSG_MIN_TYPE are netlink's own.",
         source: &[(NETLINK, "if (nlh->nlmsg_type < NLMSG_MIN_TYPE)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B8.2",
         claim: "The kernel reads and modifies the flags of a message.",
         tried: "A message with all flags set goes from one program's socket to another on \
@@ -263,9 +263,9 @@ pub const ROWS: &[Row] = &[
         because: "The header is data to the core, which hands it on as it came. netlink_rcv_skb() \
                   reads NLM_F_REQUEST and NLM_F_ACK. The flags in an answer are the answer's own.",
         source: &[(NETLINK, "if (memcpy_from_msg(skb_put(skb, len), msg, len)) {")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B8.3",
         claim: "The flags of a message are 0 by default and need not be set.",
         tried: "A request is sent to the rig's protocol with NLM_F_REQUEST and without; the \
@@ -282,6 +282,6 @@ pub const ROWS: &[Row] = &[
         expect: DEPENDS,
         because: "Only what has NLM_F_REQUEST is for the kernel to act on.",
         source: &[(NETLINK, "if (!(nlh->nlmsg_flags & NLM_F_REQUEST))")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

@@ -1,11 +1,11 @@
 //! Multicast: groups, who may join them and how, and what is sent to them.
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
 const NETLINK: &str = "net/netlink/af_netlink.c";
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A21.1",
         claim: "A protocol of netlink has at most 32 multicast groups.",
         tried: "A socket joins group 40 of a protocol that was made with 64 groups; the kernel \
@@ -17,9 +17,9 @@ pub const ROWS: &[Row] = &[
                   2.6.14, which brought NETLINK_ADD_MEMBERSHIP, with a number for a mask \
                   (9a4595bc7e67). Routing has groups above 32 itself.",
         source: &[(NETLINK, "groups = cfg->groups;"), (NETLINK, "case NETLINK_ADD_MEMBERSHIP:")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A21.2",
         claim: "Each multicast group of a protocol is a bit of nl_groups.",
         tried: "A socket joins groups 6 and 40; the kernel sends to both. nl_groups from \
@@ -39,9 +39,9 @@ pub const ROWS: &[Row] = &[
             (NETLINK, "nladdr->nl_groups = nlk->groups ? nlk->groups[0] : 0;"),
             (NETLINK, "info.group = NETLINK_CB(skb).dst_group;"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A21.3",
         claim: "With bind() a socket can join every multicast group of its protocol.",
         tried: "A socket binds with all bits of nl_groups set, on a protocol with 64 groups.",
@@ -50,9 +50,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "bind() replaces the first 32 groups and leaves the others as they are.",
         source: &[(NETLINK, "nlk->groups[0] = (nlk->groups[0] & ~0xffffffffUL) | groups;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A22.1",
         claim: "A process that wants to join a multicast group has to do so with bind().",
         tried: "Sockets join group 5: by bind(), by NETLINK_ADD_MEMBERSHIP after a bind() without \
@@ -71,9 +71,9 @@ pub const ROWS: &[Row] = &[
             (NETLINK, "case NETLINK_ADD_MEMBERSHIP:"),
             (NETLINK, "if (nlk->portid == p->portid || p->group - 1 >= nlk->ngroups ||"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A22.2",
         claim: "A process can join a multicast group.",
         tried: "User 1000, without capabilities, joins group 1 by bind() and by \
@@ -98,9 +98,9 @@ pub const ROWS: &[Row] = &[
             (NETLINK, "if (!netlink_allowed(sock, NL_CFG_F_NONROOT_RECV))"),
             ("net/core/rtnetlink.c", "= NL_CFG_F_NONROOT_RECV,"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A22.3",
         claim: "At bind() nl_groups is a mask of groups, not the number of one.",
         tried: "A socket binds with nl_groups 6; the kernel sends to groups 2, 3 and 6.",
@@ -115,9 +115,9 @@ pub const ROWS: &[Row] = &[
         because: "bind() takes nl_groups as the first word of the socket's bitmap: bit n is group \
                   n + 1.",
         source: &[(NETLINK, "nlk->groups[0] = (nlk->groups[0] & ~0xffffffffUL) | groups;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A22.4",
         claim: "A socket that binds with nl_groups 0 joins no multicast group.",
         tried: "A socket binds with nl_groups 0; the kernel sends to groups 1, 32 and 40, which \
@@ -128,9 +128,9 @@ pub const ROWS: &[Row] = &[
         because: "Without groups bind() only gives the port. A further bind() with 0 leaves the \
                   groups up to 32, and stays in the others.",
         source: &[(NETLINK, "if (!groups && (nlk->groups == NULL || !(u32)nlk->groups[0]))")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A23.1",
         claim: "netlink_broadcast() takes a mask of groups, so that one call sends to several.",
         tried: "The kernel sends to group 6, which as a mask is groups 2 and 3; sockets in groups \
@@ -140,9 +140,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "The argument is a number since 2.6.14 (d629b836d151): one call, one group.",
         source: &[(NETLINK, "!test_bit(p->group - 1, nlk->groups))")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A23.2",
         claim: "The third argument of netlink_broadcast() is the receiver's port, as it is of \
                 netlink_unicast().",
@@ -154,9 +154,9 @@ pub const ROWS: &[Row] = &[
         because: "It is the one port that does not get the message: that of the program whose \
                   request the message is about, and which is answered otherwise.",
         source: &[(NETLINK, "if (nlk->portid == p->portid || p->group - 1 >= nlk->ngroups ||")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A23.3",
         claim: "A program that sets several bits of nl_groups sends to all of these groups.",
         tried: "A program sends with nl_groups 6: groups 2 and 3; sockets in groups 2, 3 and 6 \
@@ -167,9 +167,9 @@ pub const ROWS: &[Row] = &[
         because: "sendmsg() makes a number of the mask: that of its lowest bit. So one can neither \
                   send to several groups at once nor, from a program, to one above 32.",
         source: &[(NETLINK, "dst_group = ffs(addr->nl_groups);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A24",
         claim: "A message that is sent to a group goes to the group alone.",
         tried: "A program sends to group 5 with nl_pid 0, with a port outside of the group, and with \
@@ -194,9 +194,9 @@ pub const ROWS: &[Row] = &[
             (NETLINK, "netlink_broadcast(sk, skb, dst_portid, dst_group, GFP_KERNEL);"),
             (NETLINK, "err = netlink_unicast(sk, skb, dst_portid, msg->msg_flags & MSG_DONTWAIT);"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B11.1",
         claim: "With cfg.groups = 0 a protocol has unicast only.",
         tried: "A socket joins groups of the paper's protocol, which has groups = 0; the kernel \
@@ -206,9 +206,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "cfg.groups is the number of groups, and fewer than 32 are made 32.",
         source: &[(NETLINK, "if (!cfg || cfg->groups < 32)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B11.2",
         claim: "With cfg.groups other than 0 a protocol has multicast in place of unicast.",
         tried: "The kernel sends to a port of a protocol that has groups = 64; another socket \
@@ -218,9 +218,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "The groups are in addition to the ports; netlink_unicast() does not look at them.",
         source: &[(NETLINK, "sk = netlink_getsockbyportid(ssk, portid);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B11.3",
         claim: "A message that is sent with nl_groups 0 is unicast.",
         tried: "A program sends to the port of one of two sockets that are in the same groups.",
@@ -233,6 +233,6 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "Only a destination with a group is broadcast.",
         source: &[(NETLINK, "if (dst_group) {")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

@@ -1,11 +1,11 @@
 //! Ports: who has which, and who gives them.
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
 const AF_NETLINK: &str = "net/netlink/af_netlink.c";
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A8.1",
         claim: "Port 0 as the destination is the kernel.",
         tried: "A client sends to port 0 on the protocol of the article's module and takes the \
@@ -19,9 +19,9 @@ pub const ROWS: &[Row] = &[
             (AF_NETLINK, "if (netlink_insert(sk, 0))"),
             (AF_NETLINK, "return netlink_unicast_kernel(sk, skb, ssk);"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A8.2",
         claim: "Port 0 reaches the kernel from every network namespace.",
         tried: "A process in a new network namespace sends to port 0, on the module's protocol \
@@ -48,9 +48,9 @@ pub const ROWS: &[Row] = &[
             (AF_NETLINK, "sock_net(&nlk->sk)->net_cookie != x->net_cookie;"),
             (AF_NETLINK, "return ERR_PTR(-ECONNREFUSED);"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A10.1",
         claim: "A program can have port 0 as its own if it insists.",
         tried: "A socket binds port 0 and asks which port it has.",
@@ -59,9 +59,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "To bind port 0 is to leave the choice to the kernel, which never gives 0.",
         source: &[(AF_NETLINK, "netlink_autobind(sock);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A10.2",
         claim: "A program that binds port 0 gets into trouble.",
         tried: "Two sockets of a process bind port 0 and have one echo each; a third has three \
@@ -79,9 +79,9 @@ pub const ROWS: &[Row] = &[
                   the article comes from nlmsg_pid 0, which its module takes for the address of \
                   the client.",
         source: &[(AF_NETLINK, "static int netlink_autobind(struct socket *sock)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A10.3",
         claim: "A socket that binds port 0 gets the process id as its port.",
         tried: "Two sockets of a process bind port 0.",
@@ -101,9 +101,9 @@ pub const ROWS: &[Row] = &[
             (AF_NETLINK, "s32 portid = task_tgid_vnr(current);"),
             (AF_NETLINK, "/* rover will be in range [S32_MIN, -4097] */"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A11.1",
         claim: "A client has to call bind(), or it gets no answers.",
         tried: "A socket that was never bound sends to the article's module, with the process id \
@@ -114,9 +114,9 @@ pub const ROWS: &[Row] = &[
         because: "The first sendmsg() of a socket without a port gives it one: the process id if \
                   that is free.",
         source: &[(AF_NETLINK, "err = netlink_autobind(sock);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A11.2",
         claim: "The kernel never gives a socket a port of its own accord, as it does with UDP.",
         tried: "A socket sends, another connects, neither calls bind(); then each is asked for \
@@ -127,9 +127,9 @@ pub const ROWS: &[Row] = &[
         because: "netlink_sendmsg() and netlink_connect() both choose a port for a socket that \
                   has none.",
         source: &[(AF_NETLINK, "err = netlink_autobind(sock);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A12",
         claim: "A second socket that binds a port in use gets \"Address already in use\".",
         tried: "Two sockets of one protocol bind the same port, and one of another process.",
@@ -143,9 +143,9 @@ pub const ROWS: &[Row] = &[
         because: "The sockets of a protocol are in a hash table by network namespace and port, and \
                   what is in it twice is refused.",
         source: &[(AF_NETLINK, "err = -EADDRINUSE;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A13",
         claim: "SO_REUSEADDR does not help to bind a netlink port twice.",
         tried: "Two sockets set SO_REUSEADDR, which they keep, and bind the same port.",
@@ -162,9 +162,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "Every socket has the option, and nothing in netlink reads it.",
         source: &[(AF_NETLINK, "static int netlink_insert(struct sock *sk, u32 portid)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A14.1",
         claim: "The same port on two netlink protocols does not clash.",
         tried: "Port 100 is bound on the module's protocol, then on NETLINK_ROUTE, on \
@@ -178,9 +178,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "Each protocol has a table of its own.",
         source: &[(AF_NETLINK, "struct netlink_table *table = &nl_table[sk->sk_protocol];")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A14.2",
         claim: "A port is one address for the whole system, for each protocol.",
         tried: "Another process binds a port in use, in the same network namespace and in a new \
@@ -190,9 +190,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "The network namespace is part of the key of the table.",
         source: &[(AF_NETLINK, "sock_net(&nlk->sk)->net_cookie != x->net_cookie;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A15.1",
         claim: "The port need not be a process id: any number will do.",
         tried: "A socket binds a number above all process ids and has an echo.",
@@ -201,9 +201,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "What nl_pid says is the key in the table, and compared with nothing else.",
         source: &[(AF_NETLINK, "netlink_insert(sk, nladdr->nl_pid) :")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A15.2",
         claim: "The port has nothing to do with the process id.",
         tried: "A socket binds a number that is not the process id; another leaves the choice to \
@@ -217,9 +217,9 @@ pub const ROWS: &[Row] = &[
         because: "netlink_bind() takes what it is given; netlink_autobind() begins with the \
                   process id.",
         source: &[(AF_NETLINK, "s32 portid = task_tgid_vnr(current);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A15.3",
         claim: "A process may well take its id as its port.",
         tried: "Two processes that live at once bind their ids: in one pid namespace, and each as \
@@ -241,9 +241,9 @@ pub const ROWS: &[Row] = &[
         because: "Ids are unique in a pid namespace and ports in a network namespace. Containers \
                   that share the one but not the other have the same ids twice.",
         source: &[(AF_NETLINK, "if (err == -EEXIST)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A15.4",
         claim: "Where ports are process ids, no two processes want the same one.",
         tried: "Two processes that live at once, each the first of a pid namespace, leave the \
@@ -261,6 +261,6 @@ pub const ROWS: &[Row] = &[
                   Whoever comes second gets another port, and a number below 32768 does not say \
                   which process it is.",
         source: &[(AF_NETLINK, "s32 portid = task_tgid_vnr(current);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

@@ -21,7 +21,7 @@ const SOURCE_MAX_BYTES: u64 = 16 << 20;
 
 /// A question that needs no machine.
 #[derive(Clone, Copy, Debug)]
-pub enum Desk {
+pub enum StaticCheck {
     /// Does this compile as a module of this kernel, and find what it uses?
     /// Evidence: `compiles`, and the compiler's first `error`, or modpost's.
     Compiles(&'static str),
@@ -41,11 +41,11 @@ pub enum Desk {
 ///
 /// # Errors
 /// The source is gone or there is no compiler: what is no answer.
-pub fn answer(desk: &Desk, kernel: &Kernel) -> Result<Value> {
+pub fn answer(desk: &StaticCheck, kernel: &Kernel) -> Result<Value> {
     match desk {
-        Desk::Compiles(text) => compiles(text, kernel),
-        Desk::Mentions { word, under } => mentions(word, under, &kernel.source_dir()),
-        Desk::Nothing => Ok(json!({})),
+        StaticCheck::Compiles(text) => compiles(text, kernel),
+        StaticCheck::Mentions { word, under } => mentions(word, under, &kernel.source_dir()),
+        StaticCheck::Nothing => Ok(json!({})),
     }
 }
 

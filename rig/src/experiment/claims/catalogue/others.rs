@@ -1,9 +1,9 @@
 //! What is said of the ways besides netlink: who speaks, and what is copied.
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A32.1",
         claim: "Files of /proc carry data in one direction only.",
         tried: "41 is written to a file of the module's in /proc, and read back from the same \
@@ -18,9 +18,9 @@ pub const ROWS: &[Row] = &[
             ("fs/proc/inode.c", "static ssize_t pde_read("),
             ("fs/proc/inode.c", "static ssize_t pde_write("),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A32.2",
         claim: "An ioctl carries data in one direction only.",
         tried: "One ioctl of /dev/nlrig is called with 41; the module adds one.",
@@ -31,9 +31,9 @@ pub const ROWS: &[Row] = &[
                   there; a number made by _IOWR says so. This is one system call where netlink \
                   needs two. That the kernel can begin as well is B2.1.",
         source: &[("include/uapi/asm-generic/ioctl.h", "#define _IOWR(")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A32.3",
         claim: "Netlink carries data in both directions.",
         tried: "A socket sends an echo and gets its answer; then the kernel's timer sends it a \
@@ -44,9 +44,9 @@ pub const ROWS: &[Row] = &[
         because: "The kernel has a socket of its own in each protocol and sends from it to any \
                   port when it likes.",
         source: &[("net/netlink/af_netlink.c", "int netlink_unicast(struct sock *ssk")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A32.4",
         claim: "Program and kernel have three ways: /proc, ioctl and netlink.",
         tried: "A number goes to the module and back through sysfs, and to a program through a \
@@ -60,9 +60,9 @@ pub const ROWS: &[Row] = &[
             ("fs/sysfs/file.c", "static int sysfs_kf_seq_show("),
             ("mm/vmalloc.c", "int remap_vmalloc_range(struct vm_area_struct *vma, void *addr,"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A33.1",
         claim: "Netlink, unlike a pipe or a socket, carries data without copying it.",
         tried: "One program sends to another (NETLINK_USERSOCK) and writes something else into \
@@ -76,9 +76,9 @@ pub const ROWS: &[Row] = &[
             ("net/netlink/af_netlink.c", "if (memcpy_from_msg(skb_put(skb, len), msg, len)) {"),
             ("net/netlink/af_netlink.c", "err = skb_copy_datagram_msg(data_skb, 0, msg, copied);"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A33.2",
         claim: "Netlink, unlike a pipe or a socket, needs no additional buffer.",
         tried: "While a message of 4000 bytes waits to be read, /proc/net/netlink says how much \
@@ -94,9 +94,9 @@ pub const ROWS: &[Row] = &[
                   the receiver is charged for it until it has been read. A message to the kernel \
                   is in such a buffer as well, but does not wait.",
         source: &[("net/netlink/af_netlink.c", "netlink_skb_set_owner_r(skb, sk);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A33.3",
         claim: "A pipe needs an additional buffer and copies.",
         tried: "4000 bytes are put into a pipe, by write() and then by vmsplice(), and changed \
@@ -114,9 +114,9 @@ pub const ROWS: &[Row] = &[
             ("fs/pipe.c", "copied = copy_page_from_iter(page, 0, PAGE_SIZE, from);"),
             ("fs/splice.c", "static int iter_to_pipe(struct iov_iter *from,"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A33.4",
         claim: "A socket needs an additional buffer and copies.",
         tried: "4000 bytes are sent through a local datagram socket (AF_UNIX), and changed before \
@@ -133,9 +133,9 @@ pub const ROWS: &[Row] = &[
             ),
             ("net/unix/af_unix.c", "err = skb_copy_datagram_msg(skb, skip, msg, size);"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A33.5",
         claim: "Netlink can do without copies, by memory that kernel and program share.",
         tried: "A socket asks for a ring to receive from and for one to send from, for a mapping, \
@@ -154,9 +154,9 @@ pub const ROWS: &[Row] = &[
             ("include/uapi/linux/netlink.h", "#define NETLINK_RX_RING"),
             ("net/netlink/af_netlink.c", ".mmap =\t\tsock_no_mmap,"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A33.6",
         claim: "A signal carries only simple information.",
         tried: "A process sends itself a signal whose information is filled with one byte, and \
@@ -167,9 +167,9 @@ pub const ROWS: &[Row] = &[
         because: "The kernel keeps a few words of a signal's 128 bytes of information, and the \
                   interface promises one of them to the sender.",
         source: &[("include/linux/signal_types.h", "typedef struct kernel_siginfo {")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A33.7",
         claim: "A system call can do no more than what the kernel has defined beforehand.",
         tried: "The same ioctl is called on a device of the kernel's own and on that of a module \
@@ -181,6 +181,6 @@ pub const ROWS: &[Row] = &[
                   the driver or protocol behind the descriptor. Netlink is used by system calls \
                   too, and extended in the same way.",
         source: &[("fs/ioctl.c", "error = filp->f_op->unlocked_ioctl(filp, cmd, arg);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

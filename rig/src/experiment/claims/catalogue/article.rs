@@ -1,7 +1,7 @@
 //! The article's module as it is printed, and its protocol number.
 
-use crate::desk::Desk;
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
+use crate::static_check::StaticCheck;
 
 /// How the article makes its socket and addresses a message.
 const AS_PRINTED: &str = r#"#include <linux/module.h>
@@ -37,8 +37,8 @@ const READ_ONLY: &[(&str, &str)] = &[
     ("arch/Kconfig", "config STRICT_MODULE_RWX"),
 ];
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A27.1",
         claim: "The module's code that answers works as it is printed.",
         tried: "The article's module with the article's own line that ends the text of an answer: a \
@@ -50,27 +50,27 @@ pub const ROWS: &[Row] = &[
                   always on x86 since 4.11, before that if it was configured so. The first answer \
                   is an oops that kills the client inside of sendmsg(), after its first wait.",
         source: READ_ONLY,
-        ..Row::BREAKS
+        ..Case::BREAKS
     },
-    Row {
+    Case {
         id: "A27.2",
         claim: "Where the kernel leaves a module's constants writable, that code works as printed.",
         tried: "As A27.1, on a kernel that was started with rodata=off.",
-        how: How::Guest(Setting { boot: "rodata=off", ..Setting::BREAKS }),
+        method: Method::Guest(Setting { boot: "rodata=off", ..Setting::BREAKS }),
         confirms: &[is("machine", "well"), equals("answers", 10)],
         refutes: &[is("machine", "oops"), equals("answers", 0)],
         expect: CONFIRMED,
         because: "It writes what is there already. With rodata=off the kernel protects nothing, as \
                   most kernels did when the article was written.",
         source: &[("kernel/module/strict_rwx.c", "if (!rodata_enabled)"), READ_ONLY[0]],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A27.3",
         claim: "The module compiles as it is printed.",
         tried: "Its call of netlink_kernel_create() with six arguments, and NETLINK_CB(skb).pid, \
                 are compiled for this kernel.",
-        how: How::Desk(Desk::Compiles(AS_PRINTED)),
+        method: Method::Static(StaticCheck::Compiles(AS_PRINTED)),
         confirms: &[yes("compiles")],
         refutes: &[no("compiles"), says("error", "no member named")],
         expect: REFUTED,
@@ -81,21 +81,21 @@ pub const ROWS: &[Row] = &[
             ("include/linux/netlink.h", "netlink_kernel_create(struct net *net, int unit"),
             ("include/linux/netlink.h", "__u32\t\t\tportid;"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A27.4",
         claim: "The module copes with any datagram that a program may send.",
         tried: "Not tried: the module that is tried here leaves these faults out.",
-        how: How::Desk(Desk::Nothing),
+        method: Method::Static(StaticCheck::Nothing),
         expect: UNDECIDED,
         because: "Read, not measured: as printed it takes a reference to each datagram and gives \
                   that of a short one never back, copies 100 bytes to its stack from one that may \
                   have fewer, prints them as a text that may have no end, and goes on with a null \
                   pointer when there is no memory for an answer.",
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A30.1",
         claim: "A protocol number of one's own need not be in the kernel's netlink.h.",
         tried: "The article's module on number 26, which no header of the kernel knows: a client \
@@ -106,9 +106,9 @@ pub const ROWS: &[Row] = &[
         because: "The number is an index to a table of 32 places. A module takes a place that is \
                   free.",
         source: &[("net/netlink/af_netlink.c", "if (!nl_table[protocol].registered) {")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A30.2",
         claim: "A program can use such a number without a module that serves it.",
         tried: "A socket of protocol 30, which nobody has registered.",
@@ -121,13 +121,13 @@ pub const ROWS: &[Row] = &[
             ("net/netlink/af_netlink.c", "request_module(\"net-pf-%d-proto-%d\""),
             ("net/netlink/af_netlink.c", "err = -EPROTONOSUPPORT;"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A30.3",
         claim: "Any number that the kernel does not use can be taken.",
         tried: "Is 32 a number of a protocol, by the kernel's own header?",
-        how: How::Desk(Desk::Compiles(LARGE_NUMBER)),
+        method: Method::Static(StaticCheck::Compiles(LARGE_NUMBER)),
         confirms: &[yes("compiles")],
         refutes: &[no("compiles"), says("error", "static assertion")],
         expect: REFUTED,
@@ -137,6 +137,6 @@ pub const ROWS: &[Row] = &[
             ("include/uapi/linux/netlink.h", "#define MAX_LINKS"),
             ("net/netlink/af_netlink.c", "if (unit < 0 || unit >= MAX_LINKS)"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

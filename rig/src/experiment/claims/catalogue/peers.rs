@@ -1,11 +1,11 @@
 //! From one process to another: who may, and what happens to what is sent.
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
 const NETLINK: &str = "net/netlink/af_netlink.c";
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A19.1",
         claim: "What is sent to another process's port goes to that process.",
         tried: "A process binds a port; another one, also of root, sends there. The calls of the \
@@ -21,9 +21,9 @@ pub const ROWS: &[Row] = &[
         because: "netlink_unicast() looks the port up in the protocol's table, where sockets of \
                   programs are beside the kernel's own, and queues the message there.",
         source: &[(NETLINK, "sk = netlink_getsockbyportid(ssk, portid);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A19.2",
         claim: "Any two processes can talk to each other over netlink.",
         tried: "User 1000, without capabilities, sends to a bound port of the private protocol, of \
@@ -46,9 +46,9 @@ pub const ROWS: &[Row] = &[
             (NETLINK, "if ((dst_group || dst_portid) &&"),
             (NETLINK, "nl_table[NETLINK_USERSOCK].flags = NL_CFG_F_NONROOT_SEND;"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A19.3",
         claim: "What a process sends to another one waits in a queue until that one takes it.",
         tried: "Ten messages to a process that receives only when all of them were sent.",
@@ -58,9 +58,9 @@ pub const ROWS: &[Row] = &[
         because: "Only a socket of the kernel is called at once; to any other the message is \
                   appended to the receive queue, and charged to the receiver's buffer.",
         source: &[(NETLINK, "skb_queue_tail(&sk->sk_receive_queue, skb);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A19.4",
         claim: "To a process whose queue is full sending waits for room, unless told not to wait.",
         tried: "Messages to a socket that nobody reads, until one is refused; then with \
@@ -81,6 +81,6 @@ pub const ROWS: &[Row] = &[
                   each receive wakes it. What a program sends is never dropped for want of room, as \
                   what the kernel sends is.",
         source: &[(NETLINK, "*timeo = schedule_timeout(*timeo);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
 /// netlink_unicast() to the kernel, and the call of its input function.
 const CALLED_DIRECTLY: &[(&str, &str)] = &[
@@ -15,7 +15,7 @@ const UNINTERRUPTIBLE: (&str, &str) =
     ("kernel/sched/completion.c", "return wait_for_common(x, timeout, TASK_UNINTERRUPTIBLE);");
 
 /// Half a minute, and what a slow machine adds.
-const DEMO: How = How::Guest(Setting { limit: Duration::from_secs(90), ..Setting::SHARED });
+const DEMO: Method = Method::Guest(Setting { limit: Duration::from_secs(90), ..Setting::SHARED });
 
 /// Of both of the article's clients.
 const DEMO_CONFIRMED: &[Condition] = &[
@@ -36,8 +36,8 @@ const DEMO_CONFIRMED: &[Condition] = &[
 const DEMO_REFUTED: &[Condition] =
     &[at_most("sendmsg_sending_s", 27.0), at_most("sendto_sending_s", 27.0)];
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A1",
         claim: "Sending to the kernel returns only when the kernel's handler has returned.",
         tried: "The module's handler waits 0 to 300 ms; the time of sendmsg() is measured for each, \
@@ -49,15 +49,15 @@ pub const ROWS: &[Row] = &[
                   the sender's own context; nothing is queued on the way in. So since 2.6.24 \
                   (cd40b7d3983c).",
         source: CALLED_DIRECTLY,
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A2.1",
         claim: "With ten answers, one every three seconds, the sender is stuck for thirty seconds.",
         tried: "The article's module and both of its clients at the same time, one with sendmsg \
                 and recvmsg, one with sendto and recvfrom, with the article's own numbers: one \
                 greeting, ten answers, 3 s before each. The kernel's log tells when each was sent.",
-        how: DEMO,
+        method: DEMO,
         confirms: DEMO_CONFIRMED,
         refutes: DEMO_REFUTED,
         expect: CONFIRMED,
@@ -71,9 +71,9 @@ pub const ROWS: &[Row] = &[
             ("kernel/time/timer.c", "256 ms             2048 ms"),
             ("net/netlink/af_netlink.c", ".sendmsg =\tnetlink_sendmsg,"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A2.2",
         claim: "The client gets its answers at the interval at which the kernel sends them.",
         tried: "Ten answers, 100 ms before each. They are read first by the thread that sent, after \
@@ -88,9 +88,9 @@ pub const ROWS: &[Row] = &[
         because: "Each answer is queued, and its reader woken, when it is sent. But the thread that \
                   sent the greeting is inside of the handler until the last one.",
         source: &[("net/netlink/af_netlink.c", "skb_queue_tail(&sk->sk_receive_queue, skb);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A3.1",
         claim: "While sending the client is in state D.",
         tried: "Another process reads the client's state from /proc while the handler works for \
@@ -101,9 +101,9 @@ pub const ROWS: &[Row] = &[
         because: "The handler runs in the client's own context, and wait_for_completion_timeout() \
                   sleeps where no signal wakes.",
         source: &[UNINTERRUPTIBLE],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A3.2",
         claim: "A client in that wait cannot be killed before the handler is done.",
         tried: "SIGKILL as soon as the handler has begun, which takes 2 s; when is the client dead?",
@@ -113,9 +113,9 @@ pub const ROWS: &[Row] = &[
         because: "A signal ends no sleep of TASK_UNINTERRUPTIBLE, and a process dies on its way \
                   back to user space, not inside of a system call.",
         source: &[UNINTERRUPTIBLE],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A3.3",
         claim: "While one thread of the client is stuck the whole process is.",
         tried: "While a thread is in sendmsg(), a second one looks at its state, exchanges messages \
@@ -130,14 +130,14 @@ pub const ROWS: &[Row] = &[
         because: "State D is a thread's, and sendmsg() holds no lock while the handler runs. \
                   /proc/PID/stat shows the first thread's state, as if it were the process's.",
         source: &[UNINTERRUPTIBLE, ("net/netlink/af_netlink.c", "nlk->netlink_rcv(skb);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A3.4",
         claim: "The kernel's check for hung tasks overlooks the client, as it wakes for each answer.",
         tried: "The check's limit is set from 120 s to 1 s. The client is in state D for 3 s in \
                 waits of 50 ms, then for 4 s in a single one.",
-        how: How::Guest(Setting {
+        method: Method::Guest(Setting {
             sysctls: &[("kernel.hung_task_timeout_secs", "1")],
             limit: Duration::from_secs(60),
             ..Setting::BREAKS
@@ -148,9 +148,9 @@ pub const ROWS: &[Row] = &[
         because: "The check counts how often a task was switched to: one that wakes for a moment \
                   every three seconds is not hung, however long its system call takes.",
         source: &[("kernel/hung_task.c", "if (switch_count != t->last_switch_count) {")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A4.1",
         claim: "The handler may wait for a completion: it runs where sleeping is allowed.",
         tried: "A program's message, and a handler that waits 200 ms. Does the kernel complain of \
@@ -160,9 +160,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "It is called in the system call of the sender, with no lock held.",
         source: CALLED_DIRECTLY,
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A4.2",
         claim: "The handler may also wait when the sender is a thread of the kernel.",
         tried: "A kernel thread sends to port 0 of the article's protocol, whose handler waits \
@@ -173,9 +173,9 @@ pub const ROWS: &[Row] = &[
         because: "A thread of the kernel may sleep as a process may. What counts is the context, \
                   and not who it is.",
         source: CALLED_DIRECTLY,
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A4.3",
         claim: "The handler may wait, whoever the message comes from.",
         tried: "A timer of the kernel, so a softirq, sends to port 0 of the article's protocol, \
@@ -196,9 +196,9 @@ pub const ROWS: &[Row] = &[
             ("kernel/sched/core.c", "BUG: scheduling while atomic"),
             ("net/netlink/af_netlink.c", "nlk->netlink_rcv(skb);"),
         ],
-        ..Row::BREAKS
+        ..Case::BREAKS
     },
-    Row {
+    Case {
         id: "A5.1",
         claim: "A slow handler keeps other clients waiting: they are served one after the other.",
         tried: "One process greets the article's module, whose handler takes 600 ms; then eight do, \
@@ -209,9 +209,9 @@ pub const ROWS: &[Row] = &[
         because: "Each sender calls the handler itself, in its own context, and netlink holds no \
                   lock meanwhile. A handler has to expect to run several times at once.",
         source: &[("net/netlink/af_netlink.c", "nlk->netlink_rcv(skb);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A5.2",
         claim: "At least two messages from the same socket are handled one after the other.",
         tried: "Two threads greet the article's module at the same time through one socket; its \
@@ -221,9 +221,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "netlink_sendmsg() takes no lock of the socket either.",
         source: &[("net/netlink/af_netlink.c", "static int netlink_sendmsg(struct socket *sock")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B18",
         claim: "Netlink is asynchronous: a sender need not wait until the kernel has handled it.",
         tried: "A handler that waits 300 ms, and sendmsg() to it without and with MSG_DONTWAIT.",
@@ -238,6 +238,6 @@ pub const ROWS: &[Row] = &[
                   handler is called in the sender's system call. MSG_DONTWAIT is about room in the \
                   receiver's buffer, which the kernel's socket does not use.",
         source: CALLED_DIRECTLY,
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

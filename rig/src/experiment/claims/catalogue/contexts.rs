@@ -1,11 +1,11 @@
 //! Where the kernel sends from, when it sends on its own.
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
 const NETLINK: &str = "net/netlink/af_netlink.c";
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A26.1",
         claim: "The kernel can begin: it sends to a program that has sent it nothing.",
         tried: "A socket binds a port and only receives. The kernel sends there from another \
@@ -22,9 +22,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "netlink_unicast() needs a port, and no request.",
         source: &[(NETLINK, "int netlink_unicast(struct sock *ssk, struct sk_buff *skb,")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A26.2",
         claim: "For the kernel to send first it is enough that both sides agree on a port.",
         tried: "The kernel sends to a port before anybody has bound it, and afterwards.",
@@ -42,9 +42,9 @@ pub const ROWS: &[Row] = &[
         because: "A message for a port that nobody has is not kept: netlink_unicast() returns \
                   -ECONNREFUSED, and whoever comes later does not hear of it.",
         source: &[(NETLINK, "return ERR_PTR(-ECONNREFUSED);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A31.1",
         claim: "The kernel's side of netlink can be used in process context.",
         tried: "The kernel sends to a port and to a group from a system call and from a thread, and \
@@ -62,9 +62,9 @@ pub const ROWS: &[Row] = &[
         because: "This is where most of netlink's users in the kernel send: in the answer to a \
                   request.",
         source: &[(NETLINK, "int netlink_unicast(struct sock *ssk, struct sk_buff *skb,")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A31.2",
         claim: "The kernel's side of netlink can be used in software interrupts.",
         tried: "The kernel sends to a port and to a group from a timer and from a tasklet, without \
@@ -85,9 +85,9 @@ pub const ROWS: &[Row] = &[
             ("include/net/sock.h", "return in_softirq() ? GFP_ATOMIC : GFP_KERNEL;"),
             (NETLINK, "skb = netlink_trim(skb, gfp_any());"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A31.3",
         claim: "The kernel's side of netlink can be used in hardware interrupts.",
         tried: "The kernel sends from an hrtimer in its interrupt, without waiting: to a port, to a \
@@ -109,9 +109,9 @@ pub const ROWS: &[Row] = &[
             (NETLINK, "read_lock_irqsave(&nl_table_lock, flags);"),
             ("include/net/sock.h", "return in_softirq() ? GFP_ATOMIC : GFP_KERNEL;"),
         ],
-        ..Row::BREAKS
+        ..Case::BREAKS
     },
-    Row {
+    Case {
         id: "A31.4",
         claim: "In interrupt context the kernel's messages arrive as surely as in process context.",
         tried: "Fifty messages of 1000 bytes to the smallest queue, which is read later: from a \
@@ -131,6 +131,6 @@ pub const ROWS: &[Row] = &[
             (NETLINK, "*timeo = schedule_timeout(*timeo);"),
             (NETLINK, "if (!ssk || netlink_is_kernel(ssk))"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::abi::Arch;
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
 const QUEUE: (&str, &str) = ("net/netlink/af_netlink.c", "nlk->netlink_rcv(skb);");
 
@@ -16,8 +16,8 @@ const MANY_THREADS: Setting = Setting {
     ..Setting::SHARED
 };
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "B19.1",
         claim: "Handing the message over to a thread of the kernel lets the sender return at once.",
         tried: "A handler sleeps 200 ms over each message: inside of the input function (the \
@@ -29,9 +29,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "The sender waits for the input function only; that copies, queues and wakes.",
         source: &[QUEUE],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B19.2",
         claim: "Handing over to a kernel thread raises the throughput.",
         tried: "Eight clients send one message each at the same time and wait for the answer; the \
@@ -44,9 +44,9 @@ pub const ROWS: &[Row] = &[
                   once. One thread handles one message after another, so what is faster is only \
                   the sender, not the work. Counting what is sent in place of what is done hides it.",
         source: &[QUEUE],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B19.3",
         claim: "Several kernel threads can process the messages concurrently.",
         tried: "The same with eight threads on the paper's queue.",
@@ -56,9 +56,9 @@ pub const ROWS: &[Row] = &[
         because: "With as many threads as clients the messages are handled at once again, as they \
                   were inside of the input function, and without its simplicity.",
         source: &[QUEUE],
-        ..Row::ALONE
+        ..Case::ALONE
     },
-    Row {
+    Case {
         id: "B20.1",
         claim: "skb_copy(), the kernel socket's receive queue and its wait queue make a handler.",
         tried: "The paper's input function, ported to this kernel: five messages are sent and \
@@ -70,9 +70,9 @@ pub const ROWS: &[Row] = &[
                   such a socket has a wait queue, so both are free to be used. It works by leave \
                   of an implementation, not by an interface.",
         source: &[("net/netlink/af_netlink.c", "static void netlink_data_ready(struct sock *sk)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B20.2",
         claim: "Netlink holds back senders that are faster than the handler's thread.",
         tried: "1500 messages of 1 KiB are sent without waiting while the thread sleeps 100 ms \
@@ -86,9 +86,9 @@ pub const ROWS: &[Row] = &[
             "net/core/skbuff.c",
             "struct sk_buff *skb_copy(const struct sk_buff *skb, gfp_t gfp_mask)",
         )],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B20.3",
         claim: "Queueing the datagram itself, not a copy, limits what waits to the receive buffer.",
         tried: "The same with skb_get() in place of skb_copy().",
@@ -108,14 +108,14 @@ pub const ROWS: &[Row] = &[
             ),
             QUEUE,
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B20.4",
         claim: "What sendmsg() has taken reaches the handler.",
         tried: "Messages of 1 MiB are sent to a thread that sleeps, in a guest with 128 MiB of \
                 memory, until copies fail.",
-        how: How::Guest(Setting {
+        method: Method::Guest(Setting {
             memory_bytes: 128 << 20,
             limit: Duration::from_secs(60),
             ..Setting::ALONE
@@ -133,14 +133,14 @@ pub const ROWS: &[Row] = &[
             ),
             QUEUE,
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B22.1",
         claim: "With stacks of 2 MiB a 32-bit process can have 1449 threads with a socket each.",
         tried: "Threads are created with default attributes under a stack limit of 2 MiB until \
                 that fails; each holds a socket that is bound to a port of the kernel's choice.",
-        how: How::Guest(MANY_THREADS),
+        method: Method::Guest(MANY_THREADS),
         only: Some(Arch::I386),
         confirms: &[at_least("threads", 1440.0), at_most("threads", 1458.0)],
         refutes: &[at_least("threads", 1500.0), is("failed_call", "pthread_create")],
@@ -149,9 +149,9 @@ pub const ROWS: &[Row] = &[
                   and a guard page, is about 1528, some 79 more. The experiment `threads` predicts \
                   each count exactly and has the other sizes.",
         source: &[("mm/mmap.c", "generic_get_unmapped_area_topdown")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B22.2",
         claim: "What is missing of 3072 MiB over 2 MiB is code and data, about 1 KB.",
         tried: "What a static program has mapped before it makes a thread is added up, and held \
@@ -163,14 +163,14 @@ pub const ROWS: &[Row] = &[
         because: "Code and data of the smallest program that can have threads take a thousand times \
                   as much, and what would have to be missing is a hundred times as much again.",
         source: &[],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B23",
         claim: "A 64-bit process can have about as many threads as the system's maximum, 32768.",
         tried: "As B22.1, with threads-max at 32768 and pid_max and max_map_count above it, and \
                 stacks of 2 MiB.",
-        how: How::Guest(Setting {
+        method: Method::Guest(Setting {
             memory_bytes: 4 << 30,
             limit: Duration::from_secs(120),
             sysctls: &[
@@ -188,6 +188,6 @@ pub const ROWS: &[Row] = &[
                   there before. The sockets are bound to ports of the kernel's choice; under the \
                   paper's own formula many of these threads would have no port of their own (B17).",
         source: &[("kernel/fork.c", "if (data_race(nr_threads >= max_threads))")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

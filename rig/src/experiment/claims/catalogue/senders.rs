@@ -1,6 +1,6 @@
 //! Senders: who is said to have sent a message, and what the kernel makes of it.
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
 const AF_NETLINK: &str = "net/netlink/af_netlink.c";
 /// Where the kernel itself says who sent a datagram.
@@ -8,8 +8,8 @@ const SEEN: (&str, &str) = (AF_NETLINK, "NETLINK_CB(skb).portid\t= nlk->portid;"
 /// Where a datagram is copied, whatever is in it.
 const COPIED: (&str, &str) = (AF_NETLINK, "if (memcpy_from_msg(skb_put(skb, len), msg, len)) {");
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A16.1",
         claim: "The kernel does not build the message's header: what the sender wrote arrives.",
         tried: "A header whose length, type, flags and nlmsg_pid are all wrong is sent to the \
@@ -26,9 +26,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "netlink_sendmsg() copies the bytes and looks at none of them.",
         source: &[COPIED],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A16.2",
         claim: "Without nlmsg_pid the kernel cannot know who sent a message.",
         tried: "A client with port 100 sends with nlmsg_pid 0; the module answers to the port \
@@ -39,9 +39,9 @@ pub const ROWS: &[Row] = &[
         because: "netlink_sendmsg() puts the port of the sending socket beside the datagram, where \
                   NETLINK_CB(skb).portid reads it (.pid before 3.7, 15e473046cb6).",
         source: &[SEEN],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A16.3",
         claim: "Who wants no answer may leave out nlmsg_pid.",
         tried: "A client sends with nlmsg_pid 0 to a module that does not answer.",
@@ -51,9 +51,9 @@ pub const ROWS: &[Row] = &[
         because: "netlink itself never looks at nlmsg_pid. It may be left out just as well by who \
                   wants an answer, except with modules that take it for an address.",
         source: &[COPIED],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A16.4",
         claim: "What is sent over netlink has to begin with a message's header.",
         tried: "Three bytes are sent to the article's module.",
@@ -64,9 +64,9 @@ pub const ROWS: &[Row] = &[
                   message is for the callback to check: netlink_rcv_skb() does, the article's \
                   looks at the length only.",
         source: &[COPIED, (AF_NETLINK, "while (skb->len >= nlmsg_total_size(0)) {")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A16.5",
         claim: "Type 0 and flags 0, as the clients send them, do for any netlink protocol.",
         tried: "Requests with and without NLM_F_REQUEST and a type of at least 16 are sent to the \
@@ -95,9 +95,9 @@ pub const ROWS: &[Row] = &[
             (AF_NETLINK, "if (!(nlh->nlmsg_flags & NLM_F_REQUEST))"),
             (AF_NETLINK, "if (nlh->nlmsg_type < NLMSG_MIN_TYPE)"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A17.1",
         claim: "With another's port in nlmsg_pid, the answers go to that other.",
         tried: "A program of user 1000, with port 100, sends port 101 as nlmsg_pid to the \
@@ -108,9 +108,9 @@ pub const ROWS: &[Row] = &[
         because: "The article's module answers to the port that the message names. No privilege is \
                   needed to write one into it.",
         source: &[COPIED],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A17.2",
         claim: "A module cannot keep answers from going to a port that the sender made up.",
         tried: "As before, but the module answers to the port that netlink tells it.",
@@ -125,9 +125,9 @@ pub const ROWS: &[Row] = &[
         because: "The port beside the datagram is that of the sending socket, and no sender can \
                   change it.",
         source: &[SEEN],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A18.1",
         claim: "Whether anybody has the port in nlmsg_pid is nothing that the kernel cares about.",
         tried: "A client sends a port that nobody has as nlmsg_pid.",
@@ -136,9 +136,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "nlmsg_pid is a part of the bytes that are copied, and is not looked up.",
         source: &[COPIED],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A18.2",
         claim: "A module does not notice that nobody has the port it answers to.",
         tried: "The article's module answers ten times to a port that nobody has; then a client \
@@ -154,9 +154,9 @@ pub const ROWS: &[Row] = &[
         because: "netlink_unicast() returns -ECONNREFUSED each time. As printed, the article's \
                   module does not look at what it returns, and goes on.",
         source: &[(AF_NETLINK, "return ERR_PTR(-ECONNREFUSED);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A20.1",
         claim: "Two parts of the kernel can each have a kernel socket of one protocol.",
         tried: "The article's module is switched on with the protocol that the rig's own has, and \
@@ -171,9 +171,9 @@ pub const ROWS: &[Row] = &[
                   protocol and a network namespace. So the kernel's parts cannot talk to one \
                   another over such sockets, as the article says they could.",
         source: &[(AF_NETLINK, "if (netlink_insert(sk, 0))")],
-        ..Row::ALONE
+        ..Case::ALONE
     },
-    Row {
+    Case {
         id: "A20.2",
         claim: "What the kernel sends to port 0 reaches another part of the kernel.",
         tried: "The kernel sends three messages to port 0 through the socket of the article's \
@@ -187,6 +187,6 @@ pub const ROWS: &[Row] = &[
             (AF_NETLINK, "sk = netlink_getsockbyportid(ssk, portid);"),
             (AF_NETLINK, "nlk->netlink_rcv(skb);"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

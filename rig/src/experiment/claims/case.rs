@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::abi::Arch;
-use crate::desk::Desk;
+use crate::static_check::StaticCheck;
 
 /// One row.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct Case {
     /// `A9`, or `A9.2` for a part; A is the article, B the paper.
     pub id: &'static str,
     /// The claim, in one sentence of our own.
@@ -21,7 +21,7 @@ pub struct Row {
     /// What is done, for a person.
     pub tried: &'static str,
     /// Where it is done.
-    pub how: How,
+    pub method: Method,
     /// The one architecture that it is about, if it is not about both.
     pub only: Option<Arch>,
     /// The evidence that confirms the claim: all of it. Nothing if none could.
@@ -41,13 +41,13 @@ pub struct Row {
     pub source: &'static [(&'static str, &'static str)],
 }
 
-impl Row {
+impl Case {
     /// What most rows are: tried in a guest that they share.
-    pub const SHARED: Row = Row {
+    pub const SHARED: Case = Case {
         id: "",
         claim: "",
         tried: "",
-        how: How::Guest(Setting::SHARED),
+        method: Method::Guest(Setting::SHARED),
         only: None,
         confirms: &[],
         refutes: &[],
@@ -59,10 +59,10 @@ impl Row {
     };
 
     /// Tried in a guest of its own.
-    pub const ALONE: Row = Row { how: How::Guest(Setting::ALONE), ..Row::SHARED };
+    pub const ALONE: Case = Case { method: Method::Guest(Setting::ALONE), ..Case::SHARED };
 
     /// Breaks the guest it is tried in.
-    pub const BREAKS: Row = Row { how: How::Guest(Setting::BREAKS), ..Row::SHARED };
+    pub const BREAKS: Case = Case { method: Method::Guest(Setting::BREAKS), ..Case::SHARED };
 
     /// Which text says it.
     pub fn text(&self) -> &'static str {
@@ -71,9 +71,9 @@ impl Row {
 
     /// How it is tried in a guest, if it is.
     pub fn setting(&self) -> Option<&Setting> {
-        match &self.how {
-            How::Guest(setting) => Some(setting),
-            How::Desk(_) => None,
+        match &self.method {
+            Method::Guest(setting) => Some(setting),
+            Method::Static(_) => None,
         }
     }
 
@@ -103,12 +103,12 @@ impl Row {
 
 /// Where a claim is tried.
 #[derive(Clone, Copy, Debug)]
-pub enum How {
+pub enum Method {
     /// In a guest, by a program.
     Guest(Setting),
     /// At the desk: from the source of the kernel, or by a compiler; or not at
     /// all, and then `because` says why nobody can decide it here.
-    Desk(Desk),
+    Static(StaticCheck),
 }
 
 /// A guest and what runs in it.

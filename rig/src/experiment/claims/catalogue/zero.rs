@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
 /// Port 0 is looked up as any other, and is the kernel's.
 const TO_THE_KERNEL: &[(&str, &str)] = &[
@@ -13,8 +13,8 @@ const TO_THE_KERNEL: &[(&str, &str)] = &[
 
 const LONGER: Duration = Duration::from_secs(40);
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A9.1",
         claim: "When source port and nlmsg_pid are 0 the kernel's answers go to the kernel itself.",
         tried: "A client binds port 0, names port 0 and greets once. After some calls the module \
@@ -29,14 +29,14 @@ pub const ROWS: &[Row] = &[
         because: "The kernel's socket is in the table under port 0. What is sent there finds it, \
                   and calls its handler again.",
         source: TO_THE_KERNEL,
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A9.2",
         claim: "With port 0 the kernel is caught in a loop that never ends.",
         tried: "As A9.1, with 20 ms before each answer, and nobody ends it. Meanwhile the depth of \
                 the handler's calls of itself is reported, and other clients greet.",
-        how: How::Guest(Setting { limit: LONGER, ..Setting::BREAKS }),
+        method: Method::Guest(Setting { limit: LONGER, ..Setting::BREAKS }),
         confirms: &[at_most("depth", 2.0), is("client_in_state", "D")],
         refutes: &[
             at_least("depth", 8.0),
@@ -56,9 +56,9 @@ pub const ROWS: &[Row] = &[
             ("arch/x86/kernel/traps.c", "stack guard page was hit"),
             ("kernel/sched/core.c", "corrupted stack end detected inside scheduler"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A9.3",
         claim: "With port 0 the machine hangs at once.",
         tried: "As A9.1; while the handler calls itself another client, with a port of its own, \
@@ -69,9 +69,9 @@ pub const ROWS: &[Row] = &[
         because: "One thread recurses, and sleeps most of the time, without a lock. All others go \
                   on until its stack is gone.",
         source: TO_THE_KERNEL,
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A9.4",
         claim: "Meanwhile the client is in state D all the time.",
         tried: "As A9.1; another process reads the client's state from /proc.",
@@ -83,9 +83,9 @@ pub const ROWS: &[Row] = &[
             "kernel/sched/completion.c",
             "return wait_for_common(x, timeout, TASK_UNINTERRUPTIBLE);",
         )],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A9.5",
         claim: "It takes both to be 0: the source port (A) and nlmsg_pid (C).",
         tried: "All four pairs of 0 and 100 as the port that is bound and the one that is named, as \
@@ -104,9 +104,9 @@ pub const ROWS: &[Row] = &[
                   only whether there is anybody: bind() to 0 gives the process's id, so that an \
                   answer to 100 is refused (ECONNREFUSED).",
         source: TO_THE_KERNEL,
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A9.6",
         claim: "Port 0 as a program's own makes trouble, whatever the module does.",
         tried: "The four pairs of A9.5 with a module that answers to the port that the kernel saw: \
@@ -118,6 +118,6 @@ pub const ROWS: &[Row] = &[
                   that the kernel shall choose one. NETLINK_CB(skb).portid is never 0 for a \
                   program.",
         source: &[("net/netlink/af_netlink.c", "NETLINK_CB(skb).portid\t= nlk->portid;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

@@ -1,9 +1,9 @@
 //! Files of /proc and sysfs: events, and how much goes through.
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "B3.1",
         claim: "Files of /proc have no events.",
         tried: "A program waits in poll() for POLLPRI on a file of the module's in /proc; 100 ms \
@@ -13,9 +13,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "A file of /proc may have a poll function, as a device may.",
         source: &[("fs/proc/inode.c", "poll = pde->proc_ops->proc_poll;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B3.2",
         claim: "Files of sysfs have no events.",
         tried: "A program waits in poll() for POLLPRI on one file of the module's in sysfs; 100 ms \
@@ -30,9 +30,9 @@ pub const ROWS: &[Row] = &[
             ("fs/sysfs/file.c", "void sysfs_notify(struct kobject *kobj,"),
             ("fs/kernfs/file.c", "return DEFAULT_POLLMASK|EPOLLERR|EPOLLPRI;"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B3.3",
         claim: "The kernel's own files of /proc have no events.",
         tried: "A program with mounts of its own waits in poll() for POLLPRI on \
@@ -43,9 +43,9 @@ pub const ROWS: &[Row] = &[
         because: "The list of mounts has signalled its changes for long; programs of every \
                   distribution wait for them. Few other files of /proc do.",
         source: &[("fs/proc_namespace.c", "static __poll_t mounts_poll(")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B4.1",
         claim: "A text file of sysfs takes and gives no more than a page.",
         tried: "A file of the module's that gives as much as it can is read into a large buffer; \
@@ -65,9 +65,9 @@ pub const ROWS: &[Row] = &[
             ("fs/sysfs/file.c", "if (count >= (ssize_t)PAGE_SIZE) {"),
             ("fs/kernfs/file.c", "len = min_t(size_t, len, PAGE_SIZE);"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B4.2",
         claim: "A binary file of sysfs takes and gives no more than a page.",
         tried: "1 MiB is written to a file of the module's and read back; the first call of each \
@@ -88,9 +88,9 @@ pub const ROWS: &[Row] = &[
             "fs/kernfs/file.c",
             "ssize_t len = min_t(size_t, iov_iter_count(iter), PAGE_SIZE);",
         )],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B4.3",
         claim: "A file of /proc gives no more than a page.",
         tried: "1 MiB is read from a file of the module's in one call.",
@@ -101,9 +101,9 @@ pub const ROWS: &[Row] = &[
                   buffer whole. The limit of a page was that of another interface, read_proc, \
                   which is gone since Linux 3.10.",
         source: &[("fs/proc/inode.c", "static ssize_t pde_read(")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B4.4",
         claim: "The kernel's own tables in /proc give no more than a page.",
         tried: "/proc/kallsyms is read, at first in one call with a buffer of 2 MiB.",
@@ -120,9 +120,9 @@ pub const ROWS: &[Row] = &[
                   lines as fit, and goes on with the next call. A line that is longer gets a \
                   larger buffer.",
         source: &[("fs/seq_file.c", "m->buf = seq_buf_alloc(m->size = PAGE_SIZE);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B4.5",
         claim: "A file of /proc takes no more than a page.",
         tried: "64 KiB are written in one call to /proc/self/mem, the process's own memory.",
@@ -132,6 +132,6 @@ pub const ROWS: &[Row] = &[
         because: "How much of a write a file takes is the matter of its write function. Many take \
                   a number or a line and refuse what is longer.",
         source: &[("fs/proc/base.c", "static ssize_t mem_rw(struct file *file, char __user *buf,")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

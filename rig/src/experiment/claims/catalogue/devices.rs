@@ -1,7 +1,7 @@
 //! Device nodes: what copies to and from a program, who begins, and /dev/mem.
 
-use crate::desk::Desk;
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
+use crate::static_check::StaticCheck;
 
 /// What interrupts a task copies from and to whoever was interrupted.
 const COPIES_IN_SOFTIRQ: &str = "\
@@ -25,8 +25,8 @@ DECLARE_TASKLET(check_tasklet, copy);
 MODULE_LICENSE(\"GPL\");
 ";
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "B1.1",
         claim: "copy_from_user() and copy_to_user() may block.",
         tried: "The argument of an ioctl is in a page of a mapped file that was dropped from \
@@ -41,13 +41,16 @@ pub const ROWS: &[Row] = &[
             ("include/linux/uaccess.h", "might_fault();"),
             ("mm/memory.c", "void __might_fault(const char *file, int line)"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B1.2",
         claim: "copy_from_user() and copy_to_user() must not be called from an interrupt.",
         tried: "The source is searched for might_fault(), which says that its caller may sleep.",
-        how: How::Desk(Desk::Mentions { word: "might_fault", under: &["include/linux/uaccess.h"] }),
+        method: Method::Static(StaticCheck::Mentions {
+            word: "might_fault",
+            under: &["include/linux/uaccess.h"],
+        }),
         confirms: &[equals("files", 1)],
         refutes: &[equals("files", 0)],
         expect: CONFIRMED,
@@ -55,14 +58,14 @@ pub const ROWS: &[Row] = &[
                   CONFIG_DEBUG_ATOMIC_SLEEP. An interrupt must not sleep, and has no program \
                   either: it comes while any process runs.",
         source: &[("mm/memory.c", "__might_sleep(file, line);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B1.3",
         claim: "All that copies between kernel and program may block.",
         tried: "A tasklet that calls copy_from_user_nofault() and copy_to_user_nofault() is \
                 compiled for this kernel.",
-        how: How::Desk(Desk::Compiles(COPIES_IN_SOFTIRQ)),
+        method: Method::Static(StaticCheck::Compiles(COPIES_IN_SOFTIRQ)),
         confirms: &[no("compiles")],
         refutes: &[yes("compiles")],
         expect: REFUTED,
@@ -73,9 +76,9 @@ pub const ROWS: &[Row] = &[
             ("mm/maccess.c", "EXPORT_SYMBOL_GPL(copy_from_user_nofault);"),
             ("mm/maccess.c", "EXPORT_SYMBOL_GPL(copy_to_user_nofault);"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B2.1",
         claim: "With a device node only the program begins: poll() hears nothing of the kernel.",
         tried: "A program waits in poll() on /dev/nlrig; 100 ms later a timer of the kernel has \
@@ -86,9 +89,9 @@ pub const ROWS: &[Row] = &[
         because: "A driver may have a wait queue that its poll function names, and wake it from \
                   anywhere, a timer or an interrupt among them.",
         source: &[("include/linux/poll.h", "static inline void poll_wait(")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B2.2",
         claim: "With a device node only the program begins: a read cannot wait for the kernel.",
         tried: "A program waits in read() on /dev/nlrig until, 100 ms later, a timer of the \
@@ -99,9 +102,9 @@ pub const ROWS: &[Row] = &[
         because: "A driver's read function may sleep until there is something to give, as \
                   recvmsg() does on a netlink socket.",
         source: &[("include/linux/wait.h", "#define wait_event_interruptible(wq_head, condition)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B2.3",
         claim: "With a device node only the program begins: the kernel cannot interrupt it.",
         tried: "A program asks for signals (O_ASYNC) of /dev/nlrig; 100 ms later a timer of the \
@@ -111,9 +114,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "A driver that has a fasync function sends SIGIO to who asked for it.",
         source: &[("fs/fcntl.c", "void kill_fasync(struct fasync_struct **fp, int sig, int band)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B2.4",
         claim: "A device node is simplex.",
         tried: "While one thread waits in read() on /dev/nlrig, another one gives and takes a \
@@ -129,9 +132,9 @@ pub const ROWS: &[Row] = &[
         because: "The kernel calls a driver's functions for reading, writing and ioctl at once \
                   and does not order them, unless the file has a position that they share.",
         source: &[("fs/ioctl.c", "error = filp->f_op->unlocked_ioctl(filp, cmd, arg);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B5.1",
         claim: "Through /dev/mem a program maps and reads the kernel's memory.",
         tried: "Root maps and reads the page where /proc/iomem has the kernel's code.",
@@ -144,9 +147,9 @@ pub const ROWS: &[Row] = &[
             ("drivers/char/mem.c", "return devmem_is_allowed(pfn);"),
             ("arch/x86/mm/init.c", "int devmem_is_allowed(unsigned long pagenr)"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B5.2",
         claim: "What a program reads through /dev/mem is what is in memory.",
         tried: "Root reads the RAM below 1 MiB by read() and through a mapping, and counts the \
@@ -167,9 +170,9 @@ pub const ROWS: &[Row] = &[
             ("arch/x86/mm/init.c", "return 2;"),
             ("drivers/char/mem.c", "if (allowed == 2) {"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B5.3",
         claim: "A program that by mistake writes to the kernel's addresses brings the system down.",
         tried: "Root writes zeros over all of the kernel's code through /dev/mem, by write() and \
@@ -179,9 +182,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "CONFIG_STRICT_DEVMEM refuses both. Without it the code would be gone.",
         source: &[("drivers/char/mem.c", "return devmem_is_allowed(pfn);")],
-        ..Row::BREAKS
+        ..Case::BREAKS
     },
-    Row {
+    Case {
         id: "B5.4",
         claim: "A wrong write through /dev/mem can bring the system down.",
         tried: "Through a mapping of the local interrupt controller, an interrupt with the number \
@@ -196,6 +199,6 @@ pub const ROWS: &[Row] = &[
             "arch/x86/kernel/traps.c",
             "static void math_error(struct pt_regs *regs, int trapnr)",
         )],
-        ..Row::BREAKS
+        ..Case::BREAKS
     },
 ];

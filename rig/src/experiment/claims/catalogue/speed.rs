@@ -1,9 +1,9 @@
 //! How long an exchange takes, by netlink and by other ways.
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A33.8",
         claim: "Netlink is more efficient than a pipe or a socket.",
         tried: "32 bytes are sent and received in one process through netlink (NETLINK_USERSOCK), \
@@ -18,9 +18,9 @@ pub const ROWS: &[Row] = &[
             ("net/netlink/af_netlink.c", "skb = netlink_alloc_large_skb(len, dst_group);"),
             ("net/unix/af_unix.c", "skb = sock_alloc_send_pskb(sk, len - data_len, data_len,"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B6",
         claim: "Mapped memory is the most efficient way between kernel and program.",
         tried: "Two numbers of the module's are read from a page of it that is mapped, taken by \
@@ -39,9 +39,9 @@ pub const ROWS: &[Row] = &[
             "mm/vmalloc.c",
             "int remap_vmalloc_range(struct vm_area_struct *vma, void *addr,",
         )],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B24.1",
         claim: "Communication by netlink takes very long.",
         tried: "A netlink echo, an ioctl, and a round trip through two pipes to another process \
@@ -56,9 +56,9 @@ pub const ROWS: &[Row] = &[
                   one call without a buffer. But the kernel answers within the sender's call: \
                   nobody is woken. These are ratios of an emulated machine unless there was KVM.",
         source: &[("net/netlink/af_netlink.c", "nlk->netlink_rcv(skb);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B24.2",
         claim: "Netlink is slower than a file of /proc.",
         tried: "A netlink echo, a write and a read of a file of the module's in /proc, and the \
@@ -75,9 +75,9 @@ pub const ROWS: &[Row] = &[
             ("net/netlink/af_netlink.c", "skb = netlink_alloc_large_skb(len, dst_group);"),
             ("fs/proc/inode.c", "static ssize_t pde_write("),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B24.3",
         claim: "Netlink is slow because it is a kind of socket.",
         tried: "A datagram sent and received through local sockets in one process, an ioctl, and \
@@ -89,9 +89,9 @@ pub const ROWS: &[Row] = &[
                   datagram: two calls, a message header to copy and check, a socket buffer to \
                   make and to free.",
         source: &[("net/core/skbuff.c", "struct sk_buff *__alloc_skb(unsigned int size,")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B24.4",
         claim: "Netlink transfers much data with little efficiency.",
         tried: "64 KiB come from the kernel in one message that is asked for, in one read() of a \
@@ -107,6 +107,6 @@ pub const ROWS: &[Row] = &[
             ("net/netlink/af_netlink.c", "err = skb_copy_datagram_msg(data_skb, 0, msg, copied);"),
             ("fs/proc/inode.c", "static ssize_t pde_read("),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

@@ -1,7 +1,7 @@
 //! What the kernel sends waits in the receiver's buffer; what happens when that
 //! is full.
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
 const AF_NETLINK: &str = "net/netlink/af_netlink.c";
 
@@ -11,8 +11,8 @@ const OVERRUN: (&str, &str) = (AF_NETLINK, "static void netlink_overrun(struct s
 const WAKE: (&str, &str) = (AF_NETLINK, "static void netlink_rcv_wake(struct sock *sk)");
 const WAITS: (&str, &str) = (AF_NETLINK, "*timeo = schedule_timeout(*timeo);");
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A6.1",
         claim: "What the kernel sends to a program is queued; the kernel waits for nobody.",
         tried: "The module sends 20 messages of 1 KiB to a program that does not read. Then it \
@@ -30,9 +30,9 @@ pub const ROWS: &[Row] = &[
         because: "A message for a program goes to the end of its socket's queue, and the socket is \
                   charged for it.",
         source: &[(AF_NETLINK, "skb_queue_tail(&sk->sk_receive_queue, skb);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A6.2",
         claim: "That queue takes whatever the kernel sends.",
         tried: "The module sends 400 messages of 1 KiB to a program that does not read.",
@@ -43,9 +43,9 @@ pub const ROWS: &[Row] = &[
                   not set another. What counts is the memory of a message with all around it, \
                   which is more than its length.",
         source: &[NO_ROOM, (AF_NETLINK, "rmem <= READ_ONCE(sk->sk_rcvbuf)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A7.1",
         claim: "netlink_unicast() with nonblock returns at once when there is no room.",
         tried: "A kernel thread sends 400 messages of 1 KiB with nonblock to a program that does \
@@ -55,9 +55,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "With no time to wait the message is released, and EAGAIN returned.",
         source: &[NO_ROOM, (AF_NETLINK, "return -EAGAIN;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A7.2",
         claim: "A receiver that a message was dropped for is told, once: ENOBUFS.",
         tried: "As A7.1; then the program reads until there is no more.",
@@ -74,9 +74,9 @@ pub const ROWS: &[Row] = &[
                   call takes off again; further ones do so only when the socket is no longer \
                   marked as congested. What was queued before is still there.",
         source: &[OVERRUN],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A7.3",
         claim: "As soon as there is room again the kernel can send again.",
         tried: "A full buffer, of which the program reads one half; the module sends one message. \
@@ -87,9 +87,9 @@ pub const ROWS: &[Row] = &[
         because: "A socket that a message was dropped for is congested until its queue is empty; \
                   until then all that is sent to it is dropped, whatever room there is.",
         source: &[(AF_NETLINK, "!test_bit(NETLINK_S_CONGESTED, &nlk->state)) {"), WAKE],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A7.4",
         claim: "Each message that is dropped is counted in /proc/net/netlink.",
         tried: "As A7.1; the column Drops of the program's socket against what the module was \
@@ -99,9 +99,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "Every drop is counted, also those of a congested socket.",
         source: &[(AF_NETLINK, "atomic_inc(&sk->sk_drops);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A7.5",
         claim: "With NETLINK_NO_ENOBUFS the receiver is not told, and gets more as soon as it fits.",
         tried: "As A7.2 and the first half of A7.3, by a program that has set this option.",
@@ -116,9 +116,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "The option leaves out the error and the mark; only the counter is left.",
         source: &[(AF_NETLINK, "if (!nlk_test_bit(RECV_NO_ENOBUFS, sk)) {")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A7.6",
         claim: "Without nonblock netlink_unicast() sleeps until there is room.",
         tried: "A kernel thread sends 400 messages of 1 KiB without nonblock to a program that \
@@ -136,9 +136,9 @@ pub const ROWS: &[Row] = &[
                   wakes it. A kernel thread takes no signals by itself: it waits as long as the \
                   program likes, and whoever stops the thread waits with it.",
         source: &[WAITS, WAKE],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A7.7",
         claim: "A handler that waits for room in its own caller's buffer gets it in time.",
         tried: "A program of one thread asks for 400 messages of 1 KiB to itself, which the handler \
@@ -154,6 +154,6 @@ pub const ROWS: &[Row] = &[
         because: "Only the program could make room, and it is inside of the handler: it waits for \
                   itself until a signal comes.",
         source: &[WAITS, (AF_NETLINK, "return sock_intr_errno(*timeo);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

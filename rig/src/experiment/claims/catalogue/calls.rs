@@ -1,12 +1,12 @@
 //! The calls that send and receive, and how they differ.
 
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
 
 const NETLINK: &str = "net/netlink/af_netlink.c";
 const SOCKET: &str = "net/socket.c";
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A25.1",
         claim: "sendto() and recvfrom() do on netlink what sendmsg() and recvmsg() do.",
         tried: "The article's second client: one greeting by sendto(), the module's two replies by \
@@ -22,9 +22,9 @@ pub const ROWS: &[Row] = &[
         because: "All calls that send end in the one function of the protocol family, \
                   netlink_sendmsg(), and all that receive in netlink_recvmsg().",
         source: &[(SOCKET, "err = __sock_sendmsg(sock, &msg);"), (NETLINK, ".sendmsg =")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A25.2",
         claim: "recvfrom() says who sent a message, as recvmsg() does.",
         tried: "Two messages from a socket whose port is known; each is received by one of the calls.",
@@ -34,9 +34,9 @@ pub const ROWS: &[Row] = &[
         because: "The address is the port that the kernel saw, whatever nlmsg_pid says. (The \
                   article's client passes NULL and does not look.)",
         source: &[(NETLINK, "= NETLINK_CB(skb).portid;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A37.1",
         claim: "SOCK_RAW and SOCK_DGRAM are the same on netlink.",
         tried: "One echo over a socket of each type, bound to the same port one after the other; the \
@@ -52,9 +52,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "socket() lets both pass, and nothing in netlink asks for the type afterwards.",
         source: &[(NETLINK, "if (sock->type != SOCK_RAW && sock->type != SOCK_DGRAM)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A37.2",
         claim: "A netlink socket can have no other type than SOCK_RAW or SOCK_DGRAM.",
         tried: "socket() with SOCK_STREAM, SOCK_SEQPACKET, SOCK_RDM and SOCK_PACKET.",
@@ -68,9 +68,9 @@ pub const ROWS: &[Row] = &[
         expect: CONFIRMED,
         because: "netlink_create() refuses all other types before it looks at the protocol.",
         source: &[(NETLINK, "return -ESOCKTNOSUPPORT;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A38.1",
         claim: "msg_flags of a msghdr does for sendmsg() what the argument flags does for send().",
         tried: "To a full peer, with a send timeout of 600 ms: sendmsg() with MSG_DONTWAIT in \
@@ -86,9 +86,9 @@ pub const ROWS: &[Row] = &[
         because: "sendmsg() has an argument for flags itself, and writes it over msg_flags. (Only \
                   sendmmsg() takes MSG_EOR from there.)",
         source: &[(SOCKET, "msg_sys->msg_flags = flags;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A38.2",
         claim: "msg_flags of a msghdr does for recvmsg() what the argument flags does for recv().",
         tried: "On an empty queue, with a receive timeout of 600 ms: recvmsg() with MSG_DONTWAIT in \
@@ -103,9 +103,9 @@ pub const ROWS: &[Row] = &[
         expect: REFUTED,
         because: "recvmsg() has an argument for flags too; what is in msg_flags before is not read.",
         source: &[(SOCKET, "msg_sys->msg_flags = flags & (MSG_CMSG_CLOEXEC|MSG_CMSG_COMPAT);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A38.3",
         claim: "msg_flags is the caller's: what stands there before recvmsg() stands there after it.",
         tried: "A message of 100 bytes; recvmsg() with MSG_PEEK in msg_flags and room for 16; then \
@@ -120,9 +120,9 @@ pub const ROWS: &[Row] = &[
             (NETLINK, "msg->msg_flags |= MSG_TRUNC;"),
             (SOCKET, "err = __put_user((msg_sys->msg_flags & ~MSG_CMSG_COMPAT),"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A39.1",
         claim: "send/recv, write/read, writev/readv, sendto/recvfrom and sendmsg/recvmsg all work.",
         tried: "An echo with the kernel by each pair, on one socket.",
@@ -138,9 +138,9 @@ pub const ROWS: &[Row] = &[
         because: "To the protocol family they are one call: read and write too make a msghdr, \
                   without an address.",
         source: &[(SOCKET, "res = __sock_sendmsg(sock, &msg);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A39.2",
         claim: "sendmsg() and recvmsg() can do all that the other pairs of calls can.",
         tried: "Between two sockets, with sendmsg() and recvmsg() only: without an address, with \
@@ -158,9 +158,9 @@ pub const ROWS: &[Row] = &[
         because: "msg_name is the address, msg_iov the buffers, and the call's own argument the \
                   flags; to leave one out is to make the simpler call.",
         source: &[(NETLINK, "if (msg->msg_namelen) {")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A39.3",
         claim: "recvmsg() has a use of its own: msg_control tells what no other call does.",
         tried: "A socket with NETLINK_PKTINFO receives what the kernel sends to group 5.",
@@ -170,9 +170,9 @@ pub const ROWS: &[Row] = &[
         because: "Netlink puts the number of the group there, as the other families put what they \
                   know of a packet.",
         source: &[(NETLINK, "put_cmsg(msg, SOL_NETLINK, NETLINK_PKTINFO, sizeof(info), &info);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A39.4",
         claim: "send() and writev() have no address, so they need a connect() first.",
         tried: "An echo request by send(), write() and writev(): on a socket that is not connected, \
@@ -192,6 +192,6 @@ pub const ROWS: &[Row] = &[
             (NETLINK, "dst_portid = READ_ONCE(nlk->dst_portid);"),
             (NETLINK, "if (READ_ONCE(sock->sk_state) == NETLINK_CONNECTED &&"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

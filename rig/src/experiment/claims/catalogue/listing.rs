@@ -1,12 +1,12 @@
 //! The client as the paper prints it.
 
-use crate::desk::Desk;
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
+use crate::static_check::StaticCheck;
 
 const NETLINK: &str = "net/netlink/af_netlink.c";
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "B21.1",
         claim: "The client as the paper prints it exchanges a message with the kernel.",
         tried: "Its msghdr, with zero for what it leaves out, sent to the paper's module; then with \
@@ -18,9 +18,9 @@ pub const ROWS: &[Row] = &[
                   since 5.16 (f123cffdd8fe), an empty message before. And nothing in the listing \
                   makes the rest zero: on a stack it is whatever was there.",
         source: &[(NETLINK, "return -ENODATA;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B21.2",
         claim: "Setting msg_name of the msghdr addresses a message.",
         tried: "With msg_name the address of another socket: without msg_namelen, as the listing \
@@ -36,9 +36,9 @@ pub const ROWS: &[Row] = &[
         because: "With msg_namelen 0 there is no address, and a socket that is not connected sends \
                   to the kernel. The paper's client wants just that, so nobody notices.",
         source: &[(NETLINK, "if (msg->msg_namelen) {")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B21.3",
         claim: "A message needs no nlmsg_len: the listing fills in the type and the port only.",
         tried: "A message with nlmsg_len 0 to the paper's module, which does not look at it, and to \
@@ -58,9 +58,9 @@ pub const ROWS: &[Row] = &[
                   message that is shorter than its header, and sends no error: sendmsg() succeeds, \
                   and no answer ever comes.",
         source: &[(NETLINK, "if (nlh->nlmsg_len < NLMSG_HDRLEN || skb->len < nlh->nlmsg_len)")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B21.4",
         claim: "The msghdr of the listing receives the answer.",
         tried: "With an answer in the queue: recvmsg() with the listing's msghdr, and with its \
@@ -75,17 +75,17 @@ pub const ROWS: &[Row] = &[
         because: "There is no room in no buffers: 0 bytes are copied, and the answer is gone. What \
                   the program then reads in its buffer is its own request.",
         source: &[(NETLINK, "msg->msg_flags |= MSG_TRUNC;")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "B21.5",
         claim: "The listing of the client compiles.",
         tried: "Nothing: the text that is handed down has lost characters.",
-        how: How::Desk(Desk::Nothing),
+        method: Method::Static(StaticCheck::Nothing),
         expect: UNDECIDED,
         because: "The call of bind() lacks its last parenthesis and close() its semicolon, and both \
                   would be errors. But the shifts of the formula have lost their signs on the same \
                   way, so what the journal printed cannot be known from this text.",
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

@@ -1,10 +1,10 @@
 //! The protocols of netlink that the article names, and what each is tied to.
 
-use crate::desk::Desk;
-use crate::experiment::claims::row::*;
+use crate::experiment::claims::case::*;
+use crate::static_check::StaticCheck;
 
-pub const ROWS: &[Row] = &[
-    Row {
+pub const CASES: &[Case] = &[
+    Case {
         id: "A41.1",
         claim: "NETLINK_ROUTE gets and sets the state of links.",
         tried: "All links are asked for; then lo is set down and up by a request, while another \
@@ -23,9 +23,9 @@ pub const ROWS: &[Row] = &[
             ("net/core/rtnetlink.c", "rtnl_register(PF_UNSPEC, RTM_GETLINK, rtnl_getlink,"),
             ("net/core/rtnetlink.c", "netlink_kernel_create(net, NETLINK_ROUTE, &cfg);"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A41.2",
         claim: "NETLINK_KOBJECT_UEVENT is how the kernel tells udev of events.",
         tried: "A socket joins group 1, as udev does; \"add\" is written to the file uevent of lo \
@@ -43,9 +43,9 @@ pub const ROWS: &[Row] = &[
             ("lib/kobject_uevent.c", "netlink_kernel_create(net, NETLINK_KOBJECT_UEVENT, &cfg);"),
             ("lib/kobject_uevent.c", "\"%s@%s\""),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A41.3",
         claim: "NETLINK_GENERIC is a protocol of the kernel's that others may share.",
         tried: "Its families are listed; one is asked for by a name that nobody has, and a \
@@ -63,13 +63,13 @@ pub const ROWS: &[Row] = &[
             ("include/uapi/linux/genetlink.h", "#define GENL_ID_CTRL"),
             ("net/netlink/genetlink.c", "family = genl_family_find_byid(nlh->nlmsg_type);"),
         ],
-        ..Row::SHARED
+        ..Case::SHARED
     },
-    Row {
+    Case {
         id: "A41.4",
         claim: "A module of one's own may use NETLINK_GENERIC.",
         tried: "A module that registers a family with one operation is compiled for this kernel.",
-        how: How::Desk(Desk::Compiles(
+        method: Method::Static(StaticCheck::Compiles(
             "#include <linux/module.h>\n\
              #include <net/genetlink.h>\n\
              static int hello(struct sk_buff *skb, struct genl_info *info) { return 0; }\n\
@@ -87,6 +87,6 @@ pub const ROWS: &[Row] = &[
         because: "genl_register_family() is exported. It spares a module the choice of a number \
                   that somebody else may have chosen.",
         source: &[("net/netlink/genetlink.c", "EXPORT_SYMBOL(genl_register_family);")],
-        ..Row::SHARED
+        ..Case::SHARED
     },
 ];

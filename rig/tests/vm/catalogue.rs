@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::{Failed, Trial};
 use nlrig::abi::Abi;
-use nlrig::experiment::{self, Ask};
+use nlrig::experiment::{self, Selection};
 use nlrig::options::GuestOptions;
-use nlrig::{command, desk};
+use nlrig::{command, static_check};
 use serde_json::Value;
 
 use crate::exec::{Outcome, check};
@@ -74,17 +74,17 @@ fn kernel_doc() -> Outcome {
     Ok(())
 }
 
-/// What a row cites stands in the source of the kernel that is booted.
+/// What a row sources stands in the source of the kernel that is booted.
 fn source_lines() -> Outcome {
     let kernels = command::kernels(&GuestOptions::default())?;
     let source = kernels.source_tree()?;
-    let ask = Ask::new(&Abi::ALL, &kernels.known.version);
+    let selection = Selection::new(&Abi::ALL, &kernels.known.version);
     let (mut cited, mut missing) = (0, Vec::new());
     for experiment in experiment::ALL {
-        for trial in experiment.plan(&ask)? {
-            for (file, text) in experiment.cites(&trial) {
+        for trial in experiment.plan(&selection)? {
+            for (file, text) in experiment.sources(&trial) {
                 cited += 1;
-                if desk::line_of(&source, file, text)?.is_none() {
+                if static_check::line_of(&source, file, text)?.is_none() {
                     missing.push(format!("{}: {file} has no \"{text}\"", trial.name));
                 }
             }
@@ -117,7 +117,7 @@ fn changed_module() -> Outcome {
     let module = dir.path().join("module");
     copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../module"), &module)?;
     MODULE.make(&module)?;
-    ledger(dir.path(), &["--module", &module.display().to_string()], MODULE.red)
+    run_catalogue(dir.path(), &["--module", &module.display().to_string()], MODULE.red)
 }
 
 fn patched_kernel() -> Outcome {
@@ -126,11 +126,11 @@ fn patched_kernel() -> Outcome {
     let linux = dir.path().join("linux");
     copy(&kernels.source_tree()?, &linux)?;
     KERNEL.make(&linux)?;
-    ledger(dir.path(), &["--kernel-source", &linux.display().to_string()], KERNEL.red)
+    run_catalogue(dir.path(), &["--kernel-source", &linux.display().to_string()], KERNEL.red)
 }
 
 /// Runs the whole ledger, and holds the rows that fail against those that must.
-fn ledger(dir: &Path, options: &[&str], red: &[&str]) -> Outcome {
+fn run_catalogue(dir: &Path, options: &[&str], red: &[&str]) -> Outcome {
     let report = dir.join("report.json");
     let output = Command::new(env!("CARGO_BIN_EXE_nlrig"))
         .args(["run", "claims", "--abi", "x86_64", "--out"])
