@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 
 use crate::abi::Abi;
-use crate::experiment::{Experiment, Selection, Trial};
+use crate::experiment::{AnyExperiment, AnyTrial, Selection};
 use crate::launcher::VmLauncher;
 use crate::report::{self, Report, Section, TrialReport, seconds};
 use crate::say;
@@ -30,18 +30,18 @@ pub const RUNS_KEPT: usize = 20;
 #[derive(Clone)]
 pub struct Planned {
     /// The experiment.
-    pub experiment: &'static dyn Experiment,
+    pub experiment: &'static dyn AnyExperiment,
     /// The trial.
-    pub trial: Trial,
+    pub trial: AnyTrial,
 }
 
 /// The trials of these experiments, in their order; every repetition is one of
 /// its own.
 ///
 /// # Errors
-/// See [`Experiment::plan`].
+/// See [`AnyExperiment::plan`].
 pub fn plan(
-    experiments: &[&'static dyn Experiment],
+    experiments: &[&'static dyn AnyExperiment],
     selection: &Selection,
     repetitions: u32,
 ) -> Result<Vec<Planned>> {
@@ -107,7 +107,7 @@ impl Run {
     ///
     /// # Errors
     /// See [`BuildContext::build`].
-    pub fn built(&mut self, trial: &Trial) -> Result<Built> {
+    pub fn built(&mut self, trial: &AnyTrial) -> Result<Built> {
         let abi = trial.abi;
         if let Some(flavour) = trial.flavour {
             if let Some(built) = self.flavoured.get(&(abi, flavour)) {
@@ -164,7 +164,7 @@ impl Run {
     /// A report cannot be written.
     pub fn finish(
         mut self,
-        experiments: &[&'static dyn Experiment],
+        experiments: &[&'static dyn AnyExperiment],
     ) -> Result<(Report, Vec<Section>)> {
         self.report.duration_s = seconds(self.start.elapsed());
         let sections = sections(&self.report, experiments);
@@ -175,7 +175,7 @@ impl Run {
 }
 
 /// All tables of a report.
-pub fn sections(report: &Report, experiments: &[&'static dyn Experiment]) -> Vec<Section> {
+pub fn sections(report: &Report, experiments: &[&'static dyn AnyExperiment]) -> Vec<Section> {
     experiments
         .iter()
         .flat_map(|experiment| {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::abi::Abi;
 use crate::accel::Accel;
-use crate::experiment::{self, Selection, Trial};
+use crate::experiment::{self, AnyTrial, Selection};
 use crate::guest::{Guest, Limits};
 use crate::options::GuestOptions;
 use crate::{run, say, yardstick};
@@ -106,7 +106,7 @@ impl Yardstick {
 ///
 /// # Errors
 /// The experiment has no such trial.
-pub fn trial(threads_max: u64) -> Result<Trial> {
+pub fn trial(threads_max: u64) -> Result<AnyTrial> {
     let threads = experiment::find(&["threads".to_string()])?;
     let mut selection = Selection::new(&[Abi::X86_64], &GuestOptions::default().kernel);
     selection.stacks = vec![STACK_BYTES];
@@ -119,7 +119,7 @@ pub fn trial(threads_max: u64) -> Result<Trial> {
 ///
 /// # Errors
 /// See [`trial`].
-pub fn largest() -> Result<Trial> {
+pub fn largest() -> Result<AnyTrial> {
     trial(SIZES[1])
 }
 
@@ -177,7 +177,7 @@ fn time(guest: &mut Guest, program: Program, threads_max: u64) -> Result<Creatio
     }
     let mut progress = say::Progress::new();
     let mut ended = None;
-    let exit = guest.run(&job, trial.limits(Accel::Tcg.slowdown()), |value| -> Result<()> {
+    let exit = guest.run(&job, trial.deadlines(Accel::Tcg.slowdown()), |value| -> Result<()> {
         if let Some(sign) = value.get("progress") {
             progress.update(|| format!("{program:?}: {sign}"));
             return Ok(());

@@ -2,9 +2,9 @@
 //! shown, and kept as far as it is not without end.
 
 use anyhow::Result;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::experiment::{Experiment, Trial};
+use crate::experiment::{AnyExperiment, AnyTrial, Object};
 use crate::outcome::VmFailure;
 use crate::report::Verdict;
 use crate::say;
@@ -17,13 +17,13 @@ const ENTRY_BYTES: usize = 48;
 
 /// The reports of one trial.
 pub struct Collected<'a> {
-    experiment: &'a dyn Experiment,
-    trial: &'a Trial,
+    experiment: &'a dyn AnyExperiment,
+    trial: &'a AnyTrial,
     /// What was reported, in its order, but for signs of life.
     pub data: Vec<Value>,
     bytes: usize,
     /// What was predicted from the first of it.
-    pub predicted: Option<Map<String, Value>>,
+    pub predicted: Option<Object>,
     /// Why nothing could be predicted.
     pub unpredictable: Option<String>,
     /// The last sign of life.
@@ -33,7 +33,7 @@ pub struct Collected<'a> {
 
 impl<'a> Collected<'a> {
     /// Nothing yet.
-    pub fn new(experiment: &'a dyn Experiment, trial: &'a Trial) -> Collected<'a> {
+    pub fn new(experiment: &'a dyn AnyExperiment, trial: &'a AnyTrial) -> Collected<'a> {
         Collected {
             experiment,
             trial,

@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::worker::{RunContext, Worker};
 use super::{Planned, say_result};
 use crate::artifact::Built;
-use crate::experiment::Trial;
+use crate::experiment::AnyTrial;
 use crate::interrupt;
 use crate::report::TrialReport;
 
@@ -77,7 +77,7 @@ impl Schedule<'_> {
     fn host_max_parallel(&self, context: &RunContext) -> Result<usize> {
         let mut most = 1;
         for (planned, built) in self.planned.iter().zip(self.built) {
-            let Trial { cpus, memory_bytes, .. } = planned.trial;
+            let AnyTrial { cpus, memory_bytes, .. } = planned.trial;
             most = most.max(context.lab.at_once(built, cpus, memory_bytes)?);
         }
         Ok(most)

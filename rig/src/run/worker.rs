@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nlrig_guest::protocol::Exit;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Planned;
 use super::collect::Collected;
 use crate::artifact::Built;
 use crate::error;
-use crate::experiment::{Experiment, Facts, Fault, HostFault, Judgement, Observed, Trial};
+use crate::experiment::{
+    AnyExperiment, AnyTrial, FailedTrial, Fault, HostFault, Judgement, Object, Observed, SourceRef,
+    TrialOutcome, fault_domain,
+};
 use crate::guest::{self, Guest, Parts};
 use crate::launcher::{VmLauncher, VmSpec};
 use crate::outcome::VmFailure;
@@ -57,7 +60,7 @@ impl RunContext {
     }
 
     /// The folder of a trial.
-    pub fn folder(&self, trial: &Trial) -> PathBuf {
+    pub fn folder(&self, trial: &AnyTrial) -> PathBuf {
         self.dir.join(trial.name.replace('/', "_"))
     }
 }
@@ -73,43 +76,40 @@ struct Machine {
     guest: Guest,
     name: String,
     /// The trial that was the last to run in it.
-    last: Trial,
+    last: AnyTrial,
     /// When QEMU was started.
     start: Instant,
 }
 
-/// What came of one try.
+/// One attempt at a trial.
 struct Attempt {
-    judgement: Judgement,
-    /// Where the fault is, unless it passed or was skipped.
-    fault_domain: Option<FaultDomain>,
-    /// From the start of the program to the verdict.
-    verdict: Duration,
+    outcome: TrialOutcome<Object>,
     notes: Notes,
 }
 
-/// What was noted of a try before it ended, however it did.
+/// What is noted of an attempt before it ends, however it does.
 #[derive(Default)]
 struct Notes {
     vm: String,
     clocksource: Option<String>,
-    predicted: Option<Map<String, Value>>,
-    /// What the program reported.
+    predicted: Option<Object>,
+    /// The program's reports.
     data: Vec<Value>,
-    /// What is wrong with the kernel.
+    /// The fault that the guest kernel reported.
     trouble: Option<VmFailure>,
-    /// When the machine was started, and then the program.
+    /// When the VM was started, and then the program.
     begun: Option<Instant>,
     /// How long the host had no room for the machine.
     waited: Duration,
 }
 
 impl Attempt {
-    /// Whether the machine was lost to QEMU or to the host, which says nothing
+    /// The failure, if the VM was lost to QEMU or to the host, which says nothing
     /// about the guest. A loss that nobody can explain is final.
-    fn may_be_repeated(&self) -> bool {
-        self.judgement.verdict == Verdict::LostVm
-            && self.fault_domain.is_some_and(FaultDomain::is_rig)
+    fn lost(&self) -> Option<&VmFailure> {
+        self.outcome
+            .failure()
+            .filter(|failure| failure.verdict == Verdict::LostVm && failure.fault_domain.is_rig())
     }
 }
 
@@ -132,8 +132,8 @@ impl<'a> Worker<'a> {
         let mut first_loss = None;
         let mut attempt = self.attempt(planned, built, keep, attempts)?;
         let mut waited = attempt.notes.waited;
-        while attempt.may_be_repeated() && attempts < ATTEMPTS_MAX {
-            let reason = attempt.judgement.reason.unwrap_or_default();
+        while let Some(lost) = attempt.lost().filter(|_| attempts < ATTEMPTS_MAX) {
+            let reason = lost.reason.clone();
             say::status(&format!("{}: lost-vm, tried once more: {reason}", planned.trial.name));
             set_aside(&self.context.folder(&planned.trial))?;
             first_loss = Some(reason);
@@ -141,24 +141,11 @@ impl<'a> Worker<'a> {
             attempt = self.attempt(planned, built, keep, attempts)?;
             waited += attempt.notes.waited;
         }
-        let flaky = attempts > 1 && attempt.judgement.verdict == Verdict::Pass;
-        let data = std::mem::take(&mut attempt.notes.data);
-        let facts = Facts {
-            attempts,
-            flaky,
-            fault_domain: attempt.fault_domain,
-            verdict: attempt.verdict,
-            data: &data,
-        };
-        let judged = attempt.judgement.verdict;
-        attempt.judgement = planned.experiment.review(&planned.trial, attempt.judgement, &facts);
-        if attempt.judgement.verdict != judged {
-            attempt.fault_domain = None;
-        }
-        // A machine that is broken on purpose is not flaky: its review knows.
-        let flaky = flaky && planned.trial.fault.is_none();
         let duration_s = seconds(start.elapsed().saturating_sub(waited));
         let report = self.report(planned, built, attempt)?;
+        // A VM that is broken on purpose is not flaky.
+        let flaky =
+            attempts > 1 && report.verdict == Verdict::Pass && planned.trial.fault.is_none();
         Ok(TrialReport { attempts, flaky, first_loss, duration_s, ..report })
     }
 
@@ -167,17 +154,32 @@ impl<'a> Worker<'a> {
     /// # Errors
     /// See [`Worker::trial`].
     pub fn leave_out(&self, planned: &Planned, built: &Built, why: &str) -> Result<TrialReport> {
-        let judgement =
-            Judgement { verdict: Verdict::Infra, reason: Some(why.to_string()), measured: None };
-        let (verdict, notes) = Default::default();
-        let fault_domain = Some(FaultDomain::Host);
-        let attempt = Attempt { judgement, fault_domain, verdict, notes };
-        Ok(TrialReport { attempts: 0, ..self.report(planned, built, attempt)? })
+        let failure = VmFailure::caused_by(Verdict::Infra, why, FaultDomain::Host);
+        let notes = Notes::default();
+        let judgement = Judgement::failed(&failure);
+        let report = self.judged(planned, built, judgement, Some(FaultDomain::Host), notes)?;
+        Ok(TrialReport { attempts: 0, ..report })
     }
 
+    /// Judges an attempt and reports it.
     fn report(&self, planned: &Planned, built: &Built, attempt: Attempt) -> Result<TrialReport> {
         let Planned { experiment, trial } = planned;
-        let Attempt { judgement, fault_domain, notes, .. } = attempt;
+        let Attempt { outcome, notes } = attempt;
+        let failure = outcome.failure().cloned();
+        let judgement = experiment.judge(trial, outcome);
+        let fault_domain = fault_domain(failure.as_ref(), judgement.verdict);
+        self.judged(planned, built, judgement, fault_domain, notes)
+    }
+
+    fn judged(
+        &self,
+        planned: &Planned,
+        built: &Built,
+        judgement: Judgement<Object>,
+        fault_domain: Option<FaultDomain>,
+        notes: Notes,
+    ) -> Result<TrialReport> {
+        let Planned { experiment, trial } = planned;
         let Judgement { verdict, reason, measured } = judgement;
         let dir = self.context.folder(trial);
         let tail = || guest::console::tail_of(&dir.join(guest::CONSOLE_FILE), TAIL_LINES);
@@ -194,9 +196,7 @@ impl<'a> Worker<'a> {
             attempts: 1,
             flaky: false,
             first_loss: None,
-            // What a review fails or passes is about the guest.
-            fault_domain: Some(fault_domain.unwrap_or(FaultDomain::Guest))
-                .filter(|_| !verdict.is_well()),
+            fault_domain,
             vm: notes.vm,
             measured,
             predicted: notes.predicted,
@@ -220,37 +220,44 @@ impl<'a> Worker<'a> {
         let start = Instant::now();
         let mut notes = Notes::default();
         let observed = match &trial.static_check {
-            Some(static_check) => at_the_desk(static_check, built),
+            Some(check) => run_static_check(check, built),
             None => self.observe(*experiment, trial, built, keep, number, &mut notes),
         };
-        let (judgement, domain) = match observed {
-            Ok(observed) => (experiment.judge(trial, &observed), FaultDomain::Guest),
+        let observed = match observed {
             Err(err) if error::is_interruption(&err) => return Err(err),
             Err(err) => match error::into_vm_failure(err) {
-                Ok(VmFailure { verdict, reason, fault_domain, .. }) => {
-                    let judgement = Judgement { verdict, reason: Some(reason), measured: None };
-                    (judgement, fault_domain)
-                }
+                Ok(failure) => Err(failure),
                 Err(err) => return Err(err.context(trial.name.clone())),
             },
+            Ok(observed) => Ok(observed),
         };
-        let domain = if notes.trouble.is_some() { FaultDomain::Guest } else { domain };
-        let judgement = with_trouble(judgement, notes.trouble.take());
-        let fault_domain = Some(domain).filter(|_| !judgement.verdict.is_well());
-        let verdict = notes.begun.unwrap_or(start).elapsed();
-        Ok(Attempt { judgement, fault_domain, verdict, notes })
+        let verdict_after = notes.begun.unwrap_or(start).elapsed();
+        let observed =
+            observed.map(|observed| Observed { attempts: number, verdict_after, ..observed });
+        let (failure, observed) = match (observed, notes.trouble.take()) {
+            (Ok(observed), None) => {
+                return Ok(Attempt { outcome: TrialOutcome::Completed(observed), notes });
+            }
+            (Ok(observed), Some(trouble)) => (trouble, Some(observed)),
+            (Err(failure), None) => (failure, None),
+            (Err(failure), Some(trouble)) => (with_cause(trouble, &failure), None),
+        };
+        let data = std::mem::take(&mut notes.data);
+        let failed = FailedTrial { failure, observed, data, attempts: number, verdict_after };
+        Ok(Attempt { outcome: TrialOutcome::Failed(failed), notes })
     }
 
-    /// What is seen of a trial; what is wrong with its kernel since is noted.
+    /// Runs the program and observes it. A fault that the guest kernel reports is
+    /// noted.
     fn observe(
         &mut self,
-        experiment: &dyn Experiment,
-        trial: &Trial,
+        experiment: &dyn AnyExperiment,
+        trial: &AnyTrial,
         built: &Built,
         keep: bool,
         number: u32,
         notes: &mut Notes,
-    ) -> Result<Observed> {
+    ) -> Result<Observed<Object>> {
         let dir = self.context.folder(trial);
         // Taken out: a machine that is not put back is gone.
         let Machine { mut guest, name, start, .. } = self.machine_for(trial, built, &dir, notes)?;
@@ -269,9 +276,9 @@ impl<'a> Worker<'a> {
         let slowdown = self.context.lab.accel(built)?.used.slowdown();
         let mut collected = Collected::new(experiment, trial);
         notes.begun = Some(Instant::now());
-        let exit = guest.run(&trial.job, trial.limits(slowdown), |value| {
+        let exit = guest.run(&trial.job, trial.deadlines(slowdown), |value| {
             if let Some((how, parts)) = host_fault.take() {
-                break_machine(how, &parts)?;
+                inject(how, &parts)?;
             }
             collected.take(value)
         });
@@ -307,13 +314,20 @@ impl<'a> Worker<'a> {
             return Err(VmFailure::new(Verdict::Fail, reason).into());
         }
         let total = start.elapsed();
-        Ok(Observed { data, exit, predicted, out_of_memory, last_sign, boot, total })
+        Ok(Observed {
+            predicted,
+            out_of_memory,
+            last_sign,
+            boot,
+            total,
+            ..Observed::new(data, exit)
+        })
     }
 
     /// The machine that the trial before has left, or a new one.
     fn machine_for(
         &mut self,
-        trial: &Trial,
+        trial: &AnyTrial,
         built: &Built,
         dir: &Path,
         notes: &mut Notes,
@@ -331,7 +345,7 @@ impl<'a> Worker<'a> {
             let (name, last) = (&machine.name, &machine.last.name);
             say::status(&format!("{name} ends after {last}: {}", trouble.reason));
         }
-        let Trial { cpus, memory_bytes, boot, .. } = *trial;
+        let AnyTrial { cpus, memory_bytes, boot, .. } = *trial;
         let command_line = boot.to_string();
         let needs = VmSpec { cpus, memory_bytes, folders: Vec::new(), command_line };
         let start = Instant::now();
@@ -349,28 +363,26 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// What the desk has to say, as if a program had reported it.
-fn at_the_desk(static_check: &StaticCheck, built: &Built) -> Result<Observed> {
+/// The fault of the guest kernel that explains a failure of its program.
+fn with_cause(trouble: VmFailure, failure: &VmFailure) -> VmFailure {
+    VmFailure { reason: format!("{}; {}", trouble.reason, failure.reason), ..trouble }
+}
+
+/// Runs a static check; its answer takes the place of a program's report.
+fn run_static_check(check: &StaticCheck, built: &Built) -> Result<Observed<Object>> {
     let start = Instant::now();
-    let answer = static_check::answer(static_check, &built.kernel).map_err(|err| {
+    let answer = static_check::answer(check, &built.kernel).map_err(|err| {
         if error::is_interruption(&err) {
             return err;
         }
         VmFailure::caused_by(Verdict::Infra, format!("{err:#}"), FaultDomain::Host).into()
     })?;
-    Ok(Observed {
-        data: vec![answer],
-        exit: Exit::Code(0),
-        predicted: None,
-        out_of_memory: None,
-        last_sign: None,
-        boot: Duration::ZERO,
-        total: start.elapsed(),
-    })
+    let total = start.elapsed();
+    Ok(Observed { total, ..Observed::new(vec![answer], Exit::Code(0)) })
 }
 
-/// Where these texts stand in a kernel's source, as far as it is there.
-fn source_lines(sources: &[(&str, &str)], built: &Built) -> Vec<SourceLine> {
+/// The numbers of these lines in the kernel's source, where they are found.
+fn source_lines(sources: &[SourceRef], built: &Built) -> Vec<SourceLine> {
     let source = built.kernel.source_dir();
     sources
         .iter()
@@ -387,18 +399,8 @@ fn is_failure(err: &anyhow::Error) -> bool {
     err.downcast_ref::<VmFailure>().is_some_and(|loss| loss.verdict == Verdict::Fail)
 }
 
-/// What is wrong with the kernel outranks what the program made of it.
-fn with_trouble(judgement: Judgement, trouble: Option<VmFailure>) -> Judgement {
-    let Some(VmFailure { verdict, reason, .. }) = trouble else { return judgement };
-    let reason = match judgement.reason {
-        Some(also) => format!("{reason}; {also}"),
-        None => reason,
-    };
-    Judgement { verdict, reason: Some(reason), measured: judgement.measured }
-}
-
-/// Breaks a machine from outside.
-fn break_machine(how: HostFault, parts: &Parts) -> Result<()> {
+/// Injects a fault into a VM from outside.
+fn inject(how: HostFault, parts: &Parts) -> Result<()> {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     let kill = |id: u32| kill(Pid::from_raw(id as i32), Signal::SIGKILL);

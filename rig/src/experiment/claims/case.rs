@@ -5,9 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
 
+use super::{Evidence, Scalar};
 use crate::abi::Arch;
 use crate::static_check::StaticCheck;
 
@@ -89,7 +89,7 @@ impl Case {
 
     /// What the evidence says. If it fits no finding or several, the claim is
     /// undecided.
-    pub fn find(&self, evidence: &Map<String, Value>) -> Finding {
+    pub fn find(&self, evidence: &Evidence) -> Finding {
         let mut found = Finding::ALL.into_iter().filter(|finding| {
             let conditions = self.conditions(*finding);
             !conditions.is_empty() && conditions.iter().all(|condition| condition.holds(evidence))
@@ -192,7 +192,7 @@ pub const DEPENDS: Expect = Expect::Always(Finding::Depends);
 pub const UNDECIDED: Expect = Expect::Always(Finding::Undecided);
 
 /// What came of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finding {
     /// It is so.
@@ -218,11 +218,6 @@ impl Finding {
             Finding::Depends => "depends",
             Finding::Undecided => "undecided",
         }
-    }
-
-    /// The finding of this name.
-    pub fn from_name(name: &str) -> Option<Finding> {
-        Finding::ALL.into_iter().find(|finding| finding.name() == name)
     }
 }
 
@@ -287,17 +282,21 @@ pub const fn says(key: &'static str, text: &'static str) -> Condition {
 
 impl Condition {
     /// Whether the evidence fulfils it.
-    pub fn holds(&self, evidence: &Map<String, Value>) -> bool {
+    pub fn holds(&self, evidence: &Evidence) -> bool {
         let Some(value) = evidence.get(self.key) else { return false };
-        let (text, number) = (value.as_str(), value.as_f64());
-        match self.test {
-            Test::Is(wanted) => text == Some(wanted),
-            Test::IsNot(unwanted) => text.is_some_and(|text| text != unwanted),
-            Test::Flag(wanted) => value.as_bool() == Some(wanted),
-            Test::Equals(wanted) => value.as_i64() == Some(wanted),
-            Test::AtLeast(least) => number.is_some_and(|number| number >= least),
-            Test::AtMost(most) => number.is_some_and(|number| number <= most),
-            Test::Says(part) => text.is_some_and(|text| text.contains(part)),
+        match (self.test, value) {
+            (Test::Is(wanted), Scalar::Text(text)) => text == wanted,
+            (Test::IsNot(unwanted), Scalar::Text(text)) => text != unwanted,
+            (Test::Says(part), Scalar::Text(text)) => text.contains(part),
+            (Test::Flag(wanted), Scalar::Flag(flag)) => *flag == wanted,
+            (Test::Equals(wanted), Scalar::Number(number)) => number.as_i64() == Some(wanted),
+            (Test::AtLeast(least), Scalar::Number(number)) => {
+                number.as_f64().is_some_and(|number| number >= least)
+            }
+            (Test::AtMost(most), Scalar::Number(number)) => {
+                number.as_f64().is_some_and(|number| number <= most)
+            }
+            _ => false,
         }
     }
 }

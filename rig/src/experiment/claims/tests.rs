@@ -2,6 +2,8 @@ use std::collections::BTreeSet;
 
 use super::case::{CONFIRMED, Case, is, no, says, yes};
 use super::*;
+use crate::report::TrialReport;
+use serde_json::{Map, json};
 
 const CASE: Case = Case {
     id: "A0",
@@ -12,8 +14,12 @@ const CASE: Case = Case {
     ..Case::SHARED
 };
 
+fn evidence_of(reported: Value) -> Evidence {
+    evidence(&[reported])
+}
+
 fn found(evidence: Value) -> Finding {
-    CASE.find(&object(evidence))
+    CASE.find(&evidence_of(evidence))
 }
 
 #[test]
@@ -29,7 +35,7 @@ fn evidence_that_fits_no_finding_is_undecided() {
 
 #[test]
 fn what_the_ledger_does_not_expect_fails_and_says_what_was_needed() {
-    let judgement = judged(&CASE, Abi::I386, object(json!({"bind": "EPERM"})));
+    let judgement = judged(&CASE, Abi::I386, evidence_of(json!({"bind": "EPERM"})));
     assert_eq!(judgement.verdict, Verdict::Fail);
     let reason = judgement.reason.unwrap();
     for part in ["refuted, expected confirmed", "bind is ok", "heard", "got bind EPERM"] {
@@ -87,15 +93,13 @@ fn evidence_is_bounded() {
 
 /// A trial of a case as it was reported.
 fn tried(abi: &str, finding: &str, answers: u64) -> TrialReport {
-    serde_json::from_value(json!({
-        "experiment": "claims", "name": format!("claims/{abi}/6.1/A1"), "abi": abi,
-        "kernel": "6.1", "flavour": "default", "accel": "tcg", "params": {"id": "A1"},
-        "verdict": "pass", "reason": null, "attempts": 1,
-        "measured": {"finding": finding, "evidence": {"answers": answers}},
-        "predicted": null, "published": [], "duration_s": 1.0, "clocksource": null,
-        "artifacts": {},
-    }))
-    .unwrap()
+    let abi = serde_json::from_value(json!(abi)).unwrap();
+    let mut report = TrialReport::new("claims", format!("claims/{abi}/6.1/A1"), abi);
+    report.params = Map::from_iter([("id".to_string(), json!("A1"))]);
+    let measured =
+        json!({"finding": finding, "expected": "confirmed", "evidence": {"answers": answers}});
+    report.measured = measured.as_object().cloned();
+    report
 }
 
 #[test]
@@ -106,7 +110,8 @@ fn repetitions_are_counted_and_none_is_left_out() {
         tried("i386", "refuted", 9),
         tried("x86_64", "confirmed", 10),
     ];
-    let section = page::section(&trials.iter().collect::<Vec<_>>());
+    let read: Vec<_> = trials.iter().map(|trial| TrialResult::read(trial).unwrap()).collect();
+    let section = Claims.sections(&read.iter().collect::<Vec<_>>()).remove(0);
     assert_eq!(section.rows[0][2..4], ["depends", "confirmed"]);
     let evidence: Vec<_> = section.entries[0]
         .fields

@@ -1,23 +1,26 @@
 //! The candidates ranked by how well they fit, and what follows.
 
-use serde_json::Value;
-
 use super::candidates::{CANDIDATES, Candidate, Fidelity, UNTESTED};
 use super::fit::{self, CountRange, Fit, FitFinding, PAPER, PAPER_STACK, fit};
+use super::{BySize, Hunt, HuntCounts};
 use crate::abi::Abi;
-use crate::report::{Detail, Section, TrialReport};
-use crate::units::{show_size, size};
+use crate::experiment::TrialResult;
+use crate::limits::Limit;
+use crate::report::{Detail, Section};
+use crate::units::show_size;
+
+type Hunted<'a> = TrialResult<'a, Hunt>;
 
 /// A candidate that was counted, and how it fits.
 struct Ranked<'a> {
-    trial: &'a TrialReport,
+    trial: &'a Hunted<'a>,
     candidate: &'a Candidate,
     seen: Vec<CountRange>,
     fit: Fit,
 }
 
 /// The question, a table with the best fit first, and what follows.
-pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
+pub fn sections(trials: &[&Hunted<'_>]) -> Vec<Section> {
     let mut ranked: Vec<_> = trials.iter().filter_map(|trial| rank(trial)).collect();
     ranked.sort_by_key(|one| one.fit.rank());
     let mut stacks: Vec<u64> =
@@ -51,31 +54,22 @@ pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
     ]
 }
 
-fn rank<'a>(trial: &'a TrialReport) -> Option<Ranked<'a>> {
-    let name = trial.params.get("candidate")?.as_str()?;
+fn rank<'a>(trial: &'a Hunted<'a>) -> Option<Ranked<'a>> {
+    let name = &trial.params.candidate;
     let candidate = CANDIDATES.iter().find(|candidate| candidate.name == name)?;
-    let mut seen = seen(trial);
     // What was not counted cleanly says nothing.
-    if !trial.verdict.is_well() {
-        seen.clear();
-    }
+    let measured = trial.measured.as_ref().filter(|_| trial.report.verdict.is_well());
+    let seen = measured.map_or(Vec::new(), ranges);
     Some(Ranked { trial, candidate, fit: fit(&seen), seen })
 }
 
-fn seen(trial: &TrialReport) -> Vec<CountRange> {
-    let by_size = |key: &str| trial.measured.as_ref()?.get(key)?.as_object();
-    let (Some(least), Some(most)) = (by_size("threads_least"), by_size("threads_most")) else {
-        return Vec::new();
+/// The smallest and the largest count of each stack size.
+fn ranges(counts: &HuntCounts) -> Vec<CountRange> {
+    let of_size = |(size, &least)| {
+        let most = *counts.threads_most.get(size)?;
+        Some(CountRange { stack_bytes: size.0, least, most })
     };
-    let mut seen: Vec<_> = least
-        .iter()
-        .filter_map(|(name, least)| {
-            let most = most.get(name)?.as_u64()?;
-            Some(CountRange { stack_bytes: size(name).ok()?, least: least.as_u64()?, most })
-        })
-        .collect();
-    seen.sort_unstable_by_key(|seen| seen.stack_bytes);
-    seen
+    counts.threads_least.iter().filter_map(of_size).collect()
 }
 
 fn row(one: &Ranked<'_>, stacks: &[u64]) -> Vec<String> {
@@ -89,7 +83,7 @@ fn row(one: &Ranked<'_>, stacks: &[u64]) -> Vec<String> {
     row.push(one.fit.worst_percent.map_or("-".to_string(), |percent| format!("{percent:+.1} %")));
     row.push(one.candidate.free.unwrap_or("nothing").to_string());
     row.push(one.fit.finding.to_string());
-    row.push(one.trial.verdict.name().to_string());
+    row.push(one.trial.report.verdict.name().to_string());
     row
 }
 
@@ -119,30 +113,24 @@ fn entry(one: &Ranked<'_>) -> Detail {
         },
     ));
     fields.extend(one.candidate.doubt.map(|doubt| ("doubt", doubt.to_string())));
-    fields.push(("kind", format!("{}, flavour {}", one.trial.abi, one.trial.flavour)));
-    let measured = |key: &str| one.trial.measured.as_ref()?.get(key);
-    let by_size = |key: &str, show: fn(&Value) -> String| {
-        let by_size = measured(key)?.as_object()?;
-        let mut pairs: Vec<_> = by_size
-            .iter()
-            .filter_map(|(name, value)| Some((size(name).ok()?, show(value))))
-            .collect();
-        pairs.sort_unstable();
-        let shown =
-            pairs.into_iter().map(|(bytes, text)| format!("{text} at {}", show_size(bytes)));
-        Some(shown.collect::<Vec<_>>().join(", "))
-    };
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_string();
-    let mib = |value: &Value| {
-        value
-            .as_u64()
-            .map_or("-".to_string(), |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0))
-    };
-    fields.extend(by_size("binding_limit", text).map(|text| ("what bound", text)));
-    fields.extend(by_size("other_bytes", mib).map(|text| ("mapped beside stacks", text)));
-    fields.extend(by_size("hole_above_bytes", mib).map(|text| ("left free above", text)));
+    fields
+        .push(("kind", format!("{}, flavour {}", one.trial.report.abi, one.trial.report.flavour)));
+    if let Some(counts) = &one.trial.measured {
+        let mib = |bytes: &u64| format!("{:.1} MiB", *bytes as f64 / 1048576.0);
+        let limit = |limit: &Limit| limit.name().to_string();
+        fields.extend(shown(&counts.binding_limit, limit).map(|text| ("what bound", text)));
+        fields.extend(shown(&counts.other_bytes, mib).map(|text| ("mapped beside stacks", text)));
+        fields.extend(shown(&counts.hole_above_bytes, mib).map(|text| ("left free above", text)));
+    }
     fields.push(("finding", one.fit.finding.to_string()));
     Detail { title: name(one), fields }
+}
+
+/// Values by stack size, if there are any.
+fn shown<T>(by_size: &BySize<T>, show: impl Fn(&T) -> String) -> Option<String> {
+    let shown =
+        by_size.iter().map(|(size, value)| format!("{} at {}", show(value), show_size(size.0)));
+    (!by_size.is_empty()).then(|| shown.collect::<Vec<_>>().join(", "))
 }
 
 /// What the paper says, for a reader who knows nothing of it, and what is here.
@@ -195,8 +183,7 @@ fn at_paper_stack<'a>(one: &'a Ranked<'_>) -> Option<&'a CountRange> {
 }
 
 fn starts(ranked: &[Ranked<'_>]) -> String {
-    let mut starts: Vec<u64> =
-        ranked.iter().filter_map(|one| one.trial.params.get("starts")?.as_u64()).collect();
+    let mut starts: Vec<u64> = ranked.iter().map(|one| one.trial.params.starts).collect();
     starts.sort_unstable();
     starts.dedup();
     match starts.as_slice() {
