@@ -10,7 +10,7 @@
 //! - **judge**: [`experiment`] again, with [`limits`] for predictions;
 //! - **report**: [`report`] writes and renders.
 //!
-//! What needs no machine is answered at the [`static_check`]. [`run`] is that line from
+//! [`static_check`] decides what needs no VM. [`run`] is that line from
 //! end to end; [`command::exec`] is its short cut for one command, and [`bench`]
 //! times the rig itself.
 

@@ -21,6 +21,7 @@ use crate::report::{self, Report, Section, TrialReport, seconds};
 use crate::say;
 use nlrig_build::{BuildContext, Built};
 use schedule::Schedule;
+pub use schedule::groups;
 pub use worker::{RunContext, Worker};
 
 /// How many runs are kept below the rig's own folder of results.

@@ -1,5 +1,5 @@
-//! What can be decided without a machine: by the kernel's source, or by a
-//! compiler against its headers.
+//! Checks that need no VM: they search the kernel's source, or compile against its
+//! headers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,30 +19,30 @@ const COMPILE_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// No file of a kernel's source that is text is larger.
 const SOURCE_MAX_BYTES: u64 = 16 << 20;
 
-/// A question that needs no machine.
+/// A check that needs no VM.
 #[derive(Clone, Copy, Debug)]
 pub enum StaticCheck {
-    /// Does this compile as a module of this kernel, and find what it uses?
-    /// Evidence: `compiles`, and the compiler's first `error`, or modpost's.
+    /// Compiles a source file as a module of this kernel, and links it. Evidence:
+    /// `compiles`, and the first `error` of the compiler or of modpost.
     Compiles(&'static str),
-    /// How many C files and headers below these folders of the source have this
-    /// word? Evidence: `files`, and their names in `where`.
+    /// Counts the C files and headers with a word. Evidence: `files`, and their names
+    /// in `where`.
     Mentions {
         /// An identifier.
         word: &'static str,
         /// Folders, or files.
         under: &'static [&'static str],
     },
-    /// None that can be answered here: no evidence.
+    /// No check decides the question: there is no evidence.
     Nothing,
 }
 
-/// Answers it for a kernel.
+/// Runs a check for a kernel and returns its evidence.
 ///
 /// # Errors
-/// The source is gone or there is no compiler: what is no answer.
-pub fn answer(desk: &StaticCheck, kernel: &Kernel) -> Result<Value> {
-    match desk {
+/// The source is gone or there is no compiler.
+pub fn answer(check: &StaticCheck, kernel: &Kernel) -> Result<Value> {
+    match check {
         StaticCheck::Compiles(text) => compiles(text, kernel),
         StaticCheck::Mentions { word, under } => mentions(word, under, &kernel.source_dir()),
         StaticCheck::Nothing => Ok(json!({})),

@@ -1,5 +1,5 @@
-//! Who runs when, and in whose machine: trials that may share a boot stay
-//! together, and groups of them run at once as far as the host holds them.
+//! The schedule of a run: trials that may share a boot stay together, and groups
+//! of them run in parallel as far as the host has room for their VMs.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -28,8 +28,8 @@ pub struct Schedule<'a> {
 }
 
 impl Schedule<'_> {
-    /// Runs everything; gives back what was found until the end, or until what
-    /// ended it.
+    /// Runs everything. Returns the reports so far, and the error that stopped the
+    /// run, if any.
     pub fn run(&self, context: &RunContext) -> (Vec<TrialReport>, Result<()>) {
         let groups = groups(self.planned);
         let workers = match self.max_parallel.map_or_else(|| self.host_max_parallel(context), Ok) {
@@ -72,8 +72,8 @@ impl Schedule<'_> {
         worker.trial(planned, built, keep)
     }
 
-    /// As many machines as the host holds of the smallest kind: each waits for
-    /// its room anyway.
+    /// The number of VMs of the smallest kind that the host has room for. Each waits
+    /// for its room anyway.
     fn host_max_parallel(&self, context: &RunContext) -> Result<usize> {
         let mut most = 1;
         for (planned, built) in self.planned.iter().zip(self.built) {
@@ -84,8 +84,8 @@ impl Schedule<'_> {
     }
 }
 
-/// Does the same work in so many threads, and waits for all of them; the first
-/// error is told.
+/// Does the same work in several threads and waits for all of them. Returns the
+/// first error.
 fn in_parallel(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
@@ -97,8 +97,9 @@ fn in_parallel(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<(
     })
 }
 
-/// Neighbours that may share a boot, together; the others each alone.
-fn groups(planned: &[Planned]) -> Vec<Range<usize>> {
+/// The trials that share a boot, as ranges: neighbours that may share one, together;
+/// the others each alone.
+pub fn groups(planned: &[Planned]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     for (index, one) in planned.iter().enumerate() {
         match groups.last_mut() {

@@ -74,7 +74,7 @@ fn kernel_doc() -> Outcome {
     Ok(())
 }
 
-/// What a row sources stands in the source of the kernel that is booted.
+/// Every line that an experiment refers to is in the source of the kernel that is booted.
 fn source_lines() -> Outcome {
     let kernels = command::kernels(&GuestOptions::default())?;
     let source = kernels.source_tree()?;

@@ -29,63 +29,47 @@ pub fn tests() -> Vec<Trial> {
     let shared = Shared::default();
     let selection = Selection::new(&Abi::ALL, &GuestOptions::default().kernel);
     let planned = run::plan(experiment::ALL, &selection, 1).expect("the default plans are sound");
-    // The controls of the controls need no machine each, and nor do most claims.
-    let together = |experiment: &'static str| {
-        move |one: &Planned| one.experiment.name() == experiment && !one.trial.alone
-    };
-    let (calm, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("control"));
-    let (claims, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("claims"));
-    let (ports, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("ports"));
-    let (hunt, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("hunt-1449"));
-    // One of each kind is enough for every change.
-    let (few, hunt): (Vec<_>, Vec<_>) = hunt.into_iter().partition(|planned| {
-        let candidate = planned.trial.params.get("candidate").and_then(|name| name.as_str());
-        candidate.is_some_and(|name| FEW_CANDIDATES.contains(&name))
-    });
-    let mut tests: Vec<_> =
-        planned.into_iter().map(|planned| test(planned, None, takes_long, &shared)).collect();
-    for abi in Abi::ALL {
-        for (name, trials, long) in [
-            ("control/{}/calm", &calm, false),
-            ("claims/{}/shared", &claims, false),
-            ("ports/{}/shared", &ports, false),
-            ("hunt-1449/{}/few", &few, false),
-            ("hunt-1449/{}/shared", &hunt, true),
-        ] {
-            let of_abi = |planned: &&Planned| planned.trial.abi == abi;
-            let trials: Vec<_> = trials.iter().filter(of_abi).cloned().collect();
-            if !trials.is_empty() {
-                let name = name.replace("{}", &abi.to_string());
-                let test = captured(name, move || in_one_boot(&trials));
-                tests.push(test.with_ignored_flag(long));
-            }
-        }
+    let mut tests = Vec::new();
+    for group in run::groups(&planned) {
+        tests.extend(group_tests(&planned[group], &shared));
     }
     for abi in Abi::ALL {
         for (limit, set) in LOW {
-            tests.push(test(with_low(abi, limit, set), Some(limit), |_| false, &shared));
+            tests.push(test(with_low(abi, limit, set), Some(limit), false, &shared));
         }
         for (layout, set) in LAYOUTS {
             let (few, many) = with_layout(abi, layout, set);
             // Fixed addresses differ from random ones in a constant only.
             let long = layout.starts_with("fixed");
-            tests.push(test(few, Some("address-space"), move |_| long, &shared));
-            tests.extend(many.into_iter().map(|planned| test(planned, None, |_| true, &shared)));
+            tests.push(test(few, Some("address-space"), long, &shared));
+            tests.extend(many.into_iter().map(|planned| test(planned, None, true, &shared)));
         }
         for stack in STACKS {
             // Smaller than these, and a 32-bit program has ten thousand threads;
             // the smallest size is enough for every change.
-            let long =
-                move |_: &Planned| abi != Abi::X86_64 && (32 << 10..512 << 10).contains(&stack);
+            let long = abi != Abi::X86_64 && (32 << 10..512 << 10).contains(&stack);
             tests.extend(with_stack(abi, stack).map(|planned| test(planned, None, long, &shared)));
         }
     }
     tests
 }
 
-/// A plain program, and what a candidate may do: allocate, lay out its address
-/// space, be under a limit.
-const FEW_CANDIDATES: [&str; 4] = ["baseline", "malloc-64K", "top-down-only", "nproc-1451"];
+/// The tests of trials that may share a boot: one for those that are quick, and one,
+/// ignored by default, for those that take long.
+fn group_tests(group: &[Planned], shared: &Shared) -> Vec<Trial> {
+    if let [alone] = group {
+        return vec![test(alone.clone(), None, alone.trial.long, shared)];
+    }
+    let (long, quick): (Vec<_>, Vec<_>) = group.iter().cloned().partition(|one| one.trial.long);
+    [(quick, "shared", false), (long, "shared-long", true)]
+        .into_iter()
+        .filter_map(|(trials, name, long)| {
+            let first = trials.first()?;
+            let name = format!("{}/{}/{name}", first.experiment.name(), first.trial.abi);
+            Some(captured(name, move || in_one_boot(&trials)).with_ignored_flag(long))
+        })
+        .collect()
+}
 
 /// A limit, and what sets it so low that it binds before any other.
 type Low = (&'static str, fn(&mut Selection));
@@ -210,11 +194,10 @@ fn plan(selection: &Selection) -> Planned {
 fn test(
     planned: Planned,
     limit: Option<&'static str>,
-    long: impl Fn(&Planned) -> bool,
+    long: bool,
     shared: &Shared,
 ) -> Trial {
     let name = planned.trial.name.clone();
-    let long = long(&planned);
     let shared = shared.clone();
     captured(name, move || judge(&planned, limit, &shared)).with_ignored_flag(long)
 }
@@ -225,22 +208,6 @@ fn captured(name: String, body: impl FnOnce() -> anyhow::Result<()> + Send + 'st
         let capture = say::Capture::start();
         body().map_err(|err| Failed::from(format!("{err:#}\n{}", capture.end())))
     })
-}
-
-/// A table of 32 thousand threads takes half a minute a cell under TCG; one
-/// cell of each is enough for every change. What hunts alone has a kernel or a
-/// machine of its own.
-fn takes_long(planned: &Planned) -> bool {
-    let params = &planned.trial.params;
-    let is = |key: &str, value: &str| params.get(key).is_some_and(|found| found == value);
-    let many = match planned.experiment.name() {
-        "hunt-1449" => return true,
-        "ports" => is("threads", "most"),
-        _ => params.contains_key("setting") && !is("setting", "defaults"),
-    };
-    planned.trial.abi == Abi::X86_64
-        && many
-        && params.get("stack_bytes").is_some_and(|bytes| bytes != 2 << 20)
 }
 
 fn judge(planned: &Planned, limit: Option<&str>, shared: &Shared) -> anyhow::Result<()> {

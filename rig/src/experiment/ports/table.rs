@@ -327,7 +327,7 @@ fn conclusion(trials: &[&PortTrial<'_>]) -> String {
          reason than chance: it has sixteen values, and what decides is where the C library and the \
          kernel put stacks. The paper's formula had duplicates {}. On 32 bits it is a splice of two \
          halves that do not touch, as long as stacks are 64 KiB apart and process ids have 16 bits; \
-         on 64 bits it is not.\n\nWhat to do: bind port 0, and selection getsockname() what the kernel chose. \
+         on 64 bits it is not.\n\nWhat to do: bind port 0, and ask getsockname() what the kernel chose. \
          The kernel looks into its table before it gives a port; whoever computes one can only hope. \
          Where an interface wants a number, gettid() is one that no other thread of the same pid \
          namespace has, for one socket a thread.",
