@@ -52,6 +52,13 @@ pub trait AnyExperiment: Sync {
     /// See [`Experiment::sources`].
     fn sources(&self, trial: &AnyTrial) -> &'static [SourceRef];
 
+    /// The report of a trial, read with the experiment's types and written again. It
+    /// is the same, unless it has keys that the types do not know.
+    ///
+    /// # Errors
+    /// Parameters, prediction or measurement are not those of this experiment.
+    fn rewrite(&self, report: &TrialReport) -> Result<TrialReport>;
+
     /// See [`Experiment::sections`]. Trials that cannot be read are listed in a
     /// section of their own.
     fn sections(&self, trials: &[&TrialReport]) -> Vec<Section>;
@@ -166,6 +173,16 @@ impl<E: Experiment> AnyExperiment for E {
 
     fn sources(&self, trial: &AnyTrial) -> &'static [SourceRef] {
         typed::<E>(trial).map_or(&[], |trial| Experiment::sources(self, &trial))
+    }
+
+    fn rewrite(&self, report: &TrialReport) -> Result<TrialReport> {
+        let TrialResult { params, predicted, measured, .. } = TrialResult::<E>::read(report)?;
+        Ok(TrialReport {
+            params: write(&params)?,
+            predicted: predicted.as_ref().map(write).transpose()?,
+            measured: measured.as_ref().map(write).transpose()?,
+            ..report.clone()
+        })
     }
 
     fn sections(&self, trials: &[&TrialReport]) -> Vec<Section> {

@@ -62,27 +62,27 @@ pub struct StressReport {
     rounds: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rounds_per_s: Option<f64>,
-    /// By how much the kernel's memory has grown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    grown_kib: Option<i64>,
-    /// The number of rounds in which it has grown.
+    /// The number of rounds in which memory was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     counted: Option<u64>,
+    /// By how much the kernel's memory has grown in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grown_kib: Option<i64>,
     /// How many processes sent malformed messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bursts: Option<u64>,
-    /// How many of them had to be killed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    killed: Option<u64>,
     /// The kernel's answers by type and error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     counts: Option<OrderedMap<u64>>,
+    /// How many of the processes had to be killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    killed: Option<u64>,
+    /// kmemleak's report of the first unreferenced object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leak: Option<String>,
     /// How many unreferenced objects kmemleak found, if the kernel has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     leaks: Option<u64>,
-    /// kmemleak's report of the first of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    leak: Option<String>,
 }
 
 impl Stress {

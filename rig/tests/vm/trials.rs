@@ -191,12 +191,7 @@ fn plan(selection: &Selection) -> Planned {
     run::plan(&threads, selection, 1).expect("the plan is sound").remove(0)
 }
 
-fn test(
-    planned: Planned,
-    limit: Option<&'static str>,
-    long: bool,
-    shared: &Shared,
-) -> Trial {
+fn test(planned: Planned, limit: Option<&'static str>, long: bool, shared: &Shared) -> Trial {
     let name = planned.trial.name.clone();
     let shared = shared.clone();
     captured(name, move || judge(&planned, limit, &shared)).with_ignored_flag(long)
