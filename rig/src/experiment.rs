@@ -155,6 +155,12 @@ pub fn find(names: &[String]) -> Result<Vec<&'static dyn AnyExperiment>> {
     Ok(ALL.iter().filter(named).copied().collect())
 }
 
+/// The experiment that CONTRIBUTING.md shows, compiled from the page.
+#[cfg(all(test, has_template))]
+mod template {
+    include!(concat!(env!("OUT_DIR"), "/template.rs"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,5 +182,31 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ALL.len());
+    }
+
+    #[cfg(has_template)]
+    #[test]
+    fn the_template_of_an_experiment_plans_judges_and_reports() {
+        use crate::report::{TrialReport, Verdict};
+        use nlrig_guest::protocol::Exit;
+        use serde_json::json;
+
+        let experiment: &dyn AnyExperiment = &template::Uptime;
+        let trials = experiment.plan(&Selection::new(&Abi::ALL, "6.1")).unwrap();
+        assert_eq!(trials.len(), Abi::ALL.len());
+        let judge = |data| {
+            let observed = Observed::new(vec![data], Exit::Code(0));
+            experiment.judge(&trials[0], TrialOutcome::Completed(observed))
+        };
+        let judgement = judge(json!({"uptime_s": 1.5}));
+        assert_eq!(judgement.verdict, Verdict::Pass, "{:?}", judgement.reason);
+        assert_eq!(judge(json!({"uptime_s": 9})).verdict, Verdict::Fail);
+        assert_eq!(judge(json!({"uptime": 1.5})).verdict, Verdict::Fail);
+        let report = TrialReport {
+            params: trials[0].params.clone(),
+            measured: judgement.measured,
+            ..TrialReport::new("uptime", trials[0].name.clone(), trials[0].abi)
+        };
+        assert_eq!(experiment.sections(&[&report])[0].rows[0], ["i386", "1.5"]);
     }
 }

@@ -87,3 +87,14 @@ pub fn list(options: &ListOptions) -> Result<u8> {
     }
     Ok(error::OK)
 }
+
+/// The experiments as a table of Markdown, for pages.
+pub fn experiments_table() -> String {
+    let mut table = String::from("| experiment | runs | what it shows |\n|---|---|---|\n");
+    for experiment in experiment::ALL {
+        let (name, summary) = (experiment.name(), experiment.summary());
+        let runs = if experiment.by_default() { "by default" } else { "by name" };
+        table.push_str(&format!("| `{name}` | {runs} | {summary} |\n"));
+    }
+    table
+}
