@@ -1,10 +1,14 @@
-//! What the rig itself costs, and the bounds it is held against.
+//! Measures the rig's own cost and compares it with bounds.
 //!
-//! Three things are measured: how long it takes from the start of the user's
-//! command to the start of its first machine when everything is built
-//! ([`start`]); how long a guest takes to create threads, at two sizes, with
-//! the workload and with the same in C, in turn in one guest ([`job`]); and
-//! the most memory that the guest took of the host. The arithmetic is here.
+//! There are three measurements:
+//!
+//! - the time from the start of the user's command to the start of its first VM,
+//!   with everything built ([`start`]);
+//! - the time to create threads in a guest, at two counts, by the workload and by
+//!   the reference in C, alternately in one guest ([`job`]);
+//! - the peak memory of the host that the guest took.
+//!
+//! This module has the statistics and the bounds.
 
 pub mod job;
 pub mod start;
@@ -14,56 +18,58 @@ use serde::Serialize;
 use crate::report::Section;
 use job::Round;
 
-/// From the start of the command to the start of its first machine, in seconds.
+/// The bound on the time from the command's start to that of its first VM, in
+/// seconds.
 const FIRST_VM_MOST_S: f64 = 2.0;
-/// Twice the threads may take this many times as long, and no more: each thread
-/// costs the same, but for a little.
+/// The bound on the ratio of the times for 32 Ki and 16 Ki threads: the cost of a
+/// thread is nearly constant.
 const GROWTH_MOST: f64 = 2.3;
-/// What the median of a ratio may be above one. On a host that does nothing else
-/// two medians of one program differ by more than that, so it is not all that
-/// is asked: see [`Quantity::no_more_than_one`].
+/// The excess over one that the median of a ratio may have.
+///
+/// Two medians of the same program differ by more, even on an idle host, so the
+/// bound needs a second condition: see [`Quantity::no_more_than_one`].
 const NOISE: f64 = 0.02;
-/// What a small machine for CI can spare, in bytes.
+/// The bound on memory, in bytes: a small CI machine can spare this.
 const MEMORY_MOST_BYTES: f64 = (4_u64 << 30) as f64;
 
-/// Everything that was measured.
+/// The raw measurements.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// From the start of the command to the start of its first machine, in
-    /// seconds, a value a round.
+    /// The time from the command's start to that of its first VM, in seconds, per
+    /// round.
     pub first_vm_s: Vec<f64>,
-    /// Threads created.
+    /// The thread creation times, per round.
     pub rounds: Vec<Round>,
-    /// The most memory of the host that the rig and the guest took, in bytes.
+    /// The peak memory of the rig and the guest on the host, in bytes.
     pub peak_memory_bytes: u64,
 }
 
-/// One thing that was measured, as the document of `--json` has it.
+/// A measured quantity, as in the document of `--json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Quantity {
-    /// Its name, which ends in its unit if it has one.
+    /// The name, which ends in the unit if there is one.
     pub name: &'static str,
-    /// What it is, for a person.
+    /// A short description.
     pub what: String,
-    /// The value in the middle.
+    /// The median.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// The most.
+    /// The maximum.
     pub max: f64,
-    /// A value a round.
+    /// The values, one per round.
     pub values: Vec<f64>,
-    /// What it is held against, if it is.
+    /// The bound, if there is one.
     pub bound: Option<Bound>,
 }
 
-/// A bound, and whether it holds.
+/// An upper bound on a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Bound {
-    /// The most that the median may be.
+    /// The largest permitted median.
     pub most: f64,
-    /// Whether it is no more than that; for `rust_over_c_32k`, whether not every
-    /// pair of runs, at both sizes, says that it is more.
+    /// Whether the median is within the bound; `rust_over_c_32k` also holds if any
+    /// pair of runs had a ratio of at most one.
     pub holds: bool,
 }
 
@@ -87,11 +93,12 @@ impl Quantity {
         self
     }
 
-    /// For a ratio of two programs that should be one or less: what noise alone
-    /// can make of it is no excess. It is one only if every pair of runs says
-    /// so, those of `another` size too, and the median by more than [`NOISE`].
-    /// The order within a pair is another at the other size, so a host that
-    /// grows busier does not make it one.
+    /// Sets the bound of a ratio that should be at most one.
+    ///
+    /// Noise alone must not exceed the bound. So the ratio of each pair of runs
+    /// must be above one, those of `another` count included, and the median must
+    /// exceed one by more than [`NOISE`]. The order within a pair is reversed at
+    /// the other count, so a host that gets busier cannot exceed the bound.
     fn no_more_than_one(mut self, another: &Quantity) -> Quantity {
         let most = 1.0 + NOISE;
         let in_doubt = self.min <= 1.0 || another.min <= 1.0;
@@ -99,11 +106,12 @@ impl Quantity {
         self
     }
 
-    /// One line, if its bound does not hold.
+    /// Returns an error message if the bound does not hold.
     pub fn excess(&self) -> Option<String> {
         let bound = self.bound.filter(|bound| !bound.holds)?;
         let show = |value| self.show(value);
-        Some(format!("{}: {}, the bound is {}", self.what, show(self.median), show(bound.most)))
+        let (median, most) = (show(self.median), show(bound.most));
+        Some(format!("{}: {median} exceeds the bound of {most}", self.what))
     }
 
     fn show(&self, value: f64) -> String {
@@ -116,7 +124,7 @@ impl Quantity {
     }
 }
 
-/// What was measured, with bounds.
+/// Computes the quantities and their bounds.
 pub fn quantities(measured: &Measured) -> Vec<Quantity> {
     let each = |value: fn(&Round) -> f64| measured.rounds.iter().map(value).collect::<Vec<_>>();
     let rust_over_c_16k = Quantity::new(
@@ -158,9 +166,9 @@ pub fn quantities(measured: &Measured) -> Vec<Quantity> {
     ]
 }
 
-/// All of it as a table with words.
+/// Renders the quantities as a table with an explanation.
 pub fn section(quantities: &[Quantity], rounds: u32, command: &str) -> Section {
-    let columns = ["what", "median", "min", "max", "bound", "verdict"];
+    let columns = ["quantity", "median", "min", "max", "bound", "verdict"];
     let row = |quantity: &Quantity| {
         let bound = quantity.bound.map(|bound| format!("<= {}", quantity.show(bound.most)));
         let verdict = match quantity.bound {
@@ -175,7 +183,7 @@ pub fn section(quantities: &[Quantity], rounds: u32, command: &str) -> Section {
         row
     };
     Section {
-        title: format!("What the rig costs ({rounds} rounds)"),
+        title: format!("Cost of the rig ({rounds} rounds)"),
         columns: columns.map(str::to_string).to_vec(),
         rows: quantities.iter().map(row).collect(),
         words: words(quantities, command),
@@ -189,13 +197,13 @@ fn words(quantities: &[Quantity], command: &str) -> String {
         found.map(|quantity| quantity.show(quantity.median)).unwrap_or_default()
     };
     format!(
-        "With everything built, `{command}` starts its first machine {} after it was started \
-         itself. Twice the threads take {} times as long. The workload takes {} times as long as \
-         the same program in C; below one it is the faster. Both ran in turn in one guest, so that \
-         what slows the host down slows both; the bound is exceeded only if Rust was the slower \
-         in every pair of runs, at both sizes, and by more than {:.0} % in the median. Memory is the sum of the peaks \
-         (VmHWM) of QEMU, its share daemons and the rig, {}; pages of the guest's that a daemon \
-         touched count twice.",
+        "With everything built, `{command}` starts its first VM after {}. Twice the threads take \
+         {} times as long. The workload takes {} times as long as the same program in C; below \
+         one, the workload is faster. Both programs ran alternately in one guest, so a busy host \
+         slows both. The bound is exceeded only if Rust was slower in each pair of runs, at both \
+         counts, and by more than {:.0} % in the median. Memory is the sum of the peaks (VmHWM) \
+         of QEMU, its share daemons and the rig: {}. Guest pages that a daemon touched count \
+         twice.",
         median("first_vm_s"),
         median("rust_32k_over_16k"),
         median("rust_over_c_32k"),
@@ -214,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_median_is_in_the_middle() {
+    fn the_median_is_the_middle_value_or_the_mean_of_two() {
         let show = |values: &[f64]| {
             let Quantity { median, min, max, .. } = quantity(values);
             (median, min, max)
@@ -225,25 +233,25 @@ mod tests {
     }
 
     #[test]
-    fn nothing_measured_meets_no_bound() {
+    fn a_bound_without_values_does_not_hold() {
         assert!(quantity(&[]).at_most(2.0).excess().is_some());
         let nothing = quantity(&[f64::NAN]);
         assert!(nothing.clone().no_more_than_one(&nothing).excess().is_some());
     }
 
     #[test]
-    fn slower_is_what_every_pair_says_by_more_than_noise() {
+    fn slower_means_slower_in_each_pair_and_by_more_than_noise() {
         let holds_with = |values: &[f64], another: &[f64]| {
             quantity(values).no_more_than_one(&quantity(another)).excess().is_none()
         };
         let holds = |values: &[f64]| holds_with(values, &[1.1]);
         assert!(holds(&[0.97, 0.98, 0.99]));
-        assert!(holds(&[1.01, 1.02, 1.015]), "each, but within noise");
-        assert!(holds(&[0.99, 1.05, 1.06]), "not in every round");
+        assert!(holds(&[1.01, 1.02, 1.015]), "in each pair, but within noise");
+        assert!(holds(&[0.99, 1.05, 1.06]), "not in each round");
         assert!(!holds(&[1.01, 1.03, 1.04]));
         assert!(holds(&[1.019]));
         assert!(!holds(&[1.03]));
-        assert!(holds_with(&[1.03], &[0.99]), "not at the other size");
+        assert!(holds_with(&[1.03], &[0.99]), "not at the other count");
     }
 
     fn measured(rust_32k_s: f64) -> Measured {
@@ -258,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn an_excess_names_what_and_how_much() {
+    fn an_excess_has_the_quantity_its_median_and_its_bound() {
         let excesses = |rust_32k_s| -> Vec<String> {
             quantities(&measured(rust_32k_s)).iter().filter_map(Quantity::excess).collect()
         };
@@ -267,14 +275,14 @@ mod tests {
         assert_eq!(
             found,
             [
-                "time of 32 Ki over 16 Ki, Rust: 2.400, the bound is 2.300",
-                "time of Rust over C, 32 Ki: 1.200, the bound is 1.020",
+                "time of 32 Ki over 16 Ki, Rust: 2.400 exceeds the bound of 2.300",
+                "time of Rust over C, 32 Ki: 1.200 exceeds the bound of 1.020",
             ]
         );
     }
 
     #[test]
-    fn the_table_has_a_row_each_and_says_what_is_exceeded() {
+    fn the_table_has_a_row_per_quantity_and_marks_exceeded_bounds() {
         let quantities = quantities(&measured(24.0));
         let section = section(&quantities, 1, "nlrig run smoke");
         assert_eq!(section.rows.len(), quantities.len());

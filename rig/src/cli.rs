@@ -1,4 +1,4 @@
-//! The command line: its subcommands, and what each leads to.
+//! The command line: parses it and runs the subcommand.
 
 use std::ffi::OsString;
 
@@ -10,13 +10,15 @@ use crate::options::{
     BenchOptions, BuildOptions, ClassifyOptions, DoctorOptions, ExecOptions, ListOptions,
     RunOptions,
 };
-use crate::{command, error, interrupt, say, scratch, usage};
+use crate::{command, error, interrupt, scratch, ui, usage};
 
-/// Builds minimal i386 and x86_64 Linux kernels and a netlink module, boots
-/// them under QEMU, and tries published claims on them. Without a subcommand:
-/// everything, from stale parts to tables.
+/// Boots minimal kernels under QEMU, runs netlink experiments in them, and checks
+/// each result against a prediction made beforehand.
+///
+/// Without a subcommand, builds what is out of date and runs the default
+/// experiments.
 #[derive(Parser, Debug)]
-#[command(name = "nlrig", version)]
+#[command(name = "nlrig", version, after_help = HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -28,58 +30,82 @@ struct Cli {
 
 #[derive(Args, Debug)]
 struct Volume {
-    /// Say less: only results and errors
+    /// Print only results and errors
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     quiet: u8,
-    /// Say more
+    /// Print more messages
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Do not ask before installing host packages (`cargo xtask` acts on it)
+    /// Install missing host packages without asking (only with `cargo xtask`)
     #[arg(long, global = true)]
     yes: bool,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Run experiments: those that are named, or all that run by default
+    /// Run experiments and report their results
+    #[command(after_help = RUN_HELP)]
     Run {
-        /// Names, as `list` shows them
+        /// Experiments, as `list` shows them [default: the default experiments]
         experiments: Vec<String>,
         #[command(flatten)]
         options: RunOptions,
     },
-    /// Show experiments and kernels
+    /// List experiments and kernels
     List(ListOptions),
-    /// Only build: kernel, module, userspace, image; everything if none is named
+    /// Build kernel, module, guest programs and image without running anything
     Build(BuildOptions),
-    /// Say whether a run would work here, and why not
+    /// Check whether this host can run the rig, and report what is missing
     Doctor(DoctorOptions),
     /// Run one command in a guest and exit with its status
     #[command(after_help = EXEC_HELP)]
     Exec(ExecOptions),
-    /// Read a console log: verdict, deciding line and call trace
+    /// Print the verdict, the deciding line and the call trace of a console log
     Classify(ClassifyOptions),
-    /// Time the rig's own stages and hold the times against their bounds
+    /// Measure the rig's own cost and compare it with its bounds
     Bench(BenchOptions),
-    /// Remove what was built and reported
+    /// Remove results
     Clean {
-        /// The build cache too, kernels and all
+        /// Also remove the build cache with its kernels
         #[arg(long)]
         cache: bool,
     },
 }
 
-/// The command line's definition: for completions, pages and tests.
+/// Returns clap's definition of the command line, for completions and tests.
 pub fn definition() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// What `exec --help` shows below the options.
+/// The end of `nlrig --help`.
+const HELP: &str = "\
+Examples:
+  nlrig                                run the default experiments
+  nlrig run threads --abi i386         run one experiment on one ABI
+  nlrig exec -- uname -a               run a command in a guest
+  nlrig doctor                         check this host
+
+`nlrig SUBCOMMAND --help` has the options and exit statuses of a subcommand.";
+
+/// The end of `nlrig run --help`.
+const RUN_HELP: &str = "\
+Exit status: 0 if all trials passed; 1 if a trial failed, its guest kernel reported
+a fault, hung or reset itself, or all trials that were named were skipped; 125 if
+the rig could not do its work; 130 if interrupted; 2 for a usage error.
+
+Examples:
+  nlrig run smoke
+  nlrig run threads --abi i386,ia32 --stack 2M,8M
+  nlrig run threads --abi x86_64 --stack 2M --sysctl kernel.pid_max=2000
+  nlrig run claims --set id=A9 --json - | jq '.trials[].verdict'
+  nlrig run smoke --kernel-source ~/linux --repeat 10 --no-flaky";
+
+/// The end of `nlrig exec --help`.
 const EXEC_HELP: &str = "\
 Exit status: the command's own (128+N if signal N killed it); 99 if the guest
 kernel reported a fault, hung or reset itself; 124 if the command exceeded
---timeout; 125 if the rig could not run it; 130 if interrupted; 2 for a usage
-error. With --bisect: 0, 1, 125 and 128 as `git bisect run` expects.
+--timeout; 125 if the rig could not run the command; 130 if interrupted; 2 for a
+usage error. With --bisect: 0, 1, 125 and 128, as `git bisect run` expects.
 
 Examples:
   nlrig exec -- uname -a
@@ -89,19 +115,19 @@ Examples:
   while read -r test; do nlrig exec -n -- sh -c \"$test\"; done <tests.txt
   git bisect run nlrig exec --bisect --kernel-source . -- ./reproducer";
 
-/// Reads the command line and does what it asks for; returns the exit status.
+/// Parses the command line, runs the subcommand, and returns the exit status.
 ///
 /// # Errors
-/// Whatever ended it; [`error::status`] has the exit status of each. With `exec
-/// --bisect` only what is no matter of the command line's is an error.
+/// The subcommand failed; [`error::status`] maps the error to an exit status.
+/// With `exec --bisect` errors are printed here and returned as a status.
 pub fn run() -> Result<u8> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) => {
             err.print()?;
-            let asked = matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let is_help = matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return Ok(match is_bisect(std::env::args_os()) {
-                _ if asked => error::OK,
+                _ if is_help => error::OK,
                 true => error::BISECT_ABORT,
                 false => error::USAGE,
             });
@@ -110,14 +136,14 @@ pub fn run() -> Result<u8> {
     let bisect = matches!(&cli.command, Some(Command::Exec(options)) if options.bisect);
     match dispatch(cli) {
         Err(err) if bisect => {
-            say::error(&format!("{err:#}"));
+            ui::error(&format!("{err:#}"));
             Ok(error::bisect_status(&err))
         }
         ended => ended,
     }
 }
 
-/// Whether arguments that clap refuses were meant for `exec --bisect`.
+/// Whether arguments that clap rejects are those of `exec --bisect`.
 fn is_bisect(arguments: impl Iterator<Item = OsString>) -> bool {
     let ours: Vec<_> = arguments.take_while(|word| word != "--").collect();
     ["exec", "--bisect"].iter().all(|word| ours.iter().any(|ours| ours == word))
@@ -125,11 +151,11 @@ fn is_bisect(arguments: impl Iterator<Item = OsString>) -> bool {
 
 fn dispatch(cli: Cli) -> Result<u8> {
     if cli.command.is_some() && cli.run != RunOptions::default() {
-        return Err(usage!("options of a run stand behind the subcommand, not before it"));
+        return Err(usage!("options of a run must follow the subcommand"));
     }
-    say::set_level(cli.volume.verbose as i8 - cli.volume.quiet as i8);
+    ui::set_level(cli.volume.verbose as i8 - cli.volume.quiet as i8);
     interrupt::install();
-    scratch::sweep();
+    scratch::gc();
     match cli.command {
         None => command::run::run(&[], &cli.run),
         Some(Command::Run { experiments, options }) => command::run::run(&experiments, &options),
@@ -150,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn claps_own_checks_of_the_definition_pass() {
         Cli::command().debug_assert();
     }
 
@@ -181,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bisection_is_recognised_in_arguments_that_are_refused() {
+    fn exec_bisect_is_recognised_in_rejected_arguments() {
         let is = |line: &str| is_bisect(line.split(' ').map(OsString::from));
         assert!(is("nlrig -q exec --bisect --no-such -- true"));
         assert!(!is("nlrig exec --no-such -- git --bisect"));
@@ -189,11 +215,11 @@ mod tests {
     }
 
     #[test]
-    fn variables_words_and_no_input_are_taken() {
+    fn options_of_exec_are_parsed() {
         let line = "nlrig exec -n --env A=1 --env B= --kernel-arg nokaslr --allow warning,taint \
                     --bisect --json f -- true --bisect";
         let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
-        let Some(Command::Exec(options)) = cli.command else { panic!("it is exec") };
+        let Some(Command::Exec(options)) = cli.command else { panic!("the subcommand is exec") };
         assert!(options.no_stdin && options.bisect);
         assert_eq!(options.guest.env.len(), 2);
         assert_eq!(options.guest.kernel_arg, ["nokaslr"]);

@@ -1,8 +1,8 @@
-//! What the rig carries of its own: the module, the workloads, and the C program
-//! that a workload is measured against.
+//! Embedded sources: the kernel module, the guest programs, and the C program
+//! that `bench` measures against.
 
 use include_dir::{Dir, include_dir};
-use nlrig_build::module::ModuleSource;
+use nlrig_build::module::{ModuleOrigin, ModuleSource};
 use nlrig_build::programs::{CrateSource, GuestCrate, init_source};
 use nlrig_build::sources::Tree;
 use nlrig_host::Result;
@@ -10,28 +10,32 @@ use nlrig_host::Result;
 static MODULE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/module");
 static WORKLOADS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/crates/guest");
 static NETLINK: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/crates/netlink");
-static YARDSTICK: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/yardstick");
+static REFERENCE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/data/reference");
 
-/// The rig's own kernel module.
+/// The name of the rig's own kernel module.
+pub const MODULE_NAME: &str = "nlrig";
+
+/// Returns the source of the rig's own kernel module.
 pub fn module() -> ModuleSource {
     ModuleSource {
-        name: "nlrig".to_string(),
-        tree: Tree::Embedded(&MODULE),
-        parameters: String::new(),
+        label: MODULE_NAME.to_string(),
+        origin: ModuleOrigin::Sources(Tree::Embedded(&MODULE)),
+        make: Vec::new(),
+        warnings_are_errors: true,
     }
 }
 
-/// The module's UAPI header, `nlrig.h`, for C programs.
+/// Returns the folder with the module's UAPI header, `nlrig.h`.
 pub fn uapi() -> Option<Tree> {
     MODULE.get_dir("uapi").map(Tree::Embedded)
 }
 
-/// The C program that the workload `threads` is measured against.
-pub fn yardstick() -> Tree {
-    Tree::Embedded(&YARDSTICK)
+/// Returns the source of the reference: the workload `threads` in C.
+pub fn reference() -> Tree {
+    Tree::Embedded(&REFERENCE)
 }
 
-/// The programs that experiments run in guests.
+/// Returns the sources of the programs that experiments run in guests.
 ///
 /// # Errors
 /// A crate's own data is incomplete.

@@ -1,21 +1,20 @@
-//! Exit statuses, and which error leads to which.
+//! The exit statuses, and the mapping from errors to them.
 
 use nlrig_host::ErrorKind;
 use nlrig_host::interrupt::Interrupted;
 use nlrig_vm::VmFailure;
 
-/// Everything came out as expected.
+/// Success; for `run`, all trials passed.
 pub const OK: u8 = 0;
 /// A trial failed.
 pub const TRIAL_FAILED: u8 = 1;
-/// The command line asks for something that does not exist.
+/// A usage error.
 pub const USAGE: u8 = 2;
 /// `exec`: the guest kernel reported a fault, hung, or reset itself.
 pub const GUEST_FAULT: u8 = 99;
-/// `exec`: the command exceeded `--timeout`. The number that timeout(1) uses.
+/// `exec`: the command exceeded `--timeout`. timeout(1) uses the same status.
 pub const TIMED_OUT: u8 = 124;
-/// The rig itself could not do its work. The number that env(1) and timeout(1)
-/// use.
+/// The rig could not do its work. env(1) and timeout(1) use the same status.
 pub const RIG: u8 = 125;
 /// `exec --bisect`: the revision cannot be tested. `git bisect run` skips it.
 pub const BISECT_SKIP: u8 = 125;
@@ -24,13 +23,13 @@ pub const BISECT_ABORT: u8 = 128;
 /// A signal ended the run.
 pub const INTERRUPTED: u8 = 130;
 
-/// A usage error as an [`anyhow::Error`], with a formatted text.
+/// Makes a usage error with a formatted message, as an [`anyhow::Error`].
 #[macro_export]
 macro_rules! usage {
     ($($arg:tt)*) => { ::anyhow::Error::from(::nlrig_host::Error::usage(format!($($arg)*))) };
 }
 
-/// The library's error behind this one, if it has one.
+/// Returns the error of a library crate in an [`anyhow::Error`], if there is one.
 fn of_host(err: &anyhow::Error) -> Option<&nlrig_host::Error> {
     if let Some(nlrig_vm::Error::Host(err)) = err.downcast_ref() {
         return Some(err);
@@ -38,7 +37,7 @@ fn of_host(err: &anyhow::Error) -> Option<&nlrig_host::Error> {
     err.downcast_ref()
 }
 
-/// What kind of error it is, if a library crate said so.
+/// Returns the kind of an error of a library crate.
 pub fn kind(err: &anyhow::Error) -> Option<ErrorKind> {
     if err.is::<Interrupted>() {
         return Some(ErrorKind::Interrupted);
@@ -51,10 +50,10 @@ pub fn is_interruption(err: &anyhow::Error) -> bool {
     kind(err) == Some(ErrorKind::Interrupted)
 }
 
-/// The machine's failure, if the error is one.
+/// Converts an error into the VM's failure.
 ///
 /// # Errors
-/// The error itself, if it is another's.
+/// The error itself, if it is not a VM's failure.
 pub fn into_vm_failure(err: anyhow::Error) -> anyhow::Result<VmFailure> {
     match err.downcast::<nlrig_vm::Error>() {
         Ok(err) => Ok(err.into_vm_failure()?),
@@ -62,13 +61,13 @@ pub fn into_vm_failure(err: anyhow::Error) -> anyhow::Result<VmFailure> {
     }
 }
 
-/// Whether a machine failed.
+/// Whether an error is a VM's failure.
 pub fn is_vm_failure(err: &anyhow::Error) -> bool {
     err.is::<VmFailure>()
         || err.downcast_ref::<nlrig_vm::Error>().is_some_and(|err| err.vm_failure().is_some())
 }
 
-/// The exit status that goes with an error.
+/// Returns the exit status for an error.
 pub fn status(err: &anyhow::Error) -> u8 {
     match kind(err) {
         Some(ErrorKind::Interrupted) => INTERRUPTED,
@@ -77,8 +76,8 @@ pub fn status(err: &anyhow::Error) -> u8 {
     }
 }
 
-/// The exit status that goes with an error of `exec --bisect`, as `git bisect
-/// run` understands it.
+/// Returns the exit status for an error of `exec --bisect`, as `git bisect run`
+/// expects.
 pub fn bisect_status(err: &anyhow::Error) -> u8 {
     match kind(err) {
         Some(ErrorKind::Interrupted) => INTERRUPTED,
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bisection_skips_a_kernel_that_does_not_build_and_stops_at_all_else() {
+    fn a_bisection_skips_a_kernel_that_does_not_build_and_stops_on_other_errors() {
         let broken = nlrig_host::Error::new("expected ';'").with_kind(ErrorKind::KernelBuild);
         let broken = anyhow::Error::from(broken).context("kernel 6.1");
         assert_eq!((status(&broken), bisect_status(&broken)), (RIG, BISECT_SKIP));

@@ -77,6 +77,11 @@ pub trait Experiment: Sync {
         true
     }
 
+    /// What it needs of the rig's own kernel module.
+    fn rig_module(&self) -> RigModule {
+        RigModule::Required
+    }
+
     /// The parameters it takes as `--set key=value`, each with its meaning.
     fn parameters(&self) -> &'static [(&'static str, &'static str)] {
         &[]
@@ -130,6 +135,15 @@ pub trait Experiment: Sync {
 
     /// Tables of all of this experiment's trials, with text.
     fn sections(&self, trials: &[&TrialResult<'_, Self>]) -> Vec<Section>;
+}
+
+/// What an experiment needs of the rig's own kernel module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RigModule {
+    /// The module as the rig carries it.
+    Required,
+    /// The module, or a changed one of its name.
+    Replaceable,
 }
 
 /// The type of parameters, predictions or measurements that there are none of.

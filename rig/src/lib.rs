@@ -23,11 +23,11 @@ pub mod experiment;
 pub mod limits;
 pub mod options;
 pub mod project;
+pub mod reference;
 pub mod report;
 pub mod run;
 pub mod static_check;
-pub mod yardstick;
 
 pub use nlrig_build::{abi, artifact, kernel, toolchain};
-pub use nlrig_host::{cache, interrupt, process, procfs, scratch, ui as say, units};
+pub use nlrig_host::{cache, interrupt, process, procfs, scratch, ui, units};
 pub use nlrig_vm::{accel, guest, launcher, outcome, qemu, share};

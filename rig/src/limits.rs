@@ -1,8 +1,8 @@
 //! What limits the number of threads: a model from first principles.
 //!
-//! The model is arithmetic on one [`Look`], which the guest takes before its first
+//! The model is arithmetic on one [`Snapshot`], which the guest takes before its first
 //! thread. [`predict`] returns the number of threads that fit and the limit that
-//! stops them. [`bound`] returns the limit that did, from the guest's [`Outcome`].
+//! stops them. [`bound`] returns the limit that did, from the guest's [`ThreadOutcome`].
 //!
 //! Sources are files of Linux 6.1 and glibc 2.36. One worker costs:
 //! - one mapping of stack and guard, `mmap(stack + page)`
@@ -19,7 +19,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use nlrig_guest::look::{Look, Outcome};
+use nlrig_guest::snapshot::{Snapshot, ThreadOutcome};
 use nlrig_guest::{maps, pids};
 use serde::{Deserialize, Serialize};
 
@@ -156,22 +156,22 @@ impl Room {
 }
 
 /// The bytes of address space that one worker takes: its stack and its guard.
-fn each_bytes(look: &Look, stack_bytes: u64) -> u64 {
+fn each_bytes(look: &Snapshot, stack_bytes: u64) -> u64 {
     stack_bytes.saturating_add(look.page_bytes).max(1)
 }
 
 /// The room that each limit leaves, in the order in which [`bound`] checks them. Of
 /// two limits with the same room the first one is named.
-fn rooms(look: &Look, space: &Space, abi: Abi, stack_bytes: u64) -> Vec<Room> {
+fn rooms(look: &Snapshot, space: &Space, abi: Abi, stack_bytes: u64) -> Vec<Room> {
     let each_bytes = each_bytes(look, stack_bytes);
-    let mut ids = pids::Room::new(look.last_pid, look.sysctls.pid_max);
-    look.pids.iter().for_each(|&id| ids.take(id));
+    let mut ids = pids::FreePids::new(look.last_pid, look.sysctls.pid_max);
+    look.pids.iter().for_each(|&id| ids.mark_used(id));
 
     // copy_process() refuses at nr_threads >= max_threads, and counts every
     // task but the idle ones.
     let mut rooms = vec![
         Room::exact(Limit::ThreadsMax, look.sysctls.threads_max.saturating_sub(look.tasks)),
-        Room::exact(Limit::PidMax, ids.left()),
+        Room::exact(Limit::PidMax, ids.count()),
     ];
     // Root is exempt, as is CAP_SYS_RESOURCE (kernel/fork.c).
     if let Some(nproc) = look.limits.nproc.filter(|_| look.uid != 0) {
@@ -203,7 +203,7 @@ fn rooms(look: &Look, space: &Space, abi: Abi, stack_bytes: u64) -> Vec<Room> {
 ///
 /// # Errors
 /// The look's memory map cannot be parsed.
-pub fn predict(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Prediction, maps::BadLine> {
+pub fn predict(look: &Snapshot, abi: Abi, stack_bytes: u64) -> Result<Prediction, maps::BadLine> {
     let space = Space::of(look, abi)?;
     let rooms = rooms(look, &space, abi, stack_bytes);
     let surely = rooms.iter().map(|room| room.least).min().unwrap_or(0);
@@ -221,7 +221,7 @@ pub fn predict(look: &Look, abi: Abi, stack_bytes: u64) -> Result<Prediction, ma
 }
 
 /// The limit that stopped the threads, from the guest's evidence after the last one.
-pub fn bound(look: &Look, outcome: &Outcome, abi: Abi, stack_bytes: u64) -> Limit {
+pub fn bound(look: &Snapshot, outcome: &ThreadOutcome, abi: Abi, stack_bytes: u64) -> Limit {
     let each_bytes = each_bytes(look, stack_bytes);
     match (outcome.failed.call.as_str(), outcome.failed.name.as_str()) {
         ("socket", "EMFILE") => return Limit::Nofile,

@@ -1,4 +1,4 @@
-//! `nlrig`: the command line of the rig.
+//! `nlrig`, the program.
 
 use std::process::ExitCode;
 
@@ -6,8 +6,8 @@ fn main() -> ExitCode {
     match nlrig::cli::run() {
         Ok(status) => ExitCode::from(status),
         Err(err) => {
-            // Alternate: the whole chain of causes on one line.
-            nlrig::say::error(&format!("{err:#}"));
+            // `#` prints the whole chain of causes on one line.
+            nlrig::ui::error(&format!("{err:#}"));
             ExitCode::from(nlrig::error::status(&err))
         }
     }

@@ -1,10 +1,11 @@
-//! What can be typed behind a subcommand, and the values that are refused.
+//! The options of each subcommand, and the parsers of their values.
 
 use std::env::VarError;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use nlrig_build::module::ModuleParameter;
 use nlrig_guest::protocol::Rlimit;
 
 use crate::abi::Abi;
@@ -17,98 +18,115 @@ use nlrig_vm::{DEFAULT_FLAVOUR, DEFAULT_KERNEL};
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct RunOptions {
     #[command(flatten)]
-    /// What guests are like.
+    /// Options for the guests.
     pub guest: GuestOptions,
-    /// Thread stack sizes: 64K, 2M, 1G
+    /// Thread stack sizes, comma-separated: 64K,2M,1G
     #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = units::size)]
     pub stack: Vec<u64>,
-    /// A parameter of the experiment's own; repeatable
+    /// Set a parameter of the experiment; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     pub set: Vec<(String, String)>,
-    /// How often each trial is run, each a trial of its own
+    /// Run each trial N times; each run is a trial in the report
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeat: u32,
-    /// How many machines at once; as many as memory and cores bear if not given
+    /// VMs that may run at once [default: as many as memory and cores allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub vms: Option<u32>,
-    /// How long the whole run may take: what is not begun by then is not run
+    /// Time limit of the whole run; trials that have not started by then are not run
     #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = duration)]
     pub run_timeout: Duration,
-    /// Fail if a trial passed only at the second try
+    /// Exit 1 if a trial passed only at the second attempt
     #[arg(long)]
     pub no_flaky: bool,
-    /// Do not fail if every trial of an experiment or ABI that was named was
-    /// skipped
+    /// Exit 0 even if all trials of an experiment or ABI named on the command line
+    /// were skipped
     #[arg(long)]
     pub allow_skip: bool,
-    /// Write the report here too; `-` is standard output, and then nothing else
-    /// goes there
+    /// Also write the report as JSON; `-` prints only the JSON to standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write the page of tables here too
+    /// Also write the tables as Markdown
     #[arg(long, value_name = "FILE")]
     pub page: Option<PathBuf>,
-    /// The folder of results; `latest` in it is the newest
+    /// Folder for the results; `latest` in it links to the newest run
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 
-/// Options that `run` and `exec` share: what guests are like.
+/// Options for guests, which `run`, `build`, `doctor` and `exec` share.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct GuestOptions {
-    /// Kinds of programs: i386, ia32, x86_64
+    /// ABIs of the guest programs, comma-separated: i386, ia32, x86_64
     #[arg(long, value_name = "ABI", value_delimiter = ',')]
     pub abi: Vec<Abi>,
-    /// The kernel's version, as `list` shows it
+    /// Kernel version, as `list` shows it
     #[arg(long, value_name = "VERSION", default_value = DEFAULT_KERNEL)]
     pub kernel: String,
-    /// The kernel's flavour: a file kernel-config/flavour-NAME.config
+    /// Kernel flavour, as `list` shows it
     #[arg(long, value_name = "NAME", default_value = DEFAULT_FLAVOUR)]
     pub flavour: String,
-    /// auto tries this kernel under KVM and falls back to TCG; kvm never does
+    /// Accelerator; auto boots the kernel under KVM once and falls back to TCG if
+    /// that fails
     #[arg(long, value_name = "auto|kvm|tcg", default_value = "auto")]
     pub accel: AccelMode,
-    /// Processors of a guest
+    /// CPUs of a guest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub cpus: Option<u32>,
     /// Memory of a guest
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
-    /// A kernel parameter in the guest: kernel.pid_max=2000; repeatable
+    /// Set a sysctl in the guest: kernel.pid_max=2000; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = sysctl)]
     pub sysctl: Vec<(String, String)>,
-    /// A limit of the program in the guest: nofile=64, stack=2M; repeatable
+    /// Set a resource limit of the program in the guest: nofile=64, stack=2M;
+    /// repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = rlimit)]
     pub rlimit: Vec<Rlimit>,
-    /// The user that the program runs as in the guest
+    /// User id of the program in the guest
     #[arg(long, value_name = "UID")]
     pub user: Option<u32>,
-    /// An environment variable of the program, from here if it has no value;
-    /// repeatable
+    /// Set an environment variable of the program; NAME alone copies the host's
+    /// value; repeatable
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
     pub env: Vec<(String, String)>,
-    /// A word for the guest kernel's command line: nokaslr; repeatable
+    /// Add a parameter to the guest kernel's command line: nokaslr; repeatable
     #[arg(long, value_name = "WORD", value_parser = kernel_arg)]
     pub kernel_arg: Vec<String>,
-    /// How long a program may take: 90s, 5m
+    /// Time limit of a program: 90s, 5m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// Kernel source to build instead of the distribution's
+    /// Build this kernel source instead of the distribution's
     #[arg(long, value_name = "DIR|TARBALL")]
     pub kernel_source: Option<PathBuf>,
-    /// What the SHA-256 of that source must be
+    /// Fail if the kernel source does not have this SHA-256
     #[arg(long, value_name = "HEX", requires = "kernel_source")]
     pub kernel_sha256: Option<String>,
-    /// The module to build and load instead of the rig's own
-    #[arg(long, value_name = "DIR")]
-    pub module: Option<PathBuf>,
-    /// Compilers at once; as many as processors if not given
+    /// Boot this kernel, built elsewhere: an ELF file vmlinux with the drivers of a
+    /// guest built in
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel_source", "kernel_config"])]
+    pub kernel_image: Option<PathBuf>,
+    /// Add a fragment of kernel configuration, which overrides the flavour's;
+    /// repeatable
+    #[arg(long, value_name = "FILE")]
+    pub kernel_config: Vec<PathBuf>,
+    /// Load a module: a folder with a Kbuild or a Makefile that sets obj-m, a .ko
+    /// file, or `rig` for the rig's own; repeatable, loaded in this order
+    #[arg(long, value_name = "DIR|FILE.ko")]
+    pub module: Vec<PathBuf>,
+    /// Set a make variable for these modules: CONFIG_HELLO=m, KCFLAGS=-DDEBUG;
+    /// repeatable
+    #[arg(long, value_name = "VAR=VALUE", requires = "module", value_parser = make_variable)]
+    pub module_make: Vec<String>,
+    /// Set a parameter of a module: hello.debug=1; repeatable
+    #[arg(long, value_name = "NAME.KEY=VALUE", value_parser = module_parameter)]
+    pub module_param: Vec<ModuleParameter>,
+    /// Compilers that may run at once [default: the number of CPUs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub jobs: Option<u32>,
 }
 
 impl Default for GuestOptions {
-    /// As if none of them were typed.
+    /// The values without any option on the command line.
     fn default() -> GuestOptions {
         GuestOptions {
             abi: Vec::new(),
@@ -125,14 +143,18 @@ impl Default for GuestOptions {
             timeout: None,
             kernel_source: None,
             kernel_sha256: None,
-            module: None,
+            kernel_image: None,
+            kernel_config: Vec::new(),
+            module: Vec::new(),
+            module_make: Vec::new(),
+            module_param: Vec::new(),
             jobs: None,
         }
     }
 }
 
 impl Default for RunOptions {
-    /// As if none of them were typed.
+    /// The values without any option on the command line.
     fn default() -> RunOptions {
         RunOptions {
             guest: GuestOptions::default(),
@@ -153,7 +175,7 @@ impl Default for RunOptions {
 /// Options of `list`.
 #[derive(Args, Debug)]
 pub struct ListOptions {
-    /// As one JSON document
+    /// Print one JSON document
     #[arg(long)]
     pub json: bool,
 }
@@ -161,13 +183,13 @@ pub struct ListOptions {
 /// Options of `build`.
 #[derive(Args, Debug)]
 pub struct BuildOptions {
-    /// What to build
-    #[arg(value_name = "WHAT", value_parser = ["kernel", "module", "userspace", "image"])]
+    /// Parts to build [default: all]
+    #[arg(value_name = "PART", value_parser = ["kernel", "module", "userspace", "image"])]
     pub what: Vec<String>,
-    /// What guests are like.
+    /// Options for the guests.
     #[command(flatten)]
     pub guest: GuestOptions,
-    /// Each artifact with its path and hash, as one JSON document
+    /// Print one JSON document: each artifact with its path and hash
     #[arg(long)]
     pub json: bool,
 }
@@ -175,10 +197,10 @@ pub struct BuildOptions {
 /// Options of `doctor`.
 #[derive(Args, Debug)]
 pub struct DoctorOptions {
-    /// What guests are like.
+    /// Options for the guests.
     #[command(flatten)]
     pub guest: GuestOptions,
-    /// As one JSON document
+    /// Print one JSON document
     #[arg(long)]
     pub json: bool,
 }
@@ -186,27 +208,27 @@ pub struct DoctorOptions {
 /// Options of `exec`.
 #[derive(Args, Debug)]
 pub struct ExecOptions {
-    /// What the guest is like.
+    /// Options for the guest.
     #[command(flatten)]
     pub guest: GuestOptions,
-    /// Let the command write to the current directory
+    /// Share the current directory with write access
     #[arg(long)]
     pub writable: bool,
-    /// Give the command no standard input: in a loop it would eat the loop's
+    /// Do not forward standard input; needed in a `while read` loop
     #[arg(short = 'n', long)]
     pub no_stdin: bool,
-    /// Kinds of guest kernel faults that do not make the exit status 99
+    /// Kernel faults that do not cause exit status 99, comma-separated
     #[arg(long, value_enum, value_name = "KIND", value_delimiter = ',')]
     pub allow: Vec<FaultKind>,
-    /// Exit as `git bisect run` expects: 1 for a bad revision, 125 for a kernel
-    /// that does not build, 128 for anything that must stop the bisection
+    /// Use the exit statuses of `git bisect run`: 1 for a bad revision, 125 for a
+    /// kernel that does not build, 128 to stop the bisection
     #[arg(long)]
     pub bisect: bool,
-    /// Write a record of this command here, as JSON: verdict, deciding line, call
-    /// trace, fault domain, exit status
+    /// Write a JSON record of the command: verdict, deciding line, call trace, fault
+    /// domain, exit status
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// The command and its arguments, after `--`
+    /// Command to run, with its arguments
     #[arg(value_name = "CMD", required = true, last = true)]
     pub command: Vec<String>,
 }
@@ -215,35 +237,35 @@ pub struct ExecOptions {
 #[derive(Args, Debug)]
 #[command(after_help = CLASSIFY_HELP)]
 pub struct ClassifyOptions {
-    /// The console log; standard input if none is given, or `-`
+    /// Console log to read [default: standard input, also `-`]
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// As one JSON document: verdict, kind, line, message, trace, source, cause
+    /// Print one JSON document: verdict, kind, line, message, trace, source, cause
     #[arg(long)]
     pub json: bool,
 }
 
 const CLASSIFY_HELP: &str = "\
-Exit status: 0 if the log reports no fault of the kernel, 1 if it does, 125 if it \
-cannot be read.
+Exit status: 0 if the log has no report of a kernel fault, 1 if it has one, 125 if
+the log cannot be read.
 
-Example:
+Examples:
   dmesg | nlrig classify
   nlrig classify --json console.txt | jq -r '.verdict, .trace[0]'";
 
-/// What a guest kernel can report of itself and go on.
+/// A fault that a guest kernel reports and survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FaultKind {
-    /// It oopsed.
+    /// The kernel oopsed
     Oops,
-    /// It warned, or a detector of it reported something.
+    /// The kernel warned, or one of its detectors reported a fault
     Warning,
-    /// A taint bit was set that neither a module nor another kind of fault sets.
+    /// A taint bit was set that neither a module nor another fault sets
     Taint,
 }
 
 impl FaultKind {
-    /// The verdict on it.
+    /// Returns the verdict for this fault.
     pub fn verdict(self) -> Verdict {
         match self {
             FaultKind::Oops => Verdict::Oops,
@@ -256,15 +278,16 @@ impl FaultKind {
 /// Options of `bench`.
 #[derive(Args, Debug)]
 pub struct BenchOptions {
-    /// How often each stage is timed; three rounds take about five minutes
+    /// Rounds of each measurement; three rounds take about five minutes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
-    /// Write what was measured here too; `-` is standard output, and then
-    /// nothing else goes there
+    /// Also write the measurements as JSON; `-` prints only the JSON to standard
+    /// output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
+/// Parses KEY=VALUE.
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
@@ -272,7 +295,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// An environment variable; without a value it is the rig's own.
+/// Parses an environment variable; one without a value has the rig's own.
 fn variable(text: &str) -> Result<(String, String), String> {
     if text.contains('=') {
         return pair(text).map_err(|_| format!("\"{text}\" has no name before the ="));
@@ -280,23 +303,56 @@ fn variable(text: &str) -> Result<(String, String), String> {
     match std::env::var(text) {
         Ok(value) => Ok((text.to_string(), value)),
         Err(VarError::NotPresent) => {
-            Err(format!("{text} is not set here: give it a value, {text}=VALUE"))
+            Err(format!("{text} is not set in the environment; write {text}=VALUE"))
         }
         Err(VarError::NotUnicode(_)) => Err(format!("the value of {text} is not UTF-8")),
     }
 }
 
-/// One word for a kernel's command line. Quotes do not help: it goes to QEMU
-/// beside other words, and is cut at blanks again by the kernel.
+/// Parses one word of a kernel command line.
+///
+/// Quotes do not make blanks possible: the rig joins the words with blanks, and
+/// the kernel splits the line at blanks.
 fn kernel_arg(text: &str) -> Result<String, String> {
     match text {
-        "" => Err("an empty word".to_string()),
+        "" => Err("the word is empty".to_string()),
         _ if text.chars().all(|c| c.is_ascii_graphic()) => Ok(text.to_string()),
-        _ => Err(format!("\"{text}\" is not one word: give --kernel-arg once for each word")),
+        _ => Err(format!("\"{text}\" is not one word; repeat --kernel-arg for each word")),
     }
 }
 
-/// Kernel parameters that limit threads, which may be given without their path.
+/// Variables of make that say where and for what a module is built: the rig's.
+const MAKE_OF_RIG: [&str; 6] =
+    ["ARCH", "KBUILD_EXTMOD", "KBUILD_EXTRA_SYMBOLS", "KBUILD_OUTPUT", "M", "O"];
+
+fn make_variable(text: &str) -> Result<String, String> {
+    let (name, _) = pair(text)?;
+    if MAKE_OF_RIG.contains(&name.as_str()) {
+        return Err(format!("{name} is set by the rig"));
+    }
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) {
+        return Err(format!("\"{name}\" is not the name of a variable"));
+    }
+    Ok(text.to_string())
+}
+
+fn module_parameter(text: &str) -> Result<ModuleParameter, String> {
+    let (name, value) = pair(text)?;
+    let plain = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+    };
+    match name.split_once('.') {
+        Some((module, key)) if plain(module) && plain(key) => {
+            if value.contains(['"', '\n', '\0']) {
+                return Err("a module's parameter cannot have quotes or line breaks".to_string());
+            }
+            Ok(ModuleParameter { module: module.to_string(), key: key.to_string(), value })
+        }
+        _ => Err(format!("\"{text}\" is not module.parameter=value")),
+    }
+}
+
+/// Short names of the sysctls that limit threads.
 const SHORT_SYSCTLS: [(&str, &str); 3] = [
     ("threads-max", "kernel.threads-max"),
     ("pid_max", "kernel.pid_max"),
@@ -310,13 +366,13 @@ fn sysctl(text: &str) -> Result<(String, String), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if !name.contains('.') || !name.chars().all(plain) || name.contains("..") {
         return Err(format!(
-            "\"{name}\" is not the name of a kernel parameter, like kernel.pid_max"
+            "\"{name}\" is not the name of a sysctl; write a name like kernel.pid_max"
         ));
     }
     Ok((name, value))
 }
 
-/// The limits that the guest's PID 1 knows.
+/// The resource limits that the guest's PID 1 can set.
 const RLIMITS: [&str; 9] =
     ["as", "core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack"];
 
@@ -324,7 +380,8 @@ fn rlimit(text: &str) -> Result<Rlimit, String> {
     let (name, value) = pair(text)?;
     let name = name.to_ascii_lowercase().trim_start_matches("rlimit_").to_string();
     if !RLIMITS.contains(&name.as_str()) {
-        return Err(format!("no limit is called \"{name}\": there is {}", RLIMITS.join(", ")));
+        let known = RLIMITS.join(", ");
+        return Err(format!("unknown resource limit \"{name}\"; use one of {known}"));
     }
     let value = match value.as_str() {
         "unlimited" | "infinity" => None,
@@ -334,25 +391,26 @@ fn rlimit(text: &str) -> Result<Rlimit, String> {
     Ok(Rlimit { name, value })
 }
 
-/// The least that a guest boots with, and the most that its machine takes.
+/// From the least memory that a guest boots with to the most that QEMU's microvm
+/// supports.
 const MEMORY_BYTES: std::ops::RangeInclusive<u64> = (64 << 20)..=(1 << 40);
 
 fn memory(text: &str) -> Result<u64, String> {
     let bytes = units::size(text)?;
     if !MEMORY_BYTES.contains(&bytes) || !bytes.is_multiple_of(1 << 20) {
-        return Err(format!("\"{text}\" is not a number of MiB from 64M to 1T"));
+        return Err(format!("\"{text}\" is not a multiple of 1M between 64M and 1T"));
     }
     Ok(bytes)
 }
 
-/// Longer is a slip of the finger.
+/// The durations that an option may have; a longer one is a typo.
 const DURATIONS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 60 * 60);
 
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if DURATIONS.contains(&duration) => Ok(duration),
-        Ok(_) => Err(format!("\"{text}\" is not between a second and a week")),
+        Ok(_) => Err(format!("\"{text}\" is not between 1s and 7days")),
         Err(err) => Err(format!("\"{text}\" is not a duration like 90s or 5m: {err}")),
     }
 }
@@ -362,7 +420,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_names_of_sysctls_and_sizes_of_limits() {
+    fn sysctls_have_short_names_and_limits_have_sizes() {
         assert_eq!(sysctl("pid_max=2000").unwrap().0, "kernel.pid_max");
         assert_eq!(sysctl("net.core.rmem_max=1").unwrap().0, "net.core.rmem_max");
         assert_eq!(
@@ -373,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_without_a_value_is_the_rigs_own() {
+    fn a_variable_without_a_value_has_the_rigs_own() {
         let own = std::env::var("PATH").unwrap();
         assert_eq!(variable("PATH").unwrap(), ("PATH".to_string(), own));
         assert_eq!(variable("A=b=c").unwrap(), ("A".to_string(), "b=c".to_string()));
@@ -388,5 +446,19 @@ mod tests {
         for text in ["", "quiet loglevel=3", "a\nb"] {
             assert!(kernel_arg(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn parameters_of_modules_and_of_their_builds() {
+        let parameter = module_parameter("hello.name=a b=c").unwrap();
+        assert_eq!((&*parameter.module, &*parameter.key), ("hello", "name"));
+        assert_eq!(parameter.value, "a b=c");
+        for wrong in ["hello=1", "hello.debug", ".debug=1", "hello.=1", "h/i.debug=1", "a.b=\"1\""]
+        {
+            assert!(module_parameter(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(make_variable("KCFLAGS=-DDEBUG -Wall").unwrap(), "KCFLAGS=-DDEBUG -Wall");
+        assert!(make_variable("M=/tmp").unwrap_err().contains("set by the rig"));
+        assert!(make_variable("-B").is_err() && make_variable("A B=1").is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! The rig's own checkout, if it runs from one: where results go, and which
-//! revision it is. Nothing is built from it.
+//! The rig's own checkout, if the rig runs from one: the folder for results and the
+//! revision. Nothing is built from it.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,8 @@ pub struct Project {
 }
 
 impl Project {
-    /// The checkout that this process was started from: `cargo xtask` names it,
-    /// and so does cargo for tests.
+    /// Finds the checkout from the environment, which `cargo xtask` sets, and cargo
+    /// for tests.
     pub fn find() -> Option<Project> {
         let named = std::env::var_os("NLRIG_CHECKOUT").map(PathBuf::from);
         let of_cargo = std::env::var_os("CARGO_MANIFEST_DIR")
@@ -20,12 +20,12 @@ impl Project {
         named.into_iter().chain(of_cargo).find(is_ours).map(|root| Project { root })
     }
 
-    /// The top of the checkout.
+    /// Returns the top folder of the checkout.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The newest commit, with `+` if files were changed since; none outside of
+    /// Returns the commit id, with `+` if the work tree has changes; `None` without
     /// git.
     fn commit(&self) -> Option<String> {
         let git = |arguments: &[&str]| {
@@ -39,15 +39,14 @@ impl Project {
     }
 }
 
-/// The revision of this rig: its commit, or its version if it was installed.
+/// Returns the revision of the rig: the commit, or the version if it is installed.
 pub fn revision() -> String {
     let commit = Project::find().and_then(|project| project.commit());
     commit.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_string())
 }
 
-/// Where runs put their results unless told otherwise: `target/rig` of the
-/// checkout, or of the cargo package in the current directory; else `.nlrig` in
-/// that directory.
+/// Returns the default folder for results: `target/rig` of the checkout or of the
+/// cargo package in the current directory, else `.nlrig` in that directory.
 pub fn results() -> PathBuf {
     match Project::find() {
         Some(project) => project.root.join("target/rig"),

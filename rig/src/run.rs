@@ -16,9 +16,10 @@ use anyhow::{Context, Result};
 
 use crate::abi::Abi;
 use crate::experiment::{AnyExperiment, AnyTrial, Selection};
+use crate::kernel::Kernel;
 use crate::launcher::VmLauncher;
 use crate::report::{self, Report, Section, TrialReport, seconds};
-use crate::say;
+use crate::ui;
 use nlrig_build::{BuildContext, Built};
 use schedule::Schedule;
 pub use schedule::groups;
@@ -147,7 +148,12 @@ impl Run {
         self.report.trials.extend(trials);
         for built in &built {
             let kernels = &mut self.report.environment.kernels;
-            if !kernels.iter().any(|kernel| kernel.image_sha256 == built.kernel.image_sha256) {
+            // Two flavours may be one image.
+            let is_same = |kernel: &Kernel| {
+                let of = |kernel: &Kernel| (kernel.image_sha256.clone(), kernel.flavour.clone());
+                of(kernel) == of(&built.kernel)
+            };
+            if !kernels.iter().any(is_same) {
                 kernels.push(built.kernel.clone());
             }
             // Only what was tried: an interrupted run tries no further.
@@ -228,7 +234,7 @@ pub fn forget_old(results: &Path, kept: usize) {
 
 /// Says how a trial went.
 fn say_result(trial: &TrialReport, done: usize, total: usize) {
-    say::status(&format!("[{done}/{total}] {}", one_line(trial)));
+    ui::status(&format!("[{done}/{total}] {}", one_line(trial)));
 }
 
 fn one_line(trial: &TrialReport) -> String {

@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nlrig_build::environment;
 use serde_json::{Value, json};
-use xshell::{Shell, cmd};
 
 use crate::kernel::Kernel;
 use crate::process::run_logged;
@@ -64,12 +63,11 @@ fn compiles(text: &str, kernel: &Kernel) -> Result<Value> {
     let dir = Scratch::new()?;
     fs::write(dir.path().join("Kbuild"), "obj-m := check.o\nccflags-y += -Werror\n")?;
     fs::write(dir.path().join("check.c"), text)?;
-    let sh = Shell::new()?;
-    let (build, arch, here) = (kernel.build_dir(), kernel.arch.name(), dir.path());
-    let command: Command = cmd!(sh, "make -C {build} ARCH={arch} M={here} modules")
-        .env("LC_ALL", "C")
-        .env_remove("MAKEFLAGS")
-        .into();
+    let mut command = environment::make(&kernel.build_dir());
+    command
+        .arg(format!("ARCH={}", kernel.arch))
+        .arg(format!("M={}", dir.path().display()))
+        .arg("modules");
     let mut error = None;
     let log = dir.path().join("log");
     let ended = run_logged(command, "a compile test", &log, COMPILE_LIMIT, |line| {

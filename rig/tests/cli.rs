@@ -1,5 +1,5 @@
-//! The command line without a machine: what is refused, how, and with which
-//! exit status.
+//! Tests of the command line without a VM: rejected arguments, their messages and
+//! exit statuses.
 
 use std::process::{Command, Output, Stdio};
 
@@ -8,10 +8,10 @@ fn nlrig(arguments: &[&str]) -> Output {
         .args(arguments)
         .stdin(Stdio::null())
         .output()
-        .expect("the program was just built")
+        .expect("nlrig starts")
 }
 
-/// Holds a refusal to one line that names the thing.
+/// Asserts that the arguments are rejected with one line that has all `words`.
 fn refused(arguments: &[&str], status: i32, words: &[&str]) {
     let output = nlrig(arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -24,7 +24,7 @@ fn refused(arguments: &[&str], status: i32, words: &[&str]) {
     assert!(output.stdout.is_empty());
 }
 
-/// Holds a refusal to clap's own message, with its way out.
+/// Asserts that clap rejects the arguments, and that its message refers to --help.
 fn misspelt(arguments: &[&str], words: &[&str]) {
     let output = nlrig(arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -37,7 +37,7 @@ fn misspelt(arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn what_is_misspelt_is_shown_with_its_way_out() {
+fn a_misspelt_argument_is_quoted_with_a_hint() {
     misspelt(&["run", "threads", "--abi", "arm"], &["arm", "--abi", "x86_64"]);
     misspelt(&["run", "threads", "--stack", "2X"], &["2X"]);
     misspelt(&["run", "threads", "--stack", "0"], &["\"0\"", "zero"]);
@@ -47,7 +47,7 @@ fn what_is_misspelt_is_shown_with_its_way_out() {
 }
 
 #[test]
-fn what_does_not_exist_is_a_usage_error() {
+fn unknown_names_are_usage_errors() {
     refused(&["run", "nonsense"], 2, &["nonsense", "threads"]);
     refused(&["run", "threads", "--set", "colour=red"], 2, &["colour"]);
     refused(&["run", "threads", "--set", "predict_only=maybe"], 2, &["maybe"]);
@@ -58,15 +58,15 @@ fn what_does_not_exist_is_a_usage_error() {
 }
 
 #[test]
-fn a_missing_source_is_the_rigs_trouble() {
+fn a_missing_kernel_source_is_125() {
     let arguments = ["run", "smoke", "--abi", "i386", "--kernel-source", "/no/such/source"];
     refused(&arguments, 125, &["/no/such/source"]);
 }
 
 #[test]
-fn a_source_with_another_hash_is_refused_by_name() {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    let path = file.path().to_str().expect("its name is UTF-8");
+fn a_kernel_source_with_another_hash_is_rejected() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file can be created");
+    let path = file.path().to_str().expect("the path is UTF-8");
     let hash = "0".repeat(64);
     let arguments = ["build", "kernel", "--kernel-source", path, "--kernel-sha256", &hash];
     refused(&arguments, 125, &[path, &hash]);
@@ -80,10 +80,10 @@ fn help_names_every_command() {
     for command in ["run", "list", "build", "doctor", "exec", "bench", "clean"] {
         assert!(text.contains(command), "{command}");
     }
-    assert!(!text.contains("share-daemon"), "what is the rig's own is not shown");
+    assert!(!text.contains("share-daemon"), "an internal subcommand is shown");
 }
 
-/// Reads a log from standard input.
+/// Runs `classify` on a log; returns the exit status and standard output.
 fn classified(arguments: &[&str], log: &str) -> (Option<i32>, String) {
     use std::io::Write;
 
@@ -93,11 +93,11 @@ fn classified(arguments: &[&str], log: &str) -> (Option<i32>, String) {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("the program was just built");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    stdin.write_all(log.as_bytes()).expect("it reads to the end");
+        .expect("nlrig starts");
+    let mut stdin = child.stdin.take().expect("standard input is a pipe");
+    stdin.write_all(log.as_bytes()).expect("nlrig reads all of its input");
     drop(stdin);
-    let output = child.wait_with_output().expect("it ends");
+    let output = child.wait_with_output().expect("nlrig ends");
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -110,7 +110,7 @@ fn a_log_is_classified_by_its_worst_report() {
     assert!(page.starts_with("oops: ") && page.contains("demo_run+0x5/0x10 [demo]"), "{page}");
 
     let (status, json) = classified(&["--json", "-"], log);
-    let document: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    let document: serde_json::Value = serde_json::from_str(&json).expect("the output is JSON");
     assert_eq!((status, &document["verdict"]), (Some(1), &"oops".into()), "{json}");
 
     let (status, page) = classified(&[], "[    1.0] DEBUG: x\n");
@@ -118,8 +118,8 @@ fn a_log_is_classified_by_its_worst_report() {
 }
 
 #[test]
-fn a_log_that_cannot_be_read_is_the_rigs_trouble() {
+fn an_unreadable_log_is_125() {
     refused(&["classify", "/no/such/log"], 125, &["/no/such/log"]);
     refused(&["classify", "/"], 125, &["cannot read /"]);
-    refused(&["classify", "a", "b"], 2, &["b"]);
+    misspelt(&["classify", "a", "b"], &["'b'"]);
 }

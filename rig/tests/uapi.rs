@@ -1,6 +1,8 @@
-//! `userspace/src/uapi.rs` belongs to `module/uapi/nlrig.h`. Neither test needs bindgen or
-//! libclang: the hash shows that the header has not changed since the file was
-//! generated, and gcc that nobody has changed the file.
+//! Checks that `userspace/src/uapi.rs` matches `module/uapi/nlrig.h`.
+//!
+//! The tests need neither bindgen nor libclang. The hash shows that the header has
+//! not changed since the file was generated, and gcc shows that the file was not
+//! edited.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -13,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 const GENERATED: &str = include_str!("../../userspace/src/uapi.rs");
 
-/// The structures of the file with their size, alignment and field offsets.
+/// The structures of the file with size, alignment and field offsets.
 macro_rules! structs {
     ($($name:ident { $($field:ident),* })*) => {
         vec![$((
@@ -28,7 +30,8 @@ fn headers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../module/uapi")
 }
 
-/// `NAME` and `VALUE` of each `pub const NAME: TYPE = VALUE;` that is a number.
+/// Returns `NAME` and `VALUE` of each `pub const NAME: TYPE = VALUE;` that is a
+/// number.
 fn constants() -> Vec<(&'static str, u32)> {
     let parse = |line: &'static str| {
         let (name, rest) = line.strip_prefix("pub const ")?.split_once(": ")?;
@@ -38,7 +41,7 @@ fn constants() -> Vec<(&'static str, u32)> {
     GENERATED.lines().filter_map(parse).collect()
 }
 
-/// What gcc says of these assertions on the header.
+/// Compiles static assertions on the header; an error has gcc's output.
 fn compile(assertions: &str, width: &str) -> Result<(), String> {
     let mut gcc = Command::new("gcc")
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", width, "-I"])
@@ -50,7 +53,9 @@ fn compile(assertions: &str, width: &str) -> Result<(), String> {
         .spawn()
         .map_err(|err| format!("cannot run gcc: {err}"))?;
     let program = format!("#include \"nlrig.h\"\n{assertions}");
-    gcc.stdin.take().expect("it is a pipe").write_all(program.as_bytes()).expect("gcc reads");
+    let mut stdin = gcc.stdin.take().expect("standard input is a pipe");
+    stdin.write_all(program.as_bytes()).expect("gcc reads its input");
+    drop(stdin);
     let output = gcc.wait_with_output().expect("gcc ends");
     if output.status.success() {
         Ok(())
@@ -71,9 +76,9 @@ fn the_file_was_generated_from_this_header() {
 }
 
 #[test]
-fn constants_and_layouts_are_those_of_c_on_both_word_sizes() {
+fn constants_and_layouts_match_c_on_both_word_sizes() {
     let constants = constants();
-    let numbers = GENERATED.matches("pub const ").count() - 1; // HEADER_SHA256 is a text.
+    let numbers = GENERATED.matches("pub const ").count() - 1; // HEADER_SHA256 is a string.
     assert!(numbers > 50, "{numbers}");
     assert_eq!(constants.len(), numbers, "a constant is not a number");
     let structs = structs! {
@@ -105,7 +110,7 @@ fn constants_and_layouts_are_those_of_c_on_both_word_sizes() {
 }
 
 #[test]
-fn a_wrong_constant_is_noticed() {
+fn a_wrong_constant_does_not_compile() {
     for (assertion, right) in
         [("NLRIG_MSG_ECHO == 16u", true), ("NLRIG_MSG_ECHO == 17u", false), ("NLRIG_X == 0", false)]
     {

@@ -1,11 +1,11 @@
-//! Waiting for a word of memory to change: futex(2), without a heap and without
-//! the locks of a C library.
+//! futex(2): waits for a word of memory to change, without heap and without C
+//! library locks.
 
 use std::ptr::null;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-/// Sleeps while `word` is `value`, at most this long. May wake for no reason.
+/// Sleeps while `word` is `value`, at most for `timeout`. May wake spuriously.
 pub fn wait(word: &AtomicU32, value: u32, timeout: Option<Duration>) {
     let timeout = timeout.map(|timeout| libc::timespec {
         tv_sec: timeout.as_secs() as _,
@@ -23,7 +23,7 @@ pub fn wait(word: &AtomicU32, value: u32, timeout: Option<Duration>) {
     }
 }
 
-/// Wakes one thread that sleeps on `word`.
+/// Wakes one thread that waits on `word`.
 pub fn wake(word: &AtomicU32) {
     // SAFETY: `word` outlives the call.
     unsafe {

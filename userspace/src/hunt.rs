@@ -1,112 +1,112 @@
-//! What host and guest say to each other about the search for 1449: a set-up,
-//! and what was counted in it.
+//! Protocol of the workload `hunt`, the search for 1449: a setup and its thread
+//! counts.
 
 use serde::{Deserialize, Serialize};
 
-use crate::look::Failed;
 use crate::protocol::Aslr;
+use crate::snapshot::Failed;
 
-/// A set-up in which threads are counted. Everything in it is the program's own:
-/// nothing stays set when it ends.
+/// A setup in which threads are counted. It affects only the workload's own
+/// process and ends with it.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
-    /// What each thread takes by malloc and keeps; nothing if absent.
+    /// Bytes that each thread allocates with malloc and keeps; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub malloc_bytes: Option<u64>,
-    /// How many arenas malloc may have, the main one among them: M_ARENA_MAX.
-    /// Two for each processor, by glibc's own choice, if absent.
+    /// The maximum number of malloc arenas, including the main arena:
+    /// M_ARENA_MAX. If absent, glibc's default of two per CPU on 32 bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arenas_max: Option<i32>,
-    /// What is mapped, in one piece, before the first thread.
+    /// Bytes to map in one piece before the first thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapped_bytes: Option<u64>,
     /// RLIMIT_AS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_space_bytes: Option<u64>,
-    /// RLIMIT_NPROC, which binds all users but root.
+    /// RLIMIT_NPROC, which does not apply to root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nproc: Option<u64>,
-    /// How the kernel lays out the address space.
+    /// The layout of the address space.
     #[serde(default)]
-    pub layout: Layout,
-    /// Whether it does so at random.
+    pub layout: AddressSpaceLayout,
+    /// Address space layout randomisation.
     #[serde(default)]
     pub aslr: Aslr,
-    /// Where the guard of a stack is.
+    /// The placement of the stack guard.
     #[serde(default)]
     pub guard: Guard,
 }
 
-/// How an address space is laid out.
+/// The layout of the process's address space.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Layout {
-    /// From the top down, and from the bottom up when that finds nothing.
+pub enum AddressSpaceLayout {
+    /// Top-down, then bottom-up if that finds no hole: the kernel's default.
     #[default]
     Default,
-    /// From a third of the address space up: ADDR_COMPAT_LAYOUT.
+    /// Bottom-up from a third of the address space: ADDR_COMPAT_LAYOUT.
     BottomUp,
-    /// From the top down only: what is above the point where that begins is
-    /// taken before the first thread.
+    /// Top-down only: the space above mmap_base is mapped before the first
+    /// thread.
     TopDownOnly,
-    /// Three GiB in all, on a kernel that would give four: ADDR_LIMIT_3GB.
+    /// 3 GiB on a kernel whose default is 4 GiB: ADDR_LIMIT_3GB.
     Limit3G,
 }
 
-/// Where the guard page of a thread's stack is.
+/// The placement of the guard page of a thread's stack.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Guard {
-    /// Below the stack, which has its full size: glibc since 2.27.
+    /// Below a stack of full size, as in glibc since 2.27.
     #[default]
     Outside,
-    /// Part of the stack's size.
+    /// Within the stack's size.
     Inside,
-    /// There is none.
+    /// No guard page.
     None,
 }
 
-/// What the workload `hunt` writes, one object a line.
+/// A JSON object that the workload `hunt` writes.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Report {
-    /// A sign of life: so many threads are alive.
+pub enum HuntReport {
+    /// A heartbeat during thread creation.
     Progress {
-        /// Their number.
+        /// Threads alive.
         threads: u64,
     },
-    /// One start of the program came to its end.
+    /// The result of one run.
     Count(Count),
 }
 
-/// What came of creating threads until that failed.
+/// The result of creating threads until a call fails.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Count {
     /// RLIMIT_STACK when the program started.
     pub stack_bytes: u64,
-    /// Workers alive at once, the main thread not among them.
+    /// Workers alive at once, without the main thread.
     pub threads: u64,
-    /// Workers that hold a bound socket.
+    /// Workers with a bound socket.
     pub sockets: u64,
-    /// Workers that got their own echo.
+    /// Workers that received their own echo.
     pub echoes: u64,
-    /// What failed and ended it.
+    /// The call that failed.
     pub failed: Failed,
-    /// Whether a further stack could still be mapped: then it was no want of
-    /// address space that ended it.
+    /// Whether another stack could still be mapped. If so, address space was
+    /// not the limit.
     pub room: bool,
-    /// Bytes mapped at the end, guards and reserves too.
+    /// Bytes mapped at the end, including guards and reserved ranges.
     pub mapped_bytes: u64,
-    /// Bytes of the largest gap at the end.
+    /// Size in bytes of the largest hole at the end.
     pub largest_hole_bytes: u64,
-    /// Bytes of the larger gaps above the point where the kernel's search from the
-    /// top begins.
+    /// Bytes in the larger holes above mmap_base, where the top-down search
+    /// starts.
     pub hole_above_bytes: u64,
-    /// Tasks alive in the whole system, and the most there may be.
+    /// Tasks alive in the whole system.
     pub tasks: u64,
     /// kernel.threads-max.
     pub threads_max: u64,
-    /// RLIMIT_NPROC, if it applies to this user.
+    /// RLIMIT_NPROC, if it applies to the user.
     pub nproc: Option<u64>,
 }

@@ -1,5 +1,5 @@
-//! The kernel's own search for memory that nobody points to any more, on a kernel
-//! that has it (`CONFIG_DEBUG_KMEMLEAK`).
+//! kmemleak: the kernel's search for unreferenced memory
+//! (`CONFIG_DEBUG_KMEMLEAK`).
 
 use std::fs;
 use std::io;
@@ -11,27 +11,28 @@ use nix::mount::{MsFlags, mount};
 
 const DEBUGFS: &str = "/sys/kernel/debug";
 const FILE: &str = "/sys/kernel/debug/kmemleak";
-/// What is younger is not reported: MSECS_MIN_AGE in mm/kmemleak.c.
+/// kmemleak does not report younger objects: MSECS_MIN_AGE in mm/kmemleak.c.
 const MIN_AGE: Duration = Duration::from_millis(5500);
-/// How many lines of a report are given back: one object, or two.
+/// Lines of the report to return: one or two objects.
 const LINES_MAX: usize = 40;
 
-/// What was found.
+/// The result of a kmemleak scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaks {
-    /// Objects that nobody points to.
+    /// Unreferenced objects.
     pub objects: usize,
-    /// The first of them, with the call trace of their allocation.
+    /// The first objects, with the call traces of their allocation.
     pub first: String,
 }
 
-/// Forgets all that was found until now. False if this kernel does not search.
+/// Clears kmemleak's list of suspects. False if the kernel lacks kmemleak.
 ///
 /// # Errors
-/// There is a search, and it cannot be told.
-pub fn forget() -> io::Result<bool> {
+/// kmemleak exists but cannot be cleared.
+pub fn clear() -> io::Result<bool> {
     if Path::new(DEBUGFS).is_dir() && !Path::new(FILE).exists() {
-        // It is there already, or there is none: the file says which.
+        // Fails if debugfs is mounted already or missing. The check below
+        // decides.
         let _ = mount(Some("debugfs"), DEBUGFS, Some("debugfs"), MsFlags::empty(), None::<&str>);
     }
     if !Path::new(FILE).exists() {
@@ -41,13 +42,13 @@ pub fn forget() -> io::Result<bool> {
     Ok(true)
 }
 
-/// Searches.
+/// Scans for unreferenced objects.
 ///
 /// # Errors
-/// The search cannot be asked for or read.
-pub fn find() -> io::Result<Leaks> {
+/// The scan cannot be started or its result cannot be read.
+pub fn scan() -> io::Result<Leaks> {
     sleep(MIN_AGE);
-    // What is found once may have been on its way from one place to another.
+    // Scanned twice: the first scan may miss a pointer that was being moved.
     fs::write(FILE, "scan")?;
     fs::write(FILE, "scan")?;
     let report = fs::read_to_string(FILE)?;
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_counted_and_the_first_is_shown() {
+    fn objects_are_counted_and_the_first_is_returned() {
         let report = "unreferenced object 0xffff888003a5d000 (size 1024):\n  comm \"insmod\"\n\
                       unreferenced object 0xffff888003a5d400 (size 32):\n  comm \"insmod\"\n";
         let leaks = parse(report);

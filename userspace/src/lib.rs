@@ -1,25 +1,30 @@
-//! What runs in the guest, and what the host must know of it.
+//! Code shared by the guest's programs, and by the rig on the host.
 //!
-//! The programs are in `src/bin`: `init`, which is PID 1, and the workloads.
-//! This library is what they share, and what the rig on the host shares with
-//! them: [`protocol`], the words host and guest exchange; [`look`], what a
-//! workload sees of its own limits; [`maps`] and [`pids`], the parts of that
-//! which need arithmetic on both sides; [`netlink`], one echo with the module;
-//! [`ports`], what is reported of ports that threads compute; [`birth`] and
-//! [`futex`], how processes come to be and threads wait;
-//! [`workers`], threads that hold a socket each; [`hunt`], the words of that workload;
-//! [`uapi`], the module's numbers; [`kmemleak`], the kernel's search for lost memory.
+//! The workloads are in `src/bin`; PID 1 is in the crate `nlrig-init`.
+//!
+//! - [`protocol`]: the protocol between host and guest.
+//! - [`snapshot`]: the limits and resource usage of a workload, before and
+//!   after.
+//! - [`maps`] and [`pids`]: arithmetic on address spaces and task ids, for
+//!   guest and host.
+//! - [`netlink`]: one echo with the module.
+//! - [`ports`]: netlink ports computed by threads.
+//! - [`clone`] and [`futex`]: process creation and thread synchronisation.
+//! - [`workers`]: threads that each hold a socket.
+//! - [`hunt`]: the protocol of the workload `hunt`.
+//! - [`uapi`]: the module's constants.
+//! - [`kmemleak`]: the kernel's leak detector.
 
-pub mod birth;
+pub mod clone;
 pub mod futex;
 
 pub mod hunt;
 pub mod kmemleak;
-pub mod look;
 pub mod maps;
 pub mod netlink;
 pub mod pids;
 pub mod ports;
+pub mod snapshot;
 pub mod uapi;
 pub mod workers;
 

@@ -1,47 +1,46 @@
-//! The address space of a process, as /proc/PID/maps shows it.
+//! Address space of a process: parser for /proc/PID/maps.
 
 use std::fmt;
 
-/// Addresses from here on are the kernel's: the page [vsyscall], which
-/// /proc/PID/maps shows and the kernel does not count.
+/// The lowest kernel address. /proc/PID/maps lists the `[vsyscall]` page above
+/// it, which does not count as a VMA.
 pub const KERNEL: u64 = 1 << 63;
 
-/// One line of /proc/PID/maps: an area with one kind of access.
+/// A VMA: one line of /proc/PID/maps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Area {
     /// The first address.
     pub start: u64,
-    /// The address after the last.
+    /// The last address plus one.
     pub end: u64,
-    /// What it can become one area with.
+    /// Decides which neighbours the VMA can merge with.
     pub kind: Kind,
-    /// Whether this is the main thread's stack, which grows down and keeps a
-    /// gap below itself.
+    /// Whether the VMA is the main thread's stack, which grows down and keeps a
+    /// gap below.
     pub grows_down: bool,
-    /// The name at the end of the line: a path, `[heap]`, `[vdso]`, or nothing.
+    /// The name at the end of the line: a path, `[heap]`, `[vdso]`, or empty.
     pub name: String,
 }
 
-/// What decides whether two neighbours become one area (`vma_merge` in
+/// The properties that decide whether two neighbours merge (`vma_merge` in
 /// mm/mmap.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Anonymous private memory that can be read and written: the heap, the
-    /// stack of a thread.
+    /// Private anonymous memory, readable and writable: the heap, or a thread's
+    /// stack.
     Writable,
-    /// Anonymous private memory without access: the guard of a stack.
+    /// Private anonymous memory without access: a stack guard.
     NoAccess,
-    /// Of a file or of the kernel, or the main stack.
+    /// A file mapping, a kernel mapping, or the main stack.
     Other,
 }
 
-/// A line that is not a line of /proc/PID/maps, or that contradicts the lines
-/// before it.
+/// An invalid line of /proc/PID/maps, or one that overlaps an earlier line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadLine {
-    /// Counted from 1.
+    /// The line number, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The defect.
     pub reason: &'static str,
 }
 
@@ -53,11 +52,11 @@ impl fmt::Display for BadLine {
 
 impl std::error::Error for BadLine {}
 
-/// Parses the whole of /proc/PID/maps.
+/// Parses /proc/PID/maps.
 ///
 /// # Errors
-/// The first line without two hexadecimal addresses, with an end that is not
-/// above its start, or that begins below the end of the line before it.
+/// The first line without two hexadecimal addresses, with an end not above its
+/// start, or with a start below the end of the line before.
 pub fn parse(text: &str) -> Result<Vec<Area>, BadLine> {
     let mut areas: Vec<Area> = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -69,8 +68,8 @@ pub fn parse(text: &str) -> Result<Vec<Area>, BadLine> {
         if areas.last().is_some_and(|last| start < last.end) {
             return Err(bad("overlaps the one before"));
         }
-        // Address, access, offset, device, inode, and then the name, which may
-        // hold blanks.
+        // Fields: address, access, offset, device, inode, name. The name may
+        // contain blanks.
         let mut fields = line.splitn(6, ' ').skip(1);
         let access = fields.next().unwrap_or("");
         let inode = fields.nth(2).unwrap_or("");
@@ -86,7 +85,7 @@ pub fn parse(text: &str) -> Result<Vec<Area>, BadLine> {
     Ok(areas)
 }
 
-/// The address range at the head of one line of /proc/PID/maps.
+/// The address range at the start of a line of /proc/PID/maps.
 pub fn addresses(line: &str) -> Option<(u64, u64)> {
     let (start, rest) = line.split_once('-')?;
     let (end, _) = rest.split_once(' ')?;
@@ -106,7 +105,7 @@ bf871000-bf892000 rw-p 00000000 00:00 0          [stack]
 ";
 
     #[test]
-    fn reads_every_line() {
+    fn every_line_is_parsed() {
         let areas = parse(I386).unwrap();
         assert_eq!(areas.len(), 5);
         assert_eq!((areas[0].start, areas[0].end), (0x0804_8000, 0x0804_9000));
@@ -117,7 +116,7 @@ bf871000-bf892000 rw-p 00000000 00:00 0          [stack]
     }
 
     #[test]
-    fn refuses_what_no_kernel_prints() {
+    fn malformed_lines_are_errors() {
         for (text, reason) in [
             ("hello\n", "has no address range"),
             ("2000-1000 r--p 00000000 00:00 0 \n", "ends before it starts"),

@@ -1,13 +1,13 @@
 //! A socket of the module's protocol, and one echo over it.
 //!
-//! Nothing here allocates: the workloads call it from threads that must not
-//! touch the heap, because a thread's first malloc maps an arena of its own and
-//! changes the very address space that is being measured.
+//! Does not allocate. The workloads call this from threads that must not use
+//! the heap: a thread's first malloc maps an arena, which changes the measured
+//! address space.
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 
-use nlrig_netlink::builder::Builder;
+use nlrig_netlink::builder::MessageBuilder;
 use nlrig_netlink::wire::{HEADER_BYTES, Header, NLM_F_REQUEST};
 use nlrig_netlink::{Errno, GroupMask, Message, Messages};
 
@@ -15,32 +15,32 @@ use crate::uapi::{
     NETLINK_NLRIG, NLRIG_MSG_ECHO, NLRIG_MSG_ECHO_REPLY, NLRIG_MSG_FAULT, nlrig_echo, nlrig_fault,
 };
 
-/// The call that failed, in the order in which a worker makes them.
+/// The calls of a worker, in order, to identify the one that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Call {
-    /// Creating the thread itself.
+    /// Creating the thread.
     PthreadCreate = 1,
     /// Opening the socket.
     Socket,
-    /// Binding it to a port.
+    /// Binding the socket to a port.
     Bind,
-    /// Reading back the port.
+    /// Reading the port back.
     Getsockname,
     /// Sending the request.
     Send,
     /// Receiving the answer.
     Recv,
-    /// The answer was not the right one.
+    /// Checking the answer.
     Answer,
-    /// The worker did not answer in time.
+    /// Waiting for the worker, which timed out.
     Wait,
-    /// Taking the heap that a worker was to keep, before its socket.
+    /// Allocating the heap that the worker keeps, before it opens its socket.
     Malloc,
 }
 
 impl Call {
-    /// The function's name.
+    /// The name of the function.
     pub fn name(self) -> &'static str {
         match self {
             Call::PthreadCreate => "pthread_create",
@@ -55,7 +55,7 @@ impl Call {
         }
     }
 
-    /// The call of this number, if there is one.
+    /// The call with this number, if there is one.
     pub fn from_number(number: i32) -> Option<Call> {
         use Call::*;
         [PthreadCreate, Socket, Bind, Getsockname, Send, Recv, Answer, Wait, Malloc]
@@ -64,79 +64,81 @@ impl Call {
     }
 }
 
-/// A call that failed and its error number.
+/// A failed call and its errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The call.
     pub call: Call,
-    /// Its errno.
+    /// The errno.
     pub errno: i32,
 }
 
-/// The sequence number of every request: there is one at a time.
+/// The sequence number of all requests. Only one request is in flight at a
+/// time.
 const SEQUENCE: u32 = 1;
-/// Room for each answer in bytes: an NLMSG_ERROR, which has a number and the
-/// whole request, is the longest.
+/// Buffer size for answers. The longest is an NLMSG_ERROR: an errno and the
+/// whole request.
 const ANSWER_BYTES: usize = 128;
 
-/// The size of the body of an echo.
+/// Size of the body of an echo.
 const ECHO_BYTES: usize = size_of::<nlrig_echo>();
 
-/// An answer came, and it is not the right one.
+/// The answer is wrong.
 const BAD_ANSWER: Failure = Failure { call: Call::Answer, errno: libc::EBADMSG };
-/// The request does not fit into its buffer, which has room for the longest.
+/// The request exceeds its buffer, which fits the longest request.
 const TOO_LONG: Failure = Failure { call: Call::Send, errno: libc::EMSGSIZE };
 
-/// A bound socket of protocol `NETLINK_NLRIG`. It is closed when the process
-/// ends, and not before: the experiments count sockets that are held.
+/// A bound socket of protocol `NETLINK_NLRIG`. It stays open until the process
+/// ends, because the experiments count open sockets.
 #[derive(Debug)]
-pub struct Socket {
+pub struct EchoSocket {
     socket: ManuallyDrop<nlrig_netlink::Socket>,
     portid: u32,
 }
 
-impl Socket {
-    /// Opens a socket and binds it to a port of the kernel's choice (port 0,
-    /// as netlink(7) advises), then asks for the port.
+impl EchoSocket {
+    /// Opens a socket, binds it to a port that the kernel chooses (port 0, as
+    /// netlink(7) advises), and reads the port back.
     ///
     /// # Errors
-    /// The first call that failed; the socket is closed again.
-    pub fn open() -> Result<Socket, Failure> {
-        Socket::open_at(0)
+    /// The first call that failed. The socket is closed.
+    pub fn open() -> Result<EchoSocket, Failure> {
+        EchoSocket::open_at(0)
     }
 
-    /// As [`Socket::open`], bound to this port; 0 is one of the kernel's choice.
+    /// Like [`EchoSocket::open`], but binds to `portid`; 0 lets the kernel
+    /// choose.
     ///
     /// # Errors
-    /// As [`Socket::open`]: [`Call::Bind`] with EADDRINUSE if another socket has
-    /// the port.
-    pub fn open_at(portid: u32) -> Result<Socket, Failure> {
+    /// See [`EchoSocket::open`]. [`Call::Bind`] with EADDRINUSE if another
+    /// socket has the port.
+    pub fn open_at(portid: u32) -> Result<EchoSocket, Failure> {
         let socket =
             nlrig_netlink::Socket::new(NETLINK_NLRIG as i32).map_err(failed(Call::Socket))?;
         socket.bind(portid, GroupMask::NONE).map_err(failed(Call::Bind))?;
         let portid = socket.address().map_err(failed(Call::Getsockname))?.portid;
-        Ok(Socket { socket: ManuallyDrop::new(socket), portid })
+        Ok(EchoSocket { socket: ManuallyDrop::new(socket), portid })
     }
 
-    /// The port the kernel gave.
+    /// The port.
     pub fn portid(&self) -> u32 {
         self.portid
     }
 
-    /// The descriptor.
+    /// The file descriptor.
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 
-    /// Sends one echo and takes the answer, which must carry the same cookie
+    /// Sends one echo and checks the answer, which must carry the same cookie
     /// and this socket's port.
     ///
-    /// The answer is taken without waiting: the module queues it before send()
-    /// returns, so one that is not there would never come.
+    /// Receives without blocking: the module queues the answer before send()
+    /// returns, so a missing answer would never come.
     ///
     /// # Errors
-    /// The call that failed; [`Call::Answer`] with EBADMSG, or with the error
-    /// the kernel sent, if the answer is not the right one.
+    /// The call that failed. [`Call::Answer`] with the kernel's errno, or with
+    /// EBADMSG if the answer is wrong.
     pub fn echo(&self, cookie: u64) -> Result<(), Failure> {
         let header = Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, SEQUENCE);
         let mut buffer = [0; ANSWER_BYTES];
@@ -151,11 +153,11 @@ impl Socket {
         if right { Ok(()) } else { Err(BAD_ANSWER) }
     }
 
-    /// Asks the module to go wrong in this way: a number `NLRIG_FAULT_*`. Most
-    /// of them never come back.
+    /// Requests a fault `NLRIG_FAULT_*` from the module. Most faults never
+    /// return.
     ///
     /// # Errors
-    /// The call that failed; [`Call::Answer`] with the error the kernel sent.
+    /// The call that failed. [`Call::Answer`] with the kernel's errno.
     pub fn fault(&self, kind: u32) -> Result<(), Failure> {
         let mut body = [0; size_of::<nlrig_fault>()];
         body[..4].copy_from_slice(&kind.to_ne_bytes());
@@ -167,7 +169,8 @@ impl Socket {
         }
     }
 
-    /// Sends one message and takes the answer, which must be one message too.
+    /// Sends one message and receives the answer, which must be a single
+    /// message.
     fn exchange<'b>(
         &self,
         header: Header,
@@ -175,7 +178,7 @@ impl Socket {
         buffer: &'b mut [u8],
     ) -> Result<Message<'b>, Failure> {
         let mut request = [0; HEADER_BYTES + ECHO_BYTES];
-        let mut request = Builder::over(&mut request);
+        let mut request = MessageBuilder::in_buffer(&mut request);
         request.message(header, |message| {
             message.raw(body);
         });
@@ -199,7 +202,7 @@ fn echo_body(cookie: u64, portid: u32) -> [u8; ECHO_BYTES] {
     body
 }
 
-/// The failure of this call with its errno.
+/// Creates the failure of `call` from an errno.
 fn failed(call: Call) -> impl FnOnce(Errno) -> Failure {
     move |errno| Failure { call, errno: errno.0 }
 }

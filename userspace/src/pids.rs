@@ -1,37 +1,37 @@
-//! How many task ids are left.
+//! The number of free task ids.
 //!
-//! The kernel hands ids out in a circle: upwards from the last one, and after
-//! pid_max from 300 on, never below again (`RESERVED_PIDS`, and
-//! `idr_alloc_cyclic` in `alloc_pid`, kernel/pid.c of Linux 6.1).
+//! The kernel assigns ids cyclically: upwards from the last one, and after
+//! pid_max again from 300 (`RESERVED_PIDS`, and `idr_alloc_cyclic` in
+//! `alloc_pid`, kernel/pid.c of Linux 6.1).
 
-/// Ids below this are not handed out again once the circle has passed it
-/// (`RESERVED_PIDS` in kernel/pid.c).
+/// Lower ids are not assigned again after the first wrap (`RESERVED_PIDS` in
+/// kernel/pid.c).
 pub const RESERVED: u64 = 300;
 
-/// Counts the ids that can still be handed out.
+/// Counts the task ids that can still be assigned.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct FreePids {
     first: u64,
     max: u64,
     used: u64,
 }
 
-impl Room {
-    /// `last` is the id handed out last, `max` the sysctl kernel.pid_max: the
-    /// first id that is never handed out.
-    pub fn new(last: u64, max: u64) -> Room {
-        // idr_get_cursor() is one above the last id.
+impl FreePids {
+    /// `last` is the id assigned last, `max` the sysctl kernel.pid_max: the
+    /// lowest id that is never assigned.
+    pub fn new(last: u64, max: u64) -> FreePids {
+        // idr_get_cursor() is the last id plus one.
         let cursor = last.saturating_add(1);
-        Room { first: cursor.min(RESERVED), max, used: 0 }
+        FreePids { first: cursor.min(RESERVED), max, used: 0 }
     }
 
-    /// Notes an id that is in use.
-    pub fn take(&mut self, id: u32) {
+    /// Records an id in use.
+    pub fn mark_used(&mut self, id: u32) {
         self.used += u64::from((self.first..self.max).contains(&u64::from(id)));
     }
 
-    /// How many tasks can still be given an id.
-    pub fn left(&self) -> u64 {
+    /// The number of free ids.
+    pub fn count(&self) -> u64 {
         self.max.saturating_sub(self.first).saturating_sub(self.used)
     }
 }
@@ -40,30 +40,30 @@ impl Room {
 mod tests {
     use super::*;
 
-    fn room(last: u64, max: u64, taken: impl IntoIterator<Item = u32>) -> u64 {
-        let mut room = Room::new(last, max);
-        taken.into_iter().for_each(|id| room.take(id));
-        room.left()
+    fn free_pids(last: u64, max: u64, taken: impl IntoIterator<Item = u32>) -> u64 {
+        let mut free = FreePids::new(last, max);
+        taken.into_iter().for_each(|id| free.mark_used(id));
+        free.count()
     }
 
     #[test]
-    fn a_fresh_boot_counts_up_to_the_end() {
-        // 1..=40 are in use or were: the next one is 41.
-        assert_eq!(room(40, 32768, 1..=40), 32767 - 40);
+    fn after_boot_ids_up_to_pid_max_are_free() {
+        // Ids 1 to 40 have been assigned; the next one is 41.
+        assert_eq!(free_pids(40, 32768, 1..=40), 32767 - 40);
     }
 
     #[test]
     fn an_id_above_the_last_counts_as_used() {
-        assert_eq!(room(40, 32768, [1, 2, 1000]), 32767 - 40 - 1);
+        assert_eq!(free_pids(40, 32768, [1, 2, 1000]), 32767 - 40 - 1);
     }
 
     #[test]
-    fn after_the_first_300_the_low_ids_are_gone_for_good() {
-        assert_eq!(room(401, 32768, (1..=40).chain([400, 401])), 32768 - 300 - 2);
+    fn after_id_300_lower_ids_are_not_free() {
+        assert_eq!(free_pids(401, 32768, (1..=40).chain([400, 401])), 32768 - 300 - 2);
     }
 
     #[test]
     fn a_pid_max_below_the_ids_in_use_leaves_none() {
-        assert_eq!(room(400, 300, [1, 2]), 0);
+        assert_eq!(free_pids(400, 300, [1, 2]), 0);
     }
 }

@@ -1,36 +1,37 @@
-//! What the workload `ports` reports, and the formulas by which its threads
-//! compute ports for themselves.
+//! Reports of the workload `ports`, and the formulas by which threads compute
+//! netlink ports.
 
 use serde::{Deserialize, Serialize};
 
-use crate::look::Failed;
+use crate::snapshot::Failed;
 
-/// What a thread binds its socket to. Meant for each thread of each process to be
-/// another one, some vainly.
+/// A formula for the port of a thread. Each is meant to give every thread of
+/// every process its own port, but some do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Formula {
-    /// Kevin Kaichuan He, Linux Journal 130 (2005); in wide use since.
+    /// Kevin Kaichuan He, Linux Journal 130 (2005); widely used since.
     #[serde(rename = "linux-journal")]
     LinuxJournal,
     /// Xiong, Ding and Luo (2017).
     #[serde(rename = "paper")]
     Paper,
-    /// The paper's, cut so that the address leaves the process id alone.
+    /// The paper's formula with the address masked, so that it does not overlap
+    /// the process id.
     #[serde(rename = "paper-masked")]
     PaperMasked,
-    /// The paper's, with exclusive or.
+    /// The paper's formula with exclusive or.
     #[serde(rename = "paper-xor")]
     PaperXor,
-    /// The same two halves the other way round.
+    /// The paper's two halves, swapped.
     #[serde(rename = "high-half")]
     HighHalf,
-    /// The paper's, but shifted by a page.
+    /// The paper's formula, shifted by a page.
     #[serde(rename = "shift-12")]
     Shift12,
-    /// The id of the thread.
+    /// The thread id.
     #[serde(rename = "gettid")]
     Gettid,
-    /// libnl's generator (lib/socket.c, `generate_local_port`).
+    /// libnl's port generator (lib/socket.c, `generate_local_port`).
     #[serde(rename = "libnl")]
     Libnl,
     /// 0: the kernel chooses, as netlink(7) advises.
@@ -39,7 +40,7 @@ pub enum Formula {
 }
 
 impl Formula {
-    /// All of them, in the order of tables.
+    /// All formulas, in the order of the tables.
     pub const ALL: [Formula; 9] = [
         Formula::LinuxJournal,
         Formula::Paper,
@@ -52,7 +53,7 @@ impl Formula {
         Formula::Kernel,
     ];
 
-    /// Its name.
+    /// The name on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Formula::LinuxJournal => "linux-journal",
@@ -67,12 +68,12 @@ impl Formula {
         }
     }
 
-    /// The formula of this name.
+    /// The formula with this name.
     pub fn from_name(name: &str) -> Option<Formula> {
         Formula::ALL.into_iter().find(|formula| formula.name() == name)
     }
 
-    /// What a programmer writes.
+    /// The formula as a C expression.
     pub fn expression(self) -> &'static str {
         match self {
             Formula::LinuxJournal => "pthread_self() << 16 | getpid()",
@@ -88,8 +89,8 @@ impl Formula {
     }
 }
 
-/// The ports that libnl gives the sockets of one process: 1024, each once, in an
-/// order that begins somewhere by the time of day.
+/// libnl's port generator for one process: 1024 ports, each once, in an order
+/// that depends on the time of day.
 #[derive(Clone, Debug)]
 pub struct Generator {
     taken: [u32; 32],
@@ -99,13 +100,13 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// For a process that makes its first socket at this time, in seconds since
-    /// 1970.
+    /// The generator of a process that opens its first socket at `time_s`, in
+    /// seconds since 1970.
     pub const fn new(time_s: u64) -> Generator {
         Generator { taken: [0; 32], state: 0, seeded: false, time_s }
     }
 
-    /// The next port of this process; none if all 1024 are taken.
+    /// The next port of the process; None if all 1024 are taken.
     pub fn next(&mut self, pid: u32) -> Option<u32> {
         self.state = if !self.seeded || self.state == 0 {
             let time = self.time_s as u32;
@@ -117,7 +118,8 @@ impl Generator {
         let mut block = i32::from(self.state >> 5);
         let mut bit = u32::from(self.state);
         for round in 0..32 {
-            // Block 0 last: an older libnl in the same process begins there.
+            // libnl tries block 0 last, because older versions of libnl in the
+            // same process start there.
             block = if round == 31 { 0 } else { (block - 1 + 7) % 31 + 1 };
             if self.taken[block as usize] == u32::MAX {
                 continue;
@@ -136,83 +138,85 @@ impl Generator {
     }
 }
 
-/// One object that the workload writes.
+/// A JSON object that the workload `ports` writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Report {
-    /// Threads that are there and have bound nothing yet, in the order of their
-    /// creation; behind those that this process has reported before.
+pub enum PortReport {
+    /// A chunk of the process's threads, in order of creation. No thread has
+    /// bound a socket yet.
     Threads {
-        /// Which process it is, from 0.
+        /// The index of the process, from 0.
         process: u32,
-        /// pthread_self() of each,
+        /// pthread_self() of each thread.
         addresses: Vec<u64>,
-        /// and gettid().
+        /// gettid() of each thread.
         ids: Vec<u32>,
     },
-    /// All threads of a process are there.
-    Gathered {
-        /// Which process it is.
+    /// All threads of a process exist.
+    #[serde(rename = "gathered")]
+    Spawned {
+        /// The index of the process.
         process: u32,
-        /// How many processes there are in all.
+        /// The total number of processes.
         of: u32,
         /// getpid().
         pid: u32,
-        /// How many threads it has.
+        /// The number of threads.
         threads: u32,
-        /// Why there are no more, if that is fewer than asked for: an errno.
+        /// The errno of pthread_create(), if there are fewer threads than
+        /// requested.
         refused: Option<i32>,
-        /// The time that libnl's generator begins with.
+        /// The time that seeds libnl's generator.
         time_s: u64,
     },
-    /// The ports of threads, in their order, behind those reported before: none
-    /// if the port was in use.
+    /// A chunk of the threads' ports, in order of creation.
     Ports {
-        /// Which process it is.
+        /// The index of the process.
         process: u32,
-        /// What they bound.
+        /// The formula.
         formula: Formula,
-        /// As getsockname() has it.
+        /// Ports from getsockname(); None if the port was in use.
         ports: Vec<Option<u32>>,
     },
-    /// All threads of a process have bound by a formula, or tried.
+    /// All threads of a process have tried to bind.
     Bound {
-        /// Which process it is.
+        /// The index of the process.
         process: u32,
-        /// What they bound.
+        /// The formula.
         formula: Formula,
-        /// Threads that got their own echo, from the port that they have.
+        /// Threads that received their own echo from their own port.
         echoes: u32,
-        /// Sockets on which something came that was not asked for.
-        strays: u32,
-        /// Threads that were elsewhere than reported.
+        /// Sockets that received an unexpected message.
+        #[serde(rename = "strays")]
+        unexpected: u32,
+        /// Threads whose address differs from the reported one.
         moved: u32,
-        /// The first call that failed in another way than by a port in use.
+        /// The first call that failed, other than with EADDRINUSE.
         failed: Option<Failed>,
     },
-    /// Many processes will come, as many at once as there are processors.
+    /// The start of a batch of processes, which run in parallel, one per CPU.
     Batch {
-        /// So many,
+        /// The number of processes.
         processes: u32,
-        /// each with so many threads.
+        /// The number of threads per process.
         threads: u32,
-        /// Processors that the program may use: glibc makes arenas by them.
+        /// CPUs available to the program. glibc's arena limit depends on them.
         processors: u32,
     },
-    /// One of them.
+    /// The result of one process of a batch.
     Process {
         /// getpid().
         pid: u32,
-        /// pthread_self() of its threads.
+        /// pthread_self() of each thread.
         addresses: Vec<u64>,
         /// The first thread, from 1, whose port was in use; 0 if there is none.
         first_failed: u32,
-        /// How many found their port in use.
+        /// Threads whose port was in use.
         in_use: u32,
     },
-    /// A sign of life.
+    /// A heartbeat.
     Progress {
-        /// Threads that are done.
+        /// Threads finished.
         threads: u64,
     },
 }
@@ -222,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_reports() {
+    fn names_equal_the_serde_names() {
         for formula in Formula::ALL {
             assert_eq!(serde_json::to_value(formula).unwrap(), formula.name());
             assert_eq!(Formula::from_name(formula.name()), Some(formula));
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generator_gives_each_of_1024_ports_once() {
+    fn a_generator_returns_each_of_1024_ports_once() {
         for time_s in [0, 1_700_000_000, 0xffff_ffff, 0x3047] {
             let mut generator = Generator::new(time_s);
             let mut ports: Vec<_> = (0..1024).filter_map(|_| generator.next(4711)).collect();

@@ -1,9 +1,9 @@
-//! `cargo xtask rig` and `cargo xtask test`: make this machine ready, build the
-//! rig, and become it.
+//! `cargo xtask rig` and `cargo xtask test`: prepare the host, build the rig, and
+//! exec it or its tests.
 //!
-//! It sees what the host lacks, installs it when told to, and otherwise prints
-//! the command that would and touches nothing. Then it execs, so that signals
-//! and the exit status are the rig's own.
+//! Missing host packages are installed with `--yes`. Otherwise xtask prints the
+//! command that installs them and changes nothing. exec() makes signals and the
+//! exit status those of the rig.
 
 mod packages;
 mod target;
@@ -15,27 +15,28 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// The command line asks for something that does not exist.
+/// The exit status of a usage error.
 const USAGE: u8 = 2;
-/// The machine is not ready or the rig does not build.
+/// The exit status if the host is not ready or the rig does not build.
 const NOT_READY: u8 = 125;
-/// The same under `git bisect run`, which takes 125 for a revision to be skipped.
+/// The same under `git bisect run`, which skips a revision on 125.
 const BISECT_ABORT: u8 = 128;
 
-/// Tells the rig which checkout it runs from: results go there.
+/// The environment variable with the checkout's path; results go below it.
 const CHECKOUT: &str = "NLRIG_CHECKOUT";
 
 const HELP: &str = "\
-Makes this machine ready, then runs the rig or its tests.
+Installs missing host packages, then runs the rig or its tests.
 
 Usage:
-  cargo xtask rig [--yes] [ARGS...]    the main job, or any command of the rig
-  cargo xtask test [--yes] [ARGS...]   the tests; ARGS go to `cargo test`
-  cargo xtask setup [--yes]            only make the machine ready
+  cargo xtask rig [--yes] [ARGS...]    run the rig; without ARGS, the default experiments
+  cargo xtask test [--yes] [ARGS...]   run the tests; ARGS are passed to `cargo test`
+  cargo xtask setup [--yes]            only install missing host packages
 
+Options:
   --yes (or CI=true)  install missing host packages without asking
 
-`cargo xtask rig --help` shows the rig's own commands.
+`cargo xtask rig --help` shows the subcommands of the rig.
 ";
 
 fn main() -> ExitCode {
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         other => {
-            say(&format!("error: there is no task \"{other}\": rig, test or setup"));
+            say(&format!("error: unknown task \"{other}\"; use rig, test or setup"));
             return ExitCode::from(USAGE);
         }
     };
@@ -64,18 +65,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// What went wrong, for a person.
+/// A result whose error is a message for the user.
 type Result<T> = std::result::Result<T, String>;
 
 fn rig(mut arguments: Vec<String>) -> Result<()> {
     make_ready(&mut arguments)?;
     let mut build = cargo();
-    // Wherever this user's cargo builds by default, the rig is built here.
+    // Ignore the user's default target folder and target: the rig is started from
+    // target/release below.
     build
         .args(["build", "--release", "--locked", "--package", "nlrig", "--target-dir"])
         .arg(root().join("target"))
         .env_remove("CARGO_BUILD_TARGET");
-    // cargo's own words are only worth reading when there is something to do.
+    // The first build takes minutes, so show cargo's progress.
     let program = root().join("target/release/nlrig");
     if program.is_file() {
         build.arg("--quiet");
@@ -94,7 +96,8 @@ fn test(mut arguments: Vec<String>) -> Result<()> {
     Err(failed("start cargo test", tests.exec()))
 }
 
-/// Looks at what the host lacks, and installs it if that was said.
+/// Checks the host packages and the 32-bit Rust target; installs missing ones with
+/// `--yes`, with `CI=true` or if the user agrees.
 fn make_ready(arguments: &mut Vec<String>) -> Result<()> {
     let yes = take_yes(arguments) || env::var("CI").is_ok_and(|value| value == "true");
     let list = packages::List::read(&root().join("ci/host-packages.txt"))?;
@@ -102,13 +105,14 @@ fn make_ready(arguments: &mut Vec<String>) -> Result<()> {
     target::ensure(&list.fallback, yes)
 }
 
-/// Whether the rig is asked for `exec --bisect`.
+/// Whether the arguments are those of `exec --bisect`.
 fn is_bisect(arguments: &[String]) -> bool {
     let ours = arguments.split(|word| word == "--").next().unwrap_or_default();
     ["exec", "--bisect"].iter().all(|word| ours.iter().any(|ours| ours == word))
 }
 
-/// Takes `--yes` out of what is ours: the words before a `--`.
+/// Removes `--yes` from the words before `--`, which are xtask's; returns whether
+/// it was there.
 fn take_yes(arguments: &mut Vec<String>) -> bool {
     let ours = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
     match arguments[..ours].iter().position(|word| word == "--yes") {
@@ -120,7 +124,7 @@ fn take_yes(arguments: &mut Vec<String>) -> bool {
     }
 }
 
-/// Asks on the terminal; no terminal is a no.
+/// Asks a question on the terminal; returns false if there is no terminal.
 fn agreed(question: &str) -> bool {
     if !stdin().is_terminal() || !stderr().is_terminal() {
         return false;
@@ -136,7 +140,7 @@ fn cargo() -> Command {
     command
 }
 
-/// The top of the checkout, whose `xtask/` this is.
+/// The top folder of the checkout.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf()
 }
@@ -147,7 +151,7 @@ fn run(command: &mut Command, what: &str) -> Result<()> {
         Ok(status) => Err(format!("{what} failed ({status})")),
         Err(err) => {
             let program = command.get_program().to_string_lossy();
-            Err(format!("{what} failed: {program} does not start: {err}"))
+            Err(format!("{what} failed: cannot start {program}: {err}"))
         }
     }
 }
@@ -165,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn yes_is_ours_only_before_the_dashes() {
+    fn yes_is_xtasks_only_before_the_dashes() {
         let words = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
         let mut ours = words("run --yes threads");
         assert!(take_yes(&mut ours));

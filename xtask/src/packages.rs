@@ -1,4 +1,4 @@
-//! Host packages: which are missing, and how they are installed.
+//! Finds and installs missing host packages.
 
 use std::fs;
 use std::path::Path;
@@ -6,17 +6,17 @@ use std::process::{Command, Stdio};
 
 use crate::{Result, agreed, failed, run, say};
 
-/// `ci/host-packages.txt`.
+/// The content of `ci/host-packages.txt`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct List {
-    /// What every run needs.
+    /// The packages that every run needs.
     pub needed: Vec<String>,
-    /// What is needed if rustup cannot help.
+    /// The packages needed if rustup cannot install the 32-bit target.
     pub fallback: Vec<String>,
 }
 
 impl List {
-    /// Reads the list.
+    /// Reads and parses the file.
     pub fn read(path: &Path) -> Result<List> {
         let text = fs::read_to_string(path)
             .map_err(|err| failed(&format!("read {}", path.display()), err))?;
@@ -39,12 +39,12 @@ impl List {
     }
 }
 
-/// Sees that these packages are installed.
+/// Installs the packages that are missing, if `yes` or if the user agrees.
 ///
-/// Where there is no dpkg the rig's own `doctor` says what is missing.
+/// On hosts without dpkg it does nothing; `doctor` reports missing programs.
 pub fn ensure(packages: &[String], yes: bool) -> Result<()> {
     let Some(missing) = missing(packages) else {
-        say("this is no Debian: install what `cargo xtask rig doctor` misses yourself");
+        say("no dpkg-query: install the programs that `cargo xtask rig doctor` reports as missing");
         return Ok(());
     };
     if missing.is_empty() {
@@ -57,12 +57,13 @@ pub fn ensure(packages: &[String], yes: bool) -> Result<()> {
     let shown = format!("{} && {} {}", update.join(" "), install.join(" "), missing.join(" "));
     if !yes && !agreed(&format!("install {} with apt-get?", missing.join(", "))) {
         return Err(format!(
-            "this machine lacks {}; run `{shown}`, or the same command again with --yes",
+            "missing host packages: {}; run `{shown}`, or repeat the command with --yes",
             missing.join(", ")
         ));
     }
     say(&format!("installing {}", missing.join(", ")));
-    // One stale list of many is no reason to stop; the installation tells.
+    // Go on if one of the package lists cannot be updated: the installation fails
+    // if it needs that list.
     let _ = run(&mut command(&update), "apt-get update");
     run(command(&install).args(&missing), "installing packages")
         .map_err(|err| format!("{err}; as root, run `{}`", shown.replace("sudo ", "")))
@@ -70,12 +71,12 @@ pub fn ensure(packages: &[String], yes: bool) -> Result<()> {
 
 fn command(words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
-    // Results go to standard output; this is none.
+    // Standard output is for the results of the rig.
     command.args(&words[1..]).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
     command
 }
 
-/// The packages that are not installed; none if there is no dpkg to ask.
+/// The packages that are not installed; `None` if the host has no dpkg.
 fn missing(packages: &[String]) -> Option<Vec<String>> {
     let out = Command::new("dpkg-query")
         .args(["--show", "--showformat=${Package} ${db:Status-Status}\\n"])
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_has_two_parts() {
+    fn a_list_has_needed_and_fallback_packages() {
         let list = List::parse("# Why.\ngcc\n\n make \n[fallback]\nrustc-web\n");
         assert_eq!(list.needed, ["gcc", "make"]);
         assert_eq!(list.fallback, ["rustc-web"]);

@@ -1,5 +1,5 @@
-//! The Rust target of the 32-bit guest programs: rustup's if it is there or can
-//! be had soon, else the distribution's compiler.
+//! Installs the Rust target of the 32-bit guest programs: with rustup, else from
+//! the distribution's packages.
 
 use std::fs;
 use std::io::Read;
@@ -9,31 +9,33 @@ use std::time::{Duration, Instant};
 
 use crate::{Result, packages, root, say};
 
-/// Static glibc: musl takes no thread's stack size from RLIMIT_STACK.
+/// The target, for static glibc: musl ignores RLIMIT_STACK for thread stacks.
 const TARGET: &str = "i686-unknown-linux-gnu";
-/// rustup downloads some 30 MB; nothing promises that its server answers.
+/// The time limit of rustup, which downloads about 30 MB from a server that may be
+/// unreachable.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// The distribution's library source, where build-std finds it.
+/// The distribution's source of the standard library, for build-std.
 const LIBRARY_SOURCE: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
 
-/// How long a refusal of rustup's is remembered, so that a machine without its
-/// server does not wait for it at every start.
-const REFUSAL_HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
+/// The time for which a failure of rustup is cached, so that a host that cannot
+/// reach its server does not wait at every start.
+const FAILURE_VALID: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Sees that something can compile for the target. `rig doctor` says what.
+/// Makes sure that a compiler for the target is installed; `doctor` shows which.
 pub fn ensure(fallback: &[String], yes: bool) -> Result<()> {
-    let refusal = root().join("target/rustup-refused");
-    if rustc_has_target() || (is_recent(&refusal) && Path::new(LIBRARY_SOURCE).is_file()) {
+    let failure = root().join("target/rustup-failed");
+    if rustc_has_target() || (is_recent(&failure) && Path::new(LIBRARY_SOURCE).is_file()) {
         return Ok(());
     }
-    say(&format!("asking rustup for {TARGET}, {} s at most", DEADLINE.as_secs()));
+    say(&format!("rustup target add {TARGET}: waiting up to {} s", DEADLINE.as_secs()));
     match rustup_add() {
         Ok(()) if rustc_has_target() => Ok(()),
         outcome => {
-            let reason = outcome.err().unwrap_or_else(|| "it is still not there".to_string());
-            say(&format!("rustup cannot help ({reason}): taking the distribution's compiler"));
-            // Not remembered is asked again: no more than a loss of time.
-            let _ = fs::write(&refusal, &reason);
+            let missing = || "the target is still missing".to_string();
+            let reason = outcome.err().unwrap_or_else(missing);
+            say(&format!("rustup failed ({reason}); using the distribution's compiler"));
+            // If this fails, the next start tries rustup again.
+            let _ = fs::write(&failure, &reason);
             packages::ensure(fallback, yes)
         }
     }
@@ -42,7 +44,7 @@ pub fn ensure(fallback: &[String], yes: bool) -> Result<()> {
 fn is_recent(file: &Path) -> bool {
     fs::metadata(file)
         .and_then(|meta| meta.modified())
-        .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < REFUSAL_HOLDS))
+        .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FAILURE_VALID))
 }
 
 fn rustc_has_target() -> bool {
@@ -61,7 +63,7 @@ fn rustup_add() -> std::result::Result<(), String> {
         .args(["target", "add", TARGET])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        // A few lines: they fit into the pipe until the end.
+        // A few lines fit into the pipe, so it can be read after the end.
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|err| format!("rustup: {err}"))?;
@@ -70,12 +72,12 @@ fn rustup_add() -> std::result::Result<(), String> {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => return Ok(()),
             Ok(Some(status)) => {
-                let mut words = String::new();
+                let mut text = String::new();
                 if let Some(stderr) = &mut child.stderr {
-                    let _ = stderr.read_to_string(&mut words);
+                    let _ = stderr.read_to_string(&mut text);
                 }
-                let last = words.lines().rev().find(|line| !line.trim().is_empty());
-                return Err(format!("{status}: {}", last.unwrap_or("no reason").trim()));
+                let last = text.lines().rev().find(|line| !line.trim().is_empty());
+                return Err(format!("{status}: {}", last.unwrap_or("no error output").trim()));
             }
             Ok(None) if start.elapsed() < DEADLINE => {
                 std::thread::sleep(Duration::from_millis(100));
@@ -83,7 +85,7 @@ fn rustup_add() -> std::result::Result<(), String> {
             Ok(None) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("no answer within {} s", DEADLINE.as_secs()));
+                return Err(format!("timed out after {} s", DEADLINE.as_secs()));
             }
             Err(err) => return Err(err.to_string()),
         }

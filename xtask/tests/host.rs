@@ -1,21 +1,21 @@
-//! `cargo xtask` on a host that lacks packages, as an ordinary user: the exact
-//! command is printed, and nothing is touched.
+//! Tests `cargo xtask` on a host without the packages, as an ordinary user: it
+//! prints the command that installs them and changes nothing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// A folder of scripts that stand for a host's programs.
+/// A folder of scripts that replace the host's programs.
 struct Host(PathBuf);
 
 impl Host {
     fn new(name: &str) -> Host {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).expect("a folder");
+        fs::create_dir_all(&dir).expect("the folder can be created");
         let host = Host(dir);
-        // No package is installed, and the user is an ordinary one.
+        // No package is installed, and the user is not root.
         host.program("dpkg-query", "exit 1");
         host.program("id", "echo 1000");
         host.program("apt-get", "echo \"apt-get $*\" >> \"${0%/*}/touched\"");
@@ -24,8 +24,9 @@ impl Host {
 
     fn program(&self, name: &str, text: &str) {
         let path = self.0.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script");
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("the script can be written");
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(path, mode).expect("the script can be made executable");
     }
 
     fn xtask(&self, arguments: &[&str]) -> Output {
@@ -35,16 +36,16 @@ impl Host {
             .env_remove("CI")
             .stdin(Stdio::null())
             .output()
-            .expect("it starts")
+            .expect("xtask starts")
     }
 
-    /// What apt-get was asked to do.
+    /// The command lines of apt-get so far.
     fn touched(&self) -> String {
         fs::read_to_string(self.0.join("touched")).unwrap_or_default()
     }
 }
 
-/// Holds it to the rig's own status and gives back the last line.
+/// Asserts exit status 125 and returns the last line.
 fn refused(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(125), "{stderr}");
@@ -52,7 +53,7 @@ fn refused(output: &Output) -> String {
 }
 
 #[test]
-fn what_is_missing_is_printed_as_a_command_and_nothing_is_touched() {
+fn missing_packages_are_printed_as_a_command_and_nothing_is_changed() {
     let host = Host::new("missing");
     for command in ["rig", "test", "setup"] {
         let line = refused(&host.xtask(&[command]));
@@ -64,17 +65,17 @@ fn what_is_missing_is_printed_as_a_command_and_nothing_is_touched() {
 }
 
 #[test]
-fn without_sudo_an_ordinary_user_is_told_what_to_run() {
+fn without_sudo_the_command_for_root_is_printed() {
     let host = Host::new("no-sudo");
     let line = refused(&host.xtask(&["rig", "--yes"]));
-    for word in ["sudo does not start", "as root, run `apt-get update && apt-get install"] {
+    for word in ["cannot start sudo", "as root, run `apt-get update && apt-get install"] {
         assert!(line.contains(word), "no \"{word}\" in: {line}");
     }
     assert_eq!(host.touched(), "");
 }
 
 #[test]
-fn with_sudo_the_missing_packages_are_asked_for() {
+fn with_sudo_the_missing_packages_are_installed() {
     let host = Host::new("sudo");
     host.program("sudo", "\"$@\"");
     host.program("apt-get", "echo \"apt-get $*\" >> \"${0%/*}/touched\"; exit 100");

@@ -10,7 +10,7 @@ use crate::abi::{Abi, Arch};
 use crate::busybox;
 use crate::image::{Image, Parts, Recipe};
 use crate::kernel::{Builder, Kernel};
-use crate::module::{self, Module, ModuleSource};
+use crate::module::{self, Module, ModuleParameter, ModuleSource};
 use crate::programs::{self, GuestCrate, Programs};
 use nlrig_host::cache::{self, Cache};
 
@@ -24,6 +24,8 @@ pub struct BuildContext {
     pub cache: Cache,
     /// The modules that guests load, in this order.
     pub modules: Vec<ModuleSource>,
+    /// Parameters that they are loaded with.
+    pub module_parameters: Vec<ModuleParameter>,
     /// The crate whose programs guests find in `/run/nlrig/guest/workloads`.
     pub workloads: Option<GuestCrate>,
     kernels: Builder,
@@ -67,6 +69,7 @@ impl BuildContext {
         BuildContext {
             cache: kernels.cache.clone(),
             modules: Vec::new(),
+            module_parameters: Vec::new(),
             workloads: None,
             kernels,
             built_kernels: BTreeMap::new(),
@@ -80,11 +83,15 @@ impl BuildContext {
     /// # Errors
     /// See [`Builder::build`].
     pub fn kernel(&mut self, arch: Arch) -> Result<Kernel> {
-        let key = (arch, self.kernels.flavour.clone());
+        self.kernel_of(&self.kernels.clone(), arch)
+    }
+
+    fn kernel_of(&mut self, kernels: &Builder, arch: Arch) -> Result<Kernel> {
+        let key = (arch, kernels.flavour.clone());
         if let Some(kernel) = self.built_kernels.get(&key) {
             return Ok(kernel.clone());
         }
-        let kernel = self.kernels.build(arch)?;
+        let kernel = kernels.build(arch)?;
         self.built_kernels.insert(key, kernel.clone());
         Ok(kernel)
     }
@@ -94,19 +101,21 @@ impl BuildContext {
     /// # Errors
     /// See [`module::build`].
     pub fn modules(&mut self, arch: Arch) -> Result<Vec<Module>> {
-        let key = (arch, self.kernels.flavour.clone());
+        self.modules_of(&self.kernels.clone(), arch)
+    }
+
+    fn modules_of(&mut self, kernels: &Builder, arch: Arch) -> Result<Vec<Module>> {
+        let key = (arch, kernels.flavour.clone());
         if let Some(modules) = self.built_modules.get(&key) {
             return Ok(modules.clone());
         }
-        if self.modules.is_empty() {
-            return Ok(Vec::new());
-        }
-        let kernel = self.kernel(arch)?;
-        let modules = self
-            .modules
-            .iter()
-            .map(|source| module::build(&self.cache, &kernel, source, self.kernels.jobs))
-            .collect::<Result<Vec<_>>>()?;
+        let modules = if self.modules.is_empty() && self.module_parameters.is_empty() {
+            Vec::new()
+        } else {
+            let kernel = self.kernel_of(kernels, arch)?;
+            let BuildContext { cache, modules, module_parameters, .. } = self;
+            module::build(cache, &kernel, modules, module_parameters, kernels.jobs)?
+        };
         self.built_modules.insert(key, modules.clone());
         Ok(modules)
     }
@@ -144,9 +153,7 @@ impl BuildContext {
     /// # Errors
     /// A part cannot be built; the message names it.
     pub fn build(&mut self, abi: Abi, mounts: &[String]) -> Result<Built> {
-        let kernel = self.kernel(abi.kernel())?;
-        let image = self.image(abi, mounts)?;
-        Ok(Built { abi, kernel, image })
+        self.build_with(&self.kernels.clone(), abi, mounts)
     }
 
     /// As [`BuildContext::build`], but with a kernel of this flavour.
@@ -154,10 +161,13 @@ impl BuildContext {
     /// # Errors
     /// See [`BuildContext::build`].
     pub fn build_flavour(&mut self, abi: Abi, flavour: &str) -> Result<Built> {
-        let own = std::mem::replace(&mut self.kernels.flavour, flavour.to_string());
-        let built = self.build(abi, &[]);
-        self.kernels.flavour = own;
-        built
+        self.build_with(&self.kernels.with_flavour(flavour), abi, &[])
+    }
+
+    fn build_with(&mut self, kernels: &Builder, abi: Abi, mounts: &[String]) -> Result<Built> {
+        let kernel = self.kernel_of(kernels, abi.kernel())?;
+        let image = self.image_with(kernels, abi, mounts)?;
+        Ok(Built { abi, kernel, image })
     }
 
     /// What guests of one ABI boot.
@@ -165,8 +175,12 @@ impl BuildContext {
     /// # Errors
     /// See [`BuildContext::build`].
     pub fn image(&mut self, abi: Abi, mounts: &[String]) -> Result<Image> {
+        self.image_with(&self.kernels.clone(), abi, mounts)
+    }
+
+    fn image_with(&mut self, kernels: &Builder, abi: Abi, mounts: &[String]) -> Result<Image> {
         let workloads = self.programs(abi.program())?;
-        let modules = self.modules(abi.kernel())?.into_iter();
+        let modules = self.modules_of(kernels, abi.kernel())?.into_iter();
         let parts = Parts {
             init: self.init(abi.kernel())?.path("init"),
             busybox: busybox::fetch(&self.cache, abi.program())?,

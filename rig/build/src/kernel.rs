@@ -3,19 +3,23 @@
 //! compiler.
 
 pub mod config;
+pub mod flavour;
+mod image;
+mod kconfig;
 pub mod source;
 pub mod symbols;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nlrig_host::{Context, Error, ErrorKind, Result, bail, ui};
 use serde::{Deserialize, Serialize};
-use xshell::{Shell, cmd};
 
 use crate::abi::Arch;
+use crate::environment;
 use crate::sources::data;
 use nlrig_host::cache::{self, Cache, Entry, Key};
 use nlrig_host::process::{capture, run_logged};
@@ -28,7 +32,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 const MANIFEST: &str = "kernel.json";
 /// The version of the recipe in this file: part of every key, so that a change
 /// to how kernels are built is not mistaken for nothing.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// A kernel that was built.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,7 +41,9 @@ pub struct Kernel {
     pub version: String,
     /// What it was built for.
     pub arch: Arch,
-    /// Which set of fragments.
+    /// The flavour it was asked for as. Two flavours may resolve to the same
+    /// configuration, so the manifest of a build does not have it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub flavour: String,
     /// The hash of the source tarball, or of all files of a source folder.
     pub source_sha256: String,
@@ -74,6 +80,11 @@ impl Kernel {
         self.dir.join("build/source")
     }
 
+    /// Whether modules can be built against it: not if only its image is known.
+    pub fn builds_modules(&self) -> bool {
+        self.build_dir().join("Makefile").is_file()
+    }
+
     /// The folder that modules are built against.
     pub fn build_dir(&self) -> PathBuf {
         self.dir.join("build")
@@ -94,18 +105,35 @@ pub struct Known {
     pub objects: BTreeMap<String, u32>,
 }
 
+/// The content of `kernel-config/kernels.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KnownKernels {
+    kernel: Vec<Known>,
+    max_objects: BTreeMap<String, u32>,
+}
+
+fn known_kernels() -> Result<KnownKernels> {
+    const PATH: &str = "kernel-config/kernels.toml";
+    toml::from_str(data(PATH)?).context(PATH)
+}
+
 /// The kernels that the rig can build, newest last.
 ///
 /// # Errors
 /// `kernel-config/kernels.toml` is damaged.
 pub fn known() -> Result<Vec<Known>> {
-    #[derive(Deserialize)]
-    struct File {
-        kernel: Vec<Known>,
-    }
-    const PATH: &str = "kernel-config/kernels.toml";
-    let file: File = toml::from_str(data(PATH)?).context(PATH)?;
-    Ok(file.kernel)
+    Ok(known_kernels()?.kernel)
+}
+
+/// How many objects a kernel of this flavour may compile at most.
+///
+/// # Errors
+/// `kernel-config/kernels.toml` is damaged, or has no bound for `default`.
+pub fn max_objects(flavour: &str) -> Result<u32> {
+    let bounds = known_kernels()?.max_objects;
+    let bound = bounds.get(flavour).or_else(|| bounds.get("default"));
+    bound.copied().context("kernel-config/kernels.toml has no max_objects.default")
 }
 
 /// The known kernel of this version.
@@ -131,19 +159,46 @@ pub struct Builder {
     pub source: Option<PathBuf>,
     /// What that source's SHA-256 must be.
     pub source_sha256: Option<String>,
-    /// Which set of fragments.
+    /// Which flavour: see [`flavour`].
     pub flavour: String,
+    /// Fragments of the user's own, which apply after the flavour's.
+    pub fragments: Vec<PathBuf>,
+    /// An image that was built elsewhere, in place of all of the above.
+    pub image: Option<PathBuf>,
     /// Compilers at once.
     pub jobs: usize,
 }
 
 impl Builder {
+    /// Builds this kernel from the distribution's source, with a compiler for
+    /// each processor.
+    pub fn new(cache: Cache, known: Known, flavour: impl Into<String>) -> Builder {
+        Builder {
+            cache,
+            known,
+            source: None,
+            source_sha256: None,
+            flavour: flavour.into(),
+            fragments: Vec::new(),
+            image: None,
+            jobs: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    /// The same with another flavour.
+    pub fn with_flavour(&self, flavour: &str) -> Builder {
+        Builder { flavour: flavour.to_string(), ..self.clone() }
+    }
+
     /// Finds or builds the kernel for one architecture.
     ///
     /// # Errors
     /// The source is missing or damaged. An [`ErrorKind::KernelBuild`] if a symbol of the
     /// configuration was lost or the source does not compile.
     pub fn build(&self, arch: Arch) -> Result<Kernel> {
+        if let Some(path) = &self.image {
+            return self.built_elsewhere(path, arch);
+        }
         let source = Source::find(self)?;
         let compiler = compiler()?;
         let config = config::resolve(self, &source, arch, &compiler)?;
@@ -155,7 +210,7 @@ impl Builder {
             let kernel = Kernel {
                 version: release.trim().to_string(),
                 arch,
-                flavour: self.flavour.clone(),
+                flavour: String::new(),
                 source_sha256: source.sha256.clone(),
                 config_sha256: cache::sha256(&config),
                 image_sha256: self.cache.file_sha256(&build.join("vmlinux"))?,
@@ -166,7 +221,20 @@ impl Builder {
             };
             cache::write(&dir.join(MANIFEST), serde_json::to_string_pretty(&kernel)?)
         })?;
-        read_manifest(entry)
+        self.read_manifest(entry)
+    }
+
+    /// The kernel in an image of the user's.
+    fn built_elsewhere(&self, path: &Path, arch: Arch) -> Result<Kernel> {
+        let kernel = image::describe(&self.cache, path)?;
+        if kernel.arch != arch {
+            return Err(Error::usage(format!(
+                "{}: a kernel for {}, not for {arch}: choose another --abi",
+                path.display(),
+                kernel.arch
+            )));
+        }
+        Ok(Kernel { flavour: self.flavour.clone(), ..kernel })
     }
 
     /// The folder with the source, unpacked if it must be.
@@ -183,13 +251,26 @@ impl Builder {
     /// # Errors
     /// The source is missing, or the entry in the cache is damaged.
     pub fn built(&self, arch: Arch) -> Result<Option<Kernel>> {
+        if let Some(path) = &self.image {
+            return self.built_elsewhere(path, arch).map(Some);
+        }
         let source = Source::find(self)?;
         let compiler = compiler()?;
         let Some(config) = config::resolved(self, &source, arch, &compiler)? else {
             return Ok(None);
         };
         let found = self.cache.find("kernel", key(&source, &config, &compiler));
-        found.map(read_manifest).transpose()
+        found.map(|entry| self.read_manifest(entry)).transpose()
+    }
+
+    fn read_manifest(&self, entry: Entry) -> Result<Kernel> {
+        let manifest = entry.dir.join(MANIFEST);
+        let kernel: Kernel =
+            serde_json::from_slice(&cache::read(&manifest)?).with_context(|| {
+                format!("{} is damaged: remove {}", manifest.display(), entry.dir.display())
+            })?;
+        let (dir, from_cache) = (entry.dir, entry.from_cache);
+        Ok(Kernel { flavour: self.flavour.clone(), dir, from_cache, ..kernel })
     }
 
     /// Compiles image and module support; gives back the number of objects.
@@ -210,7 +291,7 @@ impl Builder {
         let mut progress = ui::Progress::new();
         let mut objects = 0;
         let compiled = run_logged(
-            make(tree, &build, arch, self.jobs, &["vmlinux", "modules"])?,
+            make(tree, &build, arch, self.jobs, &["vmlinux", "modules"]),
             &what,
             &log,
             BUILD_LIMIT,
@@ -247,17 +328,7 @@ fn key(source: &Source, config: &str, compiler: &str) -> Key {
         .add("source", &source.sha256)
         .add("config", config)
         .add("compiler", compiler)
-}
-
-fn read_manifest(entry: Entry) -> Result<Kernel> {
-    let manifest = entry.dir.join(MANIFEST);
-    let mut kernel: Kernel =
-        serde_json::from_slice(&cache::read(&manifest)?).with_context(|| {
-            format!("{} is damaged: remove {}", manifest.display(), entry.dir.display())
-        })?;
-    kernel.dir = entry.dir;
-    kernel.from_cache = entry.from_cache;
-    Ok(kernel)
+        .add("environment", environment::kbuild_key())
 }
 
 /// A line of Kbuild's output that says an object for the kernel was compiled,
@@ -268,31 +339,13 @@ fn is_object(line: &str) -> bool {
         && words.next().is_some_and(|path| path.ends_with(".o"))
 }
 
-/// `make` for a kernel, with everything fixed that would make two builds of the
-/// same source differ.
-pub fn make(
-    tree: &Path,
-    build: &Path,
-    arch: Arch,
-    jobs: usize,
-    targets: &[&str],
-) -> Result<std::process::Command> {
-    let sh = Shell::new()?;
-    let (arch, jobs) = (arch.name(), jobs.to_string());
-    Ok(cmd!(sh, "make -C {tree} O={build} ARCH={arch} -j{jobs} {targets...}")
-        .env("KBUILD_BUILD_TIMESTAMP", "1970-01-01")
-        .env("KBUILD_BUILD_USER", "nlrig")
-        .env("KBUILD_BUILD_HOST", "nlrig")
-        .env("LC_ALL", "C")
-        // What a PVH boot runs first (arch/x86/platform/pvh/enlighten.c, and
-        // memcmp of lib/string.c) runs before there is the memory that KASAN's
-        // checks look at: checked, it is a triple fault. Kbuild asks for these
-        // variables of each object.
-        .env("KASAN_SANITIZE_enlighten.o", "n")
-        .env("KASAN_SANITIZE_string.o", "n")
-        .env_remove("MAKEFLAGS")
-        .env_remove("KCONFIG_ALLCONFIG")
-        .into())
+/// `make` for a kernel, out of the source's tree.
+fn make(tree: &Path, build: &Path, arch: Arch, jobs: usize, targets: &[&str]) -> Command {
+    let mut output = std::ffi::OsString::from("O=");
+    output.push(build);
+    let mut command = environment::make(tree);
+    command.arg(output).arg(format!("ARCH={arch}")).arg(format!("-j{jobs}")).args(targets);
+    command
 }
 
 /// The compiler's and the linker's own words: another one makes another kernel.
@@ -302,8 +355,8 @@ pub fn make(
 pub fn compiler() -> Result<String> {
     let mut words = Vec::new();
     for program in ["gcc", "ld"] {
-        let mut command = std::process::Command::new(program);
-        command.arg("--version").env("LC_ALL", "C");
+        let mut command = environment::command(program);
+        command.arg("--version");
         let text = capture(command, Duration::from_secs(20))?;
         match text.lines().next() {
             Some(line) => words.push(line.to_string()),
@@ -346,6 +399,31 @@ mod tests {
         assert!(!is_object("  HOSTCC  scripts/kallsyms"));
         assert!(!is_object("  AR      net/built-in.a"));
         assert!(!is_object("  CC      kernel/bounds.s"));
+    }
+
+    /// The flavour is that of who asks, whatever the manifest has.
+    #[test]
+    fn a_kernel_has_the_flavour_that_it_was_asked_for_as() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::at(root.path()).unwrap();
+        let entry = cache
+            .entry("kernel", Key::new(), |dir| {
+                let manifest = r#"{"version": "6.1.0", "arch": "i386", "flavour": "other",
+                    "source_sha256": "a", "config_sha256": "b", "image_sha256": "c",
+                    "compiler": "gcc", "objects": 7}"#;
+                cache::write(&dir.join(MANIFEST), manifest)
+            })
+            .unwrap();
+        let builder = Builder::new(cache, known().unwrap().remove(0), "default");
+        let kernel = builder.read_manifest(entry.clone()).unwrap();
+        assert_eq!((kernel.flavour.as_str(), kernel.objects), ("default", 7));
+        let kernel = builder.with_flavour("debug").read_manifest(entry).unwrap();
+        assert_eq!(kernel.flavour, "debug");
+    }
+
+    #[test]
+    fn a_flavour_without_a_bound_has_that_of_default() {
+        assert_eq!(max_objects("default").unwrap(), max_objects("split-2g").unwrap());
     }
 
     #[test]

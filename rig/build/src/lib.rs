@@ -9,6 +9,7 @@
 //! - [`programs`]: PID 1 and further programs, static, compiled by cargo with a
 //!   [`toolchain`] for the word size;
 //! - [`busybox`]: the guest's shell and tools;
+//! - [`environment`]: what the builds of all of these inherit;
 //! - [`image`]: an initramfs and a share, made by a recipe.
 //!
 //! Fragments, recipes and the source of PID 1 are data that the crate carries:
@@ -17,6 +18,7 @@
 pub mod abi;
 pub mod artifact;
 pub mod busybox;
+pub mod environment;
 pub mod image;
 pub mod kernel;
 pub mod module;

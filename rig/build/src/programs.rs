@@ -16,16 +16,16 @@ use include_dir::Dir;
 use nlrig_host::cache::{self, Cache, Key};
 use nlrig_host::process::run_logged;
 use nlrig_host::{Context, Result, bail, ui};
-use xshell::{Shell, cmd};
 
 use crate::abi::Arch;
+use crate::environment;
 use crate::sources::{DATA, Tree, data, write_if_changed};
 use crate::toolchain::{self, Toolchain};
 
 /// Building the standard library takes two minutes of two cores.
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The version of how programs are built: part of every key.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 /// The profile of the workspace's manifest that they are built with.
 const PROFILE: &str = "guest";
 
@@ -148,7 +148,7 @@ fn compile(
     let mut compiled = 0;
     let mut progress = ui::Progress::new();
     let log = dir.join("build.log");
-    let command = command(guest, &workspace, &work.join("target"), arch, toolchain)?;
+    let command = command(guest, &workspace, &work.join("target"), arch, toolchain);
     run_logged(command, &what, &log, BUILD_LIMIT, |line| {
         let Ok(Message::CompilerArtifact(artifact)) = serde_json::from_str(line) else { return };
         compiled += u32::from(!artifact.fresh);
@@ -198,33 +198,27 @@ fn command(
     target: &Path,
     arch: Arch,
     toolchain: &Toolchain,
-) -> Result<Command> {
-    let sh = Shell::new()?;
+) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let (package, triple) = (guest.package, arch.rust_target());
-    let mut arguments =
-        vec!["--profile", PROFILE, "--bins", "--message-format=json-render-diagnostics"];
-    if matches!(toolchain, Toolchain::BuildStd { .. }) {
-        arguments.push("-Zbuild-std=std,panic_abort");
-    }
-    let mut command: Command = cmd!(
-        sh,
-        "{cargo} build {arguments...} -p {package} --target {triple} --target-dir {target}"
-    )
-    .into();
+    let mut command = environment::cargo(cargo);
     command
+        .args(["build", "--profile", PROFILE, "--bins"])
+        .arg("--message-format=json-render-diagnostics")
+        .args(["-p", guest.package, "--target", arch.rust_target(), "--target-dir"])
+        .arg(target)
         .current_dir(workspace)
         // With an explicit target these flags are for it alone, not for build
         // scripts.
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_TARGET_DIR")
-        .env_remove("CARGO_BUILD_TARGET");
-    if let Toolchain::BuildStd { rustc } = toolchain {
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    match toolchain {
+        Toolchain::Installed => command.env("RUSTC", toolchain::rustc()),
         // Unstable in name; the compiler is told that it may.
-        command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
-    }
-    Ok(command)
+        Toolchain::BuildStd { rustc } => command
+            .arg("-Zbuild-std=std,panic_abort")
+            .env("RUSTC", rustc)
+            .env("RUSTC_BOOTSTRAP", "1"),
+    };
+    command
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use include_dir::Dir;
 use nlrig_host::cache::{self, Key, list_files};
-use nlrig_host::{Context, Result};
+use nlrig_host::{Context, Result, interrupt};
 
 /// The data of this crate: fragments, recipes, and the source of PID 1.
 pub(crate) static DATA: Dir<'static> = include_dir::include_dir!("$CARGO_MANIFEST_DIR/data");
@@ -25,7 +25,8 @@ pub(crate) fn data(path: &str) -> Result<&'static str> {
 pub enum Tree {
     /// Carried in the program. Paths in it begin with the folder's own.
     Embedded(&'static Dir<'static>),
-    /// A folder on this host.
+    /// A folder on this host, without what is hidden in it and what a build has
+    /// left there.
     Folder(PathBuf),
 }
 
@@ -44,7 +45,14 @@ impl Tree {
                     .iter()
                     .fold(key, |key, (name, content)| key.add(&name.to_string_lossy(), content)))
             }
-            Tree::Folder(folder) => key.add_tree(label, folder),
+            Tree::Folder(folder) => {
+                let mut key = key.add("folder", label);
+                for path in source_files(folder)? {
+                    let name = path.strip_prefix(folder).unwrap_or(&path);
+                    key = key.add(&name.to_string_lossy(), cache::read(&path)?);
+                }
+                Ok(key)
+            }
         }
     }
 
@@ -63,9 +71,7 @@ impl Tree {
                 files.extend(embedded.into_iter().map(|(name, content)| (name, content.to_vec())));
             }
             Tree::Folder(folder) => {
-                let mut paths = Vec::new();
-                list_files(folder, &mut paths)?;
-                for path in paths.into_iter().filter(|path| !path.is_symlink() || path.is_file()) {
+                for path in source_files(folder)? {
                     let name = path.strip_prefix(folder).unwrap_or(&path).to_path_buf();
                     files.push((name, cache::read(&path)?));
                 }
@@ -87,6 +93,36 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// The files below a folder in the order of their names, links to files among
+/// them. Hidden files and folders are left out, and what Kbuild makes.
+fn source_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let cannot = || format!("cannot read {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(cannot)? {
+        interrupt::check()?;
+        let entry = entry.with_context(cannot)?;
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        if entry.file_type().with_context(cannot)?.is_dir() {
+            files.extend(source_files(&path)?);
+        } else if path.is_file() && !is_leftover(&name) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Whether a build of a module makes a file of this name.
+fn is_leftover(name: &str) -> bool {
+    const ENDINGS: [&str; 4] = [".o", ".ko", ".mod", ".mod.c"];
+    ["Module.symvers", "modules.order"].contains(&name)
+        || ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Writes a file unless it has this content: its time stamp is what make and
@@ -124,6 +160,32 @@ fn embedded_files(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_hidden_and_what_a_build_has_left_is_not_copied() {
+        let from = tempfile::tempdir().unwrap();
+        let sources = ["Makefile", "hello.c", "include/hello nl.h"];
+        let others =
+            [".git/HEAD", ".hello.ko.cmd", "hello.o", "hello.ko", "hello.mod.c", "Module.symvers"];
+        for file in sources.iter().chain(&others) {
+            let path = from.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file).unwrap();
+        }
+        std::os::unix::fs::symlink("gone", from.path().join("dangling.h")).unwrap();
+        let tree = Tree::Folder(from.path().to_path_buf());
+        let hash = || tree.add_to(Key::new(), "x").unwrap().finish();
+        let before = hash();
+        fs::write(from.path().join("hello.o"), "again").unwrap();
+        assert_eq!(hash(), before, "a leftover does not change the key");
+        let to = tempfile::tempdir().unwrap();
+        tree.write_to(to.path()).unwrap();
+        let mut copied = Vec::new();
+        list_files(to.path(), &mut copied).unwrap();
+        copied.sort();
+        let expected: Vec<_> = sources.iter().map(|file| to.path().join(file)).collect();
+        assert_eq!(copied, expected);
+    }
 
     #[test]
     fn a_tree_is_written_whole_and_only_where_it_differs() {

@@ -6,12 +6,12 @@
 //! is built with the program.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use nlrig_host::{Result, bail};
 
 use crate::abi::Arch;
+use crate::environment;
 use nlrig_host::process::capture;
 
 /// The distribution's compiler (package `rustc-web`); the source of its library
@@ -41,6 +41,11 @@ pub struct Choice {
     pub reason: String,
 }
 
+/// cargo's own compiler: `$RUSTC`, or the first in PATH.
+pub fn rustc() -> PathBuf {
+    PathBuf::from(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+}
+
 /// Chooses the compiler for programs of this architecture.
 ///
 /// # Errors
@@ -48,11 +53,11 @@ pub struct Choice {
 pub fn choose(arch: Arch) -> Result<Choice> {
     let target = arch.rust_target();
     let version = |rustc: &Path| {
-        let mut command = Command::new(rustc);
+        let mut command = environment::cargo(rustc);
         command.arg("--version");
         capture(command, ASK_LIMIT).map(|text| text.trim().to_string())
     };
-    let rustc = PathBuf::from(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let rustc = rustc();
     if has_library(&rustc, target) {
         let reason = format!("{}, which has the target {target}", version(&rustc)?);
         return Ok(Choice { toolchain: Toolchain::Installed, reason });
@@ -72,7 +77,7 @@ pub fn choose(arch: Arch) -> Result<Choice> {
 }
 
 fn has_library(rustc: &Path, target: &str) -> bool {
-    let mut command = Command::new(rustc);
+    let mut command = environment::cargo(rustc);
     command.args(["--print", "target-libdir", "--target", target]);
     capture(command, ASK_LIMIT).is_ok_and(|folder| {
         std::fs::read_dir(folder.trim()).is_ok_and(|mut files| {
@@ -85,7 +90,7 @@ fn has_library(rustc: &Path, target: &str) -> bool {
 
 /// Where cargo's build-std looks for the library's source.
 fn has_source(rustc: &Path) -> bool {
-    let mut command = Command::new(rustc);
+    let mut command = environment::cargo(rustc);
     command.args(["--print", "sysroot"]);
     capture(command, ASK_LIMIT).is_ok_and(|root| {
         Path::new(root.trim()).join("lib/rustlib/src/rust/library/std/Cargo.toml").is_file()

@@ -1,12 +1,13 @@
-//! The build cache: what took long to make, found again by what it was made of.
+//! The build cache: a content-addressed store of build results.
 //!
-//! An entry is a folder named by the hash of everything that went into it. It
-//! is made under another name, sealed, and renamed when it is whole, so that an
-//! entry that exists is finished, and one that was damaged later is seen and
-//! made anew; a lock an entry makes two runs share one build.
+//! An entry is a folder named by the hash of its inputs. A build fills a folder
+//! with another name, writes a checksum, and renames the folder when it is
+//! complete, so an entry that exists is finished. The checksum detects later
+//! damage; a damaged entry is rebuilt. There is one lock per entry, so two runs
+//! share a build.
 
+mod checksum;
 mod key;
-mod seal;
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read;
@@ -27,7 +28,7 @@ pub struct Cache {
     root: PathBuf,
 }
 
-/// The kinds of entries there are; a folder each.
+/// The kinds of entries; each has a folder.
 pub const KINDS: [&str; 10] = [
     "busybox",
     "cargo",
@@ -36,91 +37,91 @@ pub const KINDS: [&str; 10] = [
     "kernel",
     "module",
     "programs",
+    "reference",
     "sha256",
     "source",
-    "yardstick",
 ];
 
-/// How the folder of an entry in the making ends.
+/// The extension of a folder whose entry is still being built.
 const PARTIAL: &str = "partial";
-/// The file in such a folder that says that its log is worth keeping.
+/// The marker file of a failed build, whose log is kept.
 const FAILED: &str = "failed";
-/// How long what a failed build left is kept.
+/// The age at which the folder of a failed build is removed.
 const FAILED_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A finished entry.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its folder.
+    /// The entry's folder.
     pub dir: PathBuf,
-    /// Whether it was there before.
+    /// Whether the entry existed before the call.
     pub from_cache: bool,
-    /// The hash that names it.
+    /// The hash that names the entry.
     pub key: String,
 }
 
 impl Cache {
-    /// The user's cache: `$NLRIG_CACHE`, `$XDG_CACHE_HOME/nlrig` or
+    /// Opens the user's cache: `$NLRIG_CACHE`, `$XDG_CACHE_HOME/nlrig` or
     /// `~/.cache/nlrig`.
     ///
     /// # Errors
-    /// It cannot be made or written.
+    /// The folder cannot be created or written.
     pub fn open() -> Result<Cache> {
         let of = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = match (of("NLRIG_CACHE"), of("XDG_CACHE_HOME"), of("HOME")) {
             (Some(root), _, _) => root,
             (None, Some(base), _) => base.join("nlrig"),
             (None, None, Some(home)) => home.join(".cache/nlrig"),
-            (None, None, None) => bail!("no place for the build cache: set NLRIG_CACHE or HOME"),
+            (None, None, None) => bail!("no folder for the build cache: set NLRIG_CACHE or HOME"),
         };
         Cache::at(&root)
     }
 
-    /// The cache in this folder.
+    /// Opens the cache in the folder `root`.
     ///
     /// # Errors
-    /// It cannot be made or written.
+    /// The folder cannot be created or written.
     pub fn at(root: &Path) -> Result<Cache> {
         let locks = root.join("lock");
-        let hint = "the build cache cannot be written; NLRIG_CACHE names another folder";
+        let hint = "the build cache is not writable; set NLRIG_CACHE to another folder";
         fs::create_dir_all(&locks)
-            .with_context(|| format!("cannot make {}: {hint}", locks.display()))?;
+            .with_context(|| format!("cannot create {}: {hint}", locks.display()))?;
         let root = root.canonicalize()?;
         nix::unistd::access(&root, nix::unistd::AccessFlags::W_OK)
             .with_context(|| format!("{}: {hint}", root.display()))?;
-        // make(1) cannot be told of a path with blanks or colons, and the
-        // kernel's own Makefile refuses them.
+        // make(1) has no quoting for blanks and colons in a path, and the kernel's
+        // Makefile rejects them.
         if root.to_string_lossy().contains([' ', '\t', '\n', ':']) {
             bail!(
-                "kernels cannot be built in {}, because of the blank or colon in its path; NLRIG_CACHE names another folder",
+                "cannot build kernels in {}: the path has a blank or a colon; set NLRIG_CACHE to another folder",
                 root.display()
             );
         }
         Ok(Cache { root })
     }
 
-    /// The folder.
+    /// The cache's folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// An entry if it is there and whole, without making it.
+    /// Returns an entry if it exists and is intact; builds nothing.
     pub fn find(&self, kind: &str, key: Key) -> Option<Entry> {
         let key = key.finish();
         let dir = self.path(kind, &key);
-        let whole = dir.is_dir() && seal::damage(&dir).is_ok_and(|damage| damage.is_none());
-        whole.then_some(Entry { dir, from_cache: true, key })
+        let intact = dir.is_dir() && checksum::damage(&dir).is_ok_and(|damage| damage.is_none());
+        intact.then_some(Entry { dir, from_cache: true, key })
     }
 
     fn path(&self, kind: &str, key: &str) -> PathBuf {
-        // Half of the hash is enough for a name, and keeps paths short.
+        // Half of the hash is unique enough, and keeps paths short.
         self.root.join(kind).join(&key[..key.len().min(32)])
     }
 
-    /// Finds an entry, or makes it: `make` fills the folder it is given.
+    /// Returns an entry, which `make` builds if it does not exist.
     ///
     /// # Errors
-    /// What `make` failed with; nothing is left then.
+    /// The error of `make`; no entry exists then.
     pub fn entry(
         &self,
         kind: &str,
@@ -130,16 +131,16 @@ impl Cache {
         debug_assert!(cfg!(test) || KINDS.contains(&kind), "{kind}");
         let key = key.finish();
         let dir = self.path(kind, &key);
-        if dir.is_dir() && seal::damage(&dir)?.is_none() {
+        if dir.is_dir() && checksum::damage(&dir)?.is_none() {
             return Ok(Entry { dir, from_cache: true, key });
         }
         let _lock = self.lock(&lock_name(kind, &key), kind)?;
         if dir.is_dir() {
-            // Another run may have made it while this one waited for the lock.
-            let Some(damage) = seal::damage(&dir)? else {
+            // Another run may have built the entry while this one waited for the lock.
+            let Some(damage) = checksum::damage(&dir)? else {
                 return Ok(Entry { dir, from_cache: true, key });
             };
-            ui::status(&format!("{} is damaged and made anew: {damage}", dir.display()));
+            ui::status(&format!("rebuilding {}: the entry is damaged: {damage}", dir.display()));
             fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         }
         let partial = dir.with_extension(PARTIAL);
@@ -148,36 +149,36 @@ impl Cache {
                 .with_context(|| format!("cannot remove {}", partial.display()))?;
         }
         fs::create_dir_all(&partial)
-            .with_context(|| format!("cannot make {}", partial.display()))?;
-        if let Err(err) = make(&partial).and_then(|()| seal::seal(&partial)) {
+            .with_context(|| format!("cannot create {}", partial.display()))?;
+        if let Err(err) = make(&partial).and_then(|()| checksum::write_to(&partial)) {
             if err.is_interruption() {
                 let _ = fs::remove_dir_all(&partial);
             } else {
-                // Its log is what the error points to.
+                // The error names the build log in this folder.
                 let _ = fs::write(partial.join(FAILED), "");
             }
             return Err(err);
         }
-        fs::rename(&partial, &dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        fs::rename(&partial, &dir).with_context(|| format!("cannot create {}", dir.display()))?;
         Ok(Entry { dir, from_cache: false, key })
     }
 
-    /// Takes a lock that other runs of this user respect, and waits for it.
+    /// Waits for a lock that all runs of this user share, and takes it.
     ///
     /// # Errors
-    /// The lock's file cannot be made; the wait was interrupted.
+    /// The lock file cannot be created, or the wait was interrupted.
     pub fn lock(&self, name: &str, what: &str) -> Result<File> {
         let path = self.lock_path(name);
         let file =
-            File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        let mut said = false;
+            File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let mut reported = false;
         loop {
             interrupt::check()?;
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) => {
-                    if !std::mem::replace(&mut said, true) {
-                        ui::status(&format!("{what}: another run is making it; waiting"));
+                    if !std::mem::replace(&mut reported, true) {
+                        ui::status(&format!("{what}: waiting for another run that builds it"));
                     }
                     std::thread::sleep(interrupt::POLL);
                 }
@@ -188,16 +189,16 @@ impl Cache {
         }
     }
 
-    /// Removes what a killed run left half-made, and after a day what a failed
-    /// one did. What cannot be removed is left for the next sweep.
-    pub fn sweep(&self) {
+    /// Removes the partial entries of killed runs, and those of failed builds
+    /// after a day. Errors are ignored: the next run tries again.
+    pub fn gc(&self) {
         for kind in KINDS {
             for path in list(&self.root.join(kind)).unwrap_or_default() {
                 if path.extension().is_none_or(|extension| extension != PARTIAL) {
                     continue;
                 }
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                // Who makes it holds the lock.
+                // A run that still builds this entry holds the lock.
                 let Ok(lock) = File::create(self.lock_path(&lock_name(kind, &name))) else {
                     continue;
                 };
@@ -208,7 +209,7 @@ impl Cache {
                     .and_then(|meta| meta.modified())
                     .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FAILED_KEPT));
                 if !is_recent {
-                    ui::detail(&format!("removing {}, which a killed run left", path.display()));
+                    ui::detail(&format!("removing {}: left by a killed run", path.display()));
                     let _ = fs::remove_dir_all(&path);
                 }
             }
@@ -219,11 +220,11 @@ impl Cache {
         self.root.join("lock").join(name)
     }
 
-    /// Removes every entry and memory, and nothing else that may be in the
-    /// folder. Waits for builds that are under way.
+    /// Removes all entries and stored values, after running builds have ended.
+    /// Other files in the folder stay.
     ///
     /// # Errors
-    /// Something cannot be removed.
+    /// A file or folder cannot be removed.
     pub fn clear(&self) -> Result<()> {
         for lock in list(&self.root.join("lock"))? {
             let name = lock.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -246,15 +247,16 @@ impl Cache {
         Ok(())
     }
 
-    /// The SHA-256 of a file, remembered by its size and times: hashing a
-    /// kernel's source at every start would take longer than the start.
+    /// Returns the SHA-256 of a file, from the cache if size and times are the same.
+    ///
+    /// Hashing a kernel's source at every start would take longer than the start.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn file_sha256(&self, path: &Path) -> Result<String> {
-        let missing = || format!("cannot read {}", path.display());
-        let path = path.canonicalize().with_context(missing)?;
-        let meta = fs::metadata(&path).with_context(missing)?;
+        let cannot = || format!("cannot read {}", path.display());
+        let path = path.canonicalize().with_context(cannot)?;
+        let meta = fs::metadata(&path).with_context(cannot)?;
         let identity = Key::new()
             .add("path", path.as_os_str().as_encoded_bytes())
             .add("size", meta.len().to_le_bytes())
@@ -263,11 +265,11 @@ impl Cache {
             .add("inode", meta.ino().to_le_bytes());
         let entry = self.entry("sha256", identity, |dir| {
             let mut hash = Sha256::new();
-            let mut file = File::open(&path).with_context(missing)?;
+            let mut file = File::open(&path).with_context(cannot)?;
             let mut chunk = vec![0; 1 << 20];
             loop {
                 interrupt::check()?;
-                match file.read(&mut chunk).with_context(missing)? {
+                match file.read(&mut chunk).with_context(cannot)? {
                     0 => break,
                     length => hash.update(&chunk[..length]),
                 }
@@ -277,11 +279,11 @@ impl Cache {
         Ok(fs::read_to_string(entry.dir.join("sha256"))?)
     }
 
-    /// Remembers a small value under a name; unlike an entry it may change.
+    /// Stores a small value under a name, in place of the former one.
     ///
     /// # Errors
-    /// It cannot be written.
-    pub fn remember(&self, name: &str, value: &impl Serialize) -> Result<()> {
+    /// The file cannot be written.
+    pub fn store(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let path = self.root.join(name);
         let mut file = tempfile::NamedTempFile::new_in(&self.root)?;
         serde_json::to_writer_pretty(&mut file, value)?;
@@ -289,8 +291,8 @@ impl Cache {
         Ok(())
     }
 
-    /// A remembered value, if it is there and can be understood.
-    pub fn recall<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
+    /// Loads a stored value; `None` if the file is missing or does not parse.
+    pub fn load<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
         serde_json::from_slice(&fs::read(self.root.join(name)).ok()?).ok()
     }
 }
@@ -299,23 +301,23 @@ fn lock_name(kind: &str, key: &str) -> String {
     format!("{kind}-{}", key.get(..32).unwrap_or(key))
 }
 
-/// Reads a file; the error names it.
+/// Reads a file; the error names the path.
 ///
 /// # Errors
-/// It cannot be read.
+/// The file cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Writes a file; the error names it.
+/// Writes a file; the error names the path.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What is in a folder.
+/// The paths of a folder's entries.
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let cannot = || format!("cannot read {}", folder.display());
     let entries = fs::read_dir(folder).with_context(cannot)?;

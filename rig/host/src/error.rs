@@ -1,25 +1,25 @@
-//! The errors of the library crates: a kind to match on, and messages for a
-//! person, from the outermost step to the first cause.
+//! The error type of the library crates: a kind to match on, and a chain of
+//! messages from the outermost step to the root cause.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use crate::interrupt::Interrupted;
 
-/// The result of whatever may fail with an [`Error`].
+/// A result whose error is an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of error it is.
+/// The kind of an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A signal asked the process to stop.
     Interrupted,
-    /// The caller named something that does not exist or does not fit together.
+    /// An argument names something that does not exist, or arguments conflict.
     Usage,
-    /// The kernel's own build failed, or its configuration did not resolve.
+    /// The kernel did not build, or its configuration did not resolve.
     KernelBuild,
-    /// A command ran to its end without success, and the host is not to blame.
+    /// A command failed for a reason that is not the host's.
     CommandFailed,
     /// A kernel module did not compile.
     ModuleBuild,
@@ -27,7 +27,7 @@ pub enum ErrorKind {
     Host,
 }
 
-/// An error: its kind, what was being done, and why it failed.
+/// An error: its kind, the step that failed, and the cause.
 ///
 /// `{}` prints the outermost message, `{:#}` the whole chain on one line.
 pub struct Error {
@@ -37,17 +37,17 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of the kind [`ErrorKind::Host`].
+    /// Makes an error of the kind [`ErrorKind::Host`].
     pub fn new(message: impl Into<String>) -> Error {
         Error { kind: ErrorKind::Host, message: message.into(), source: None }
     }
 
-    /// An error of the kind [`ErrorKind::Usage`].
+    /// Makes an error of the kind [`ErrorKind::Usage`].
     pub fn usage(message: impl Into<String>) -> Error {
         Error::new(message).with_kind(ErrorKind::Usage)
     }
 
-    /// The same error as another kind. An interruption stays one.
+    /// Changes the kind, unless the error is an interruption.
     pub fn with_kind(mut self, kind: ErrorKind) -> Error {
         if self.kind != ErrorKind::Interrupted {
             self.kind = kind;
@@ -55,22 +55,22 @@ impl Error {
         self
     }
 
-    /// The same error inside of a larger step; the kind stays.
+    /// Adds a message for the enclosing step; the kind stays.
     pub fn context(self, message: impl Into<String>) -> Error {
         Error { kind: self.kind, message: message.into(), source: Some(Box::new(self)) }
     }
 
-    /// What kind of error it is.
+    /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Whether a signal asked the process to stop.
+    /// Returns whether a signal asked the process to stop.
     pub fn is_interruption(&self) -> bool {
         self.kind == ErrorKind::Interrupted
     }
 
-    /// The I/O error behind it, if that is its first cause.
+    /// Returns the kind of I/O error, if the root cause is one.
     pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
         let mut cause: &(dyn StdError + 'static) = self;
         while let Some(next) = cause.source() {
@@ -88,8 +88,10 @@ impl Error {
     }
 }
 
-/// A foreign error whose message its wrapper shows already: it is skipped when
-/// a chain is printed, and found when a cause is looked for.
+/// An error of another crate, whose message its wrapper already has.
+///
+/// Printing a chain skips the duplicate; a search for the root cause finds the
+/// error.
 #[derive(Debug)]
 struct Cause<E>(E);
 
@@ -113,7 +115,7 @@ impl fmt::Display for Error {
             let mut cause = self.source();
             while let Some(next) = cause {
                 let text = next.to_string();
-                // A wrapper and what it wraps read alike.
+                // A wrapper and the error in it have the same message.
                 if text != shown {
                     write!(f, ": {text}")?;
                     shown = text;
@@ -125,7 +127,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// As `unwrap` and a failing `main` show it: the whole chain.
+/// Prints the whole chain, for `unwrap` and a failing `main`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:#}")
@@ -169,18 +171,18 @@ from!(
     std::fs::TryLockError
 );
 
-/// Says what was being done when something failed.
+/// Adds the failed step to an error.
 pub trait Context<T> {
-    /// An error with this message, and the cause behind it.
+    /// Adds a message to an error, or makes `None` an error with this message.
     ///
     /// # Errors
-    /// If `self` is one, or none.
+    /// `self` is an error or `None`.
     fn context(self, message: impl Into<String>) -> Result<T>;
 
-    /// The same with a message that is made only when it is needed.
+    /// Like [`Context::context`], but formats the message only for an error.
     ///
     /// # Errors
-    /// If `self` is one, or none.
+    /// `self` is an error or `None`.
     fn with_context<S: Into<String>>(self, message: impl FnOnce() -> S) -> Result<T>;
 }
 

@@ -1,15 +1,15 @@
-//! Signals that ask the rig to stop.
+//! Handles the signals that ask the rig to stop.
 //!
-//! The handler only notes the signal. Every wait in the rig is short and asks
-//! [`check`] in between, so that an interrupted run unwinds like a failed one:
-//! owners drop, children die, temporary folders go.
+//! The handler only sets a flag. Each wait in the rig is short and calls
+//! [`check`] between two waits, so an interrupted run unwinds like a failed one:
+//! destructors kill the children and remove the temporary folders.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// The longest that any wait in the rig goes without asking [`check`].
+/// The longest time that a wait in the rig goes without calling [`check`].
 pub const POLL: Duration = Duration::from_millis(100);
 
 static SEEN: AtomicBool = AtomicBool::new(false);
@@ -18,10 +18,12 @@ extern "C" fn note(_: libc::c_int) {
     SEEN.store(true, Ordering::SeqCst);
 }
 
-/// Takes over SIGINT, SIGTERM and SIGHUP. The second one of a kind ends the
-/// process at once; its children are told by the kernel (see `process`).
+/// Installs the handler for SIGINT, SIGTERM and SIGHUP.
+///
+/// A second signal of the same kind ends the process at once. The kernel then
+/// kills the children (see `process`).
 pub fn install() {
-    // Without SA_RESTART, so that a wait in the kernel ends too.
+    // No SA_RESTART: a signal must interrupt system calls that wait.
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESETHAND, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler only stores to an atomic.
@@ -31,15 +33,15 @@ pub fn install() {
     }
 }
 
-/// An error once a signal has asked the rig to stop.
+/// Returns an error if a signal has asked the rig to stop.
 ///
 /// # Errors
-/// [`Interrupted`], from then on.
+/// [`Interrupted`], on each call after the signal.
 pub fn check() -> Result<(), Interrupted> {
     if SEEN.load(Ordering::SeqCst) { Err(Interrupted) } else { Ok(()) }
 }
 
-/// A signal asked the rig to stop.
+/// The error after a signal that asked the rig to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted;
 

@@ -1,14 +1,15 @@
-//! What a test rig needs of the host it runs on.
+//! Host support for a test rig.
 //!
-//! - [`process`]: children that never outlive their owner, and [`procfs`];
-//! - [`cache`]: build results, found again by the hash of their inputs;
+//! - [`process`]: child processes that never outlive their owner;
+//! - [`procfs`]: facts from /proc;
+//! - [`cache`]: a content-addressed cache of build results;
 //! - [`scratch`]: temporary folders, removed even after a `kill -9`;
-//! - [`interrupt`]: SIGINT and its kin unwind a run like an error;
+//! - [`interrupt`]: SIGINT, SIGTERM and SIGHUP unwind a run like an error;
 //! - [`ui`]: messages and progress on standard error, results on standard output;
-//! - [`units`]: sizes as people write them;
-//! - [`Error`]: what can go wrong, by [`ErrorKind`].
+//! - [`units`]: sizes with units, `64K` or `2M`;
+//! - [`Error`]: the error type, with an [`ErrorKind`] to match on.
 //!
-//! Nothing here knows of virtual machines.
+//! This crate does not know virtual machines.
 
 pub mod cache;
 mod error;

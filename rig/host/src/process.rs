@@ -1,12 +1,12 @@
-//! Child processes, none of which outlives its owner.
+//! Child processes that never outlive their owner.
 //!
-//! Every child is killed when its [`Child`] is dropped, with all of its process
-//! group, and by the kernel when the thread that started it dies in any other
-//! way (PR_SET_PDEATHSIG). So whoever starts a child keeps that thread alive as
-//! long as the child is wanted. What the child has started itself is killed by
-//! its [`keeper`], even after a `kill -9` of the rig.
+//! Dropping a [`Child`] kills its whole process group. If the thread that started
+//! the child dies in another way, the kernel kills the child
+//! (PR_SET_PDEATHSIG), so that thread must live until the child is done. The
+//! child's own children are killed by its [`reaper`], even after a `kill -9` of
+//! the rig.
 
-mod keeper;
+mod reaper;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,15 +26,15 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use crate::interrupt;
 
-/// The longest line of a build that is looked at, in bytes.
+/// The length at which a line of build output is cut before it is parsed.
 const LINE_MAX_BYTES: usize = 64 * 1024;
 
 /// A running child in a process group of its own.
 #[derive(Debug)]
 pub struct Child {
     inner: std::process::Child,
-    /// When it is closed, what is left of the group is killed.
-    _lifeline: io::PipeWriter,
+    /// Closing the write end of the death pipe kills the rest of the group.
+    _death_pipe: io::PipeWriter,
 }
 
 impl Child {
@@ -45,19 +45,19 @@ impl Child {
     /// The program cannot be started; the message names it.
     pub fn spawn(mut command: Command, pass: Vec<OwnedFd>) -> Result<Child> {
         let parent = getpid();
-        let (keepers_end, lifeline) = io::pipe()?;
-        let keepers_number = keepers_end.as_raw_fd();
-        // SAFETY: the closure makes a few system calls and allocates nothing.
+        let (death_pipe_reader, death_pipe) = io::pipe()?;
+        let death_fd = death_pipe_reader.as_raw_fd();
+        // SAFETY: the closure makes system calls only and allocates nothing.
         unsafe {
             command.pre_exec(move || {
                 prctl::set_pdeathsig(Signal::SIGKILL)?;
-                // The parent may have died before that took effect.
+                // The parent may have died before prctl().
                 if getppid() != parent {
                     return Err(io::Error::from_raw_os_error(libc::ESRCH));
                 }
                 nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
                 // SAFETY: this process was just forked and has one thread.
-                keeper::fork(keepers_number)?;
+                reaper::fork(death_fd)?;
                 for fd in &pass {
                     fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }
@@ -69,41 +69,41 @@ impl Child {
             let program = Path::new(&program).display();
             match err.kind() {
                 io::ErrorKind::NotFound => Error::new(format!(
-                    "there is no {program}; `cargo xtask rig --yes` installs what is missing"
+                    "{program} not found; `cargo xtask rig --yes` installs missing packages"
                 )),
                 _ => Error::new(format!("cannot start {program}: {err}")),
             }
         })?;
-        Ok(Child { inner, _lifeline: lifeline })
+        Ok(Child { inner, _death_pipe: death_pipe })
     }
 
-    /// Its number among processes, until it is waited for.
+    /// Returns the process id, which is valid until the child is reaped.
     pub fn id(&self) -> u32 {
         self.inner.id()
     }
 
-    /// The standard output, if it was made a pipe and not taken before.
+    /// Takes the child's standard output, if it is a pipe that is not taken yet.
     pub fn take_stdout(&mut self) -> Option<OwnedFd> {
         self.inner.stdout.take().map(OwnedFd::from)
     }
 
-    /// The standard error, if it was made a pipe and not taken before.
+    /// Takes the child's standard error, if it is a pipe that is not taken yet.
     pub fn take_stderr(&mut self) -> Option<OwnedFd> {
         self.inner.stderr.take().map(OwnedFd::from)
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if the child has ended.
     ///
     /// # Errors
-    /// Only if the child is not ours.
+    /// waitpid() failed.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.inner.try_wait()?)
     }
 
-    /// Waits for the end, at most this long; none if it has not come.
+    /// Waits for the child up to `limit`; `None` if it still runs.
     ///
     /// # Errors
-    /// [`Interrupted`](crate::interrupt::Interrupted), among others.
+    /// [`Interrupted`](crate::interrupt::Interrupted), or waitpid() failed.
     pub fn wait_for(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         let deadline = Instant::now() + limit;
         loop {
@@ -118,10 +118,10 @@ impl Child {
         }
     }
 
-    /// Kills it with all of its group and waits until it is gone.
+    /// Kills the child's process group and reaps the child.
     pub fn kill(&mut self) {
-        // The group is named after the child, which is not reaped yet or left
-        // nothing behind: its number cannot be another's.
+        // The group's id is the child's. It cannot be reused before the child is
+        // reaped; after that there is nothing left to kill.
         if matches!(self.inner.try_wait(), Ok(None)) {
             let _ = killpg(Pid::from_raw(self.inner.id() as i32), Signal::SIGKILL);
             let _ = self.inner.wait();
@@ -135,15 +135,14 @@ impl Drop for Child {
     }
 }
 
-/// Runs a command to its end, its output and errors into a file, calling back
-/// with each line.
+/// Runs a command, appends its output to a log, and calls `each_line` per line.
 ///
 /// # Errors
-/// It cannot be started, does not end in time, or does not succeed; the message
-/// names the command, the log, and the first line in it that looks like an
-/// error. [`ErrorKind::CommandFailed`] if it ended without success and its output
-/// does not blame the host; [`Interrupted`](crate::interrupt::Interrupted) if a
-/// signal came.
+/// The command cannot be started, exceeds `limit`, or fails. The message names
+/// the command, the log, and the first line that looks like an error.
+/// [`ErrorKind::CommandFailed`] if the command failed and its output shows no
+/// fault of the host; [`Interrupted`](crate::interrupt::Interrupted) after a
+/// signal.
 pub fn run_logged(
     mut command: Command,
     what: &str,
@@ -158,7 +157,7 @@ pub fn run_logged(
         .append(true)
         .open(log)
         .with_context(|| format!("cannot write {}", log.display()))?;
-    // What a compiler that is killed leaves goes with the folder of its log.
+    // Temporary files of a killed compiler are removed with the log's folder.
     if let Some(folder) = log.parent() {
         command.env("TMPDIR", folder);
     }
@@ -171,7 +170,7 @@ pub fn run_logged(
     loop {
         interrupt::check()?;
         if Instant::now() > deadline {
-            bail!("{what} did not end within {} s; see {}", limit.as_secs(), log.display());
+            bail!("{what} timed out after {} s; see {}", limit.as_secs(), log.display());
         }
         if !readable_soon(&[output.as_fd()])? {
             continue;
@@ -206,19 +205,19 @@ pub fn run_logged(
         Some(status) => {
             let error = first_error.map(|line| format!(": {line}")).unwrap_or_default();
             let log = log.display();
-            let message = format!("{what} failed ({status}){error}; the whole log is {log}");
+            let message = format!("{what} failed ({status}){error}; the full log is {log}");
             let kind = if by_host { ErrorKind::Host } else { ErrorKind::CommandFailed };
             Err(Error::new(message).with_kind(kind))
         }
-        None => bail!("{what} closed its output and did not end; see {}", log.display()),
+        None => bail!("{what} closed its output but is still running; see {}", log.display()),
     }
 }
 
-/// Runs a short command and gives back its standard output as text.
+/// Runs a short command and returns its standard output as text.
 ///
 /// # Errors
-/// It cannot be started, does not end in time, or does not succeed; the message
-/// has the last line of its standard error.
+/// The command cannot be started, exceeds `limit`, or fails; the message has the
+/// last line of its standard error.
 pub fn capture(mut command: Command, limit: Duration) -> Result<String> {
     let program = Path::new(command.get_program()).display().to_string();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -229,7 +228,7 @@ pub fn capture(mut command: Command, limit: Duration) -> Result<String> {
     while pipes.iter().any(Option::is_some) {
         interrupt::check()?;
         if Instant::now() > deadline {
-            bail!("{program} did not answer within {} s", limit.as_secs());
+            bail!("{program} timed out after {} s", limit.as_secs());
         }
         let open: Vec<_> = pipes.iter().flatten().map(AsFd::as_fd).collect();
         if !readable_soon(&open)? {
@@ -251,13 +250,14 @@ pub fn capture(mut command: Command, limit: Duration) -> Result<String> {
     match child.wait_for(left)? {
         Some(status) if status.success() => Ok(stdout),
         Some(status) => {
-            bail!("{program} failed ({status}): {}", stderr.lines().last().unwrap_or("no reason"))
+            let reason = stderr.lines().last().unwrap_or("no error output");
+            bail!("{program} failed ({status}): {reason}")
         }
-        None => bail!("{program} did not end within {} s", limit.as_secs()),
+        None => bail!("{program} closed its output but is still running"),
     }
 }
 
-/// Whether a read of one of these would not wait, asked for a short while.
+/// Waits up to [`interrupt::POLL`] until one of the descriptors is readable.
 fn readable_soon(fds: &[BorrowedFd<'_>]) -> Result<bool> {
     let wait = PollTimeout::try_from(interrupt::POLL).unwrap_or(PollTimeout::ZERO);
     readable_within(fds, wait)
@@ -276,18 +276,19 @@ fn readable_within(fds: &[BorrowedFd<'_>], wait: PollTimeout) -> Result<bool> {
     }
 }
 
-/// Compilers, linkers, make, cargo, tar and xz say it in one of these ways.
-/// Whether a line of a build's output says that the host lacks something.
+/// Whether a line of build output shows a fault of the host, not of the source.
 fn blames_host(line: &str) -> bool {
-    // A program that the shell, or make itself, does not find.
+    // sh or make does not find a program.
     let missing = line.starts_with("/bin/sh: ") && line.ends_with(": not found")
         || line.starts_with("make") && line.ends_with(": No such file or directory");
-    // What the C library calls ENOSPC and ENOMEM, and how gcc reports SIGKILL.
+    // The C library's texts for ENOSPC and ENOMEM, and gcc's report of SIGKILL.
     const SIGNS: [&str; 3] =
         ["No space left on device", "Cannot allocate memory", "Killed signal terminated program"];
     missing || SIGNS.iter().any(|sign| line.contains(sign))
 }
 
+/// Whether a line has an error message of a compiler, linker, make, cargo, tar or
+/// xz.
 fn looks_like_error(line: &str) -> bool {
     const SIGNS: [&str; 9] = [
         "error:",
@@ -303,7 +304,7 @@ fn looks_like_error(line: &str) -> bool {
     SIGNS.iter().any(|sign| line.contains(sign))
 }
 
-/// Where a program is, as a shell would find it.
+/// Finds a program in PATH, as a shell does.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| {
@@ -312,7 +313,7 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
     })
 }
 
-/// A command line as a person would type it, for logs.
+/// Formats a command line with shell quoting, for logs.
 pub fn show(program: impl AsRef<OsStr>, arguments: &[std::ffi::OsString]) -> String {
     let mut text = program.as_ref().to_string_lossy().into_owned();
     for argument in arguments {
@@ -327,17 +328,17 @@ pub fn show(program: impl AsRef<OsStr>, arguments: &[std::ffi::OsString]) -> Str
     text
 }
 
-/// A pair of connected sockets: one end for a child, one for the rig.
+/// Makes a pair of connected sockets: one end for a child, one for the rig.
 ///
 /// # Errors
-/// No more descriptors.
+/// The process or the host has no free descriptors.
 pub fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     let flags = SockFlag::SOCK_CLOEXEC;
     Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?)
 }
 
-/// The number by which a child knows a descriptor that it was passed.
+/// Returns the number of a descriptor, which is the same in a child.
 pub fn number(fd: &OwnedFd) -> i32 {
     fd.as_raw_fd()
 }
@@ -360,7 +361,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(log).unwrap().lines().count(), 3);
     }
 
-    /// flex waits for all of its children before it ends, whoever made them.
+    /// flex waits for all of its children before it ends, the reaper included.
     #[test]
     fn a_program_has_no_child_that_it_has_not_started() {
         let mut command = Command::new("sh");
@@ -383,7 +384,7 @@ mod tests {
             |line| grandchild = line.parse::<i32>().ok(),
         )
         .unwrap_err();
-        assert!(err.to_string().contains("did not end within"), "{err}");
+        assert!(err.to_string().contains("timed out after"), "{err}");
         assert!(start.elapsed() < Duration::from_secs(5));
         let grandchild = Pid::from_raw(grandchild.unwrap());
         let gone = || nix::sys::signal::kill(grandchild, None).is_err() || is_zombie(grandchild);
@@ -399,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_lacks_something_is_told_from_a_source_that_is_wrong() {
+    fn faults_of_the_host_are_told_from_faults_of_the_source() {
         for line in [
             "/bin/sh: 1: flex: not found",
             "make[2]: bison: No such file or directory",

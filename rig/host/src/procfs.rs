@@ -1,4 +1,4 @@
-//! What the host's kernel knows of its processes and its memory: proc(5).
+//! Facts about processes and memory of the host, from proc(5).
 
 use std::fs;
 use std::path::Path;
@@ -8,61 +8,60 @@ use crate::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
-/// Where the kernel says how much memory there is.
+/// The file with the host's memory sizes.
 pub const MEMINFO: &str = "/proc/meminfo";
 
-/// How long ago this process was forked, to a tick (10 ms). Who execs stays the
-/// same process, so this counts from the first of a chain of programs that
-/// became one another.
+/// Returns the time since this process was forked, to a tick (10 ms).
+///
+/// exec() keeps the process, so the time includes programs that exec'd this one.
 ///
 /// # Errors
-/// There is no proc file system.
+/// /proc is not mounted.
 pub fn age() -> Result<Duration> {
     const PATH: &str = "/proc/self/stat";
     let stat = fs::read_to_string(PATH).context(PATH)?;
     let ticks = start_ticks(&stat).with_context(|| format!("{PATH}: no start time"))?;
-    let per_second = sysconf(SysconfVar::CLK_TCK)?.context("the length of a tick is unknown")?;
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.context("sysconf: no _SC_CLK_TCK")?;
     let started = Duration::from_secs_f64(ticks as f64 / per_second as f64);
-    // The clock that the ticks are of: it goes on while the host sleeps.
+    // Start times are in the boot time clock, which includes suspend.
     let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
     Ok(now.saturating_sub(started))
 }
 
-/// Field 22: when the process was forked, in ticks since the host's start.
+/// Returns field 22, the start time of the process in ticks since boot.
 fn start_ticks(stat: &str) -> Option<u64> {
-    // Field 2 is the program's name and may hold blanks and parentheses.
+    // Field 2 is the program's name, which may have blanks and parentheses.
     let (_, from_third) = stat.rsplit_once(')')?;
     from_third.split_whitespace().nth(22 - 3)?.parse().ok()
 }
 
-/// The most memory that a process has had resident so far (VmHWM), in bytes.
+/// Returns the peak resident set size of a process (VmHWM), in bytes.
 ///
 /// # Errors
-/// There is no such process any more.
+/// The process has ended.
 pub fn peak_bytes(id: u32) -> Result<u64> {
     let path = format!("/proc/{id}/status");
     let status = fs::read_to_string(&path).with_context(|| path.clone())?;
     field_bytes(&status, "VmHWM:").with_context(|| format!("{path}: no VmHWM"))
 }
 
-/// A line of proc_meminfo(5), in bytes.
+/// Returns a field of a file in the format of proc_meminfo(5), in bytes.
 ///
 /// # Errors
-/// There is no such file, or no such line in it.
+/// The file cannot be read or does not have the field.
 pub fn meminfo_bytes(path: &Path, name: &str) -> Result<u64> {
     let text =
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     field_bytes(&text, name).with_context(|| format!("{}: no {name}", path.display()))
 }
 
-/// `name   1234 kB`, in bytes.
+/// Parses the line `name   1234 kB` and returns bytes.
 fn field_bytes(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// How many tasks wanted a processor in the last minute, on average; none if
-/// nobody knows.
+/// Returns the load average of the last minute, if /proc/loadavg is readable.
 pub fn load() -> Option<f64> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
     text.split_whitespace().next()?.parse().ok()

@@ -1,8 +1,8 @@
-//! Temporary folders, and the end of those that a killed run left.
+//! Temporary folders, removed even if their run was killed.
 //!
-//! A folder belongs to the process that holds its lock. The kernel lets go of
-//! the lock with the process, however that ends, so whoever can take it may
-//! remove the folder: the next run does.
+//! A process holds a lock on each of its folders. The kernel releases the lock
+//! when the process ends, for whatever reason. A folder without a lock is left
+//! over, and the next run removes it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -13,14 +13,14 @@ use tempfile::TempDir;
 
 use crate::ui;
 
-/// How all of them begin: short, because sockets go there, and the path of a
-/// UNIX socket has 108 bytes at most.
+/// The prefix of each folder's name. It is short because sockets go into the
+/// folder, and the path of a UNIX socket has at most 108 bytes.
 const PREFIX: &str = ".nlrig-";
-/// The file in each of them that says whose it is: a folder of the user's own
-/// is not taken for one, whatever it is called.
+/// The marker file in each folder. A user's own folder with the same prefix does
+/// not have it and is never removed.
 const MARK: &str = ".scratch";
 
-/// A temporary folder for this user alone, removed with its owner.
+/// A temporary folder with mode 0700, removed on drop.
 #[derive(Debug)]
 pub struct Scratch {
     dir: TempDir,
@@ -28,14 +28,14 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one below `$TMPDIR` or `/tmp`.
+    /// Creates a folder below `$TMPDIR` or `/tmp`.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The folder cannot be created.
     pub fn new() -> Result<Scratch> {
         let base = std::env::temp_dir();
         let cannot = || {
-            format!("cannot make a folder in {}; TMPDIR names another place for it", base.display())
+            format!("cannot create a folder in {}; set TMPDIR to another folder", base.display())
         };
         let dir = tempfile::Builder::new()
             .prefix(PREFIX)
@@ -43,39 +43,39 @@ impl Scratch {
             .tempdir_in(&base)
             .with_context(cannot)?;
         let lock = open(dir.path()).with_context(cannot)?;
-        // No sweep touches it before it has its mark, so the lock is free.
+        // The lock is free: gc() ignores a folder without the marker file.
         lock.try_lock().map_err(std::io::Error::from).with_context(cannot)?;
         fs::write(dir.path().join(MARK), "").with_context(cannot)?;
         Ok(Scratch { dir, _lock: lock })
     }
 
-    /// Where it is.
+    /// Returns the folder's path.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 }
 
-/// Removes the folders of runs that are no more. What cannot be removed is left
-/// for the next sweep.
-pub fn sweep() {
-    sweep_in(&std::env::temp_dir());
+/// Removes the folders of runs that have ended. Errors are ignored: the next run
+/// tries again.
+pub fn gc() {
+    gc_in(&std::env::temp_dir());
 }
 
-fn sweep_in(base: &Path) {
+fn gc_in(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
         if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
         }
-        // Not a link, and nobody else's: /tmp is everybody's.
+        // Skip links and folders of other users: /tmp is world-writable.
         let Ok(folder) = open(&path) else { continue };
         let ours = folder
             .metadata()
             .is_ok_and(|meta| meta.uid() == nix::unistd::geteuid().as_raw() && meta.is_dir());
         let marked = fs::symlink_metadata(path.join(MARK)).is_ok_and(|meta| meta.is_file());
         if ours && marked && folder.try_lock().is_ok() {
-            ui::detail(&format!("removing {}, which a killed run left", path.display()));
+            ui::detail(&format!("removing {}: left by a killed run", path.display()));
             let _ = fs::remove_dir_all(&path);
         }
     }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_nobody_holds_is_swept() {
+    fn gc_removes_only_marked_folders_without_a_lock() {
         let base = tempfile::tempdir().unwrap();
         let held = base.path().join(".nlrig-held");
         let left = base.path().join(".nlrig-left");
@@ -104,19 +104,19 @@ mod tests {
         std::os::unix::fs::symlink(&others, base.path().join(".nlrig-link")).unwrap();
         let lock = open(&held).unwrap();
         lock.lock().unwrap();
-        sweep_in(base.path());
+        gc_in(base.path());
         assert!(held.exists() && !left.exists());
         assert!(unmarked.exists() && others.join(MARK).exists());
         drop(lock);
-        sweep_in(base.path());
+        gc_in(base.path());
         assert!(!held.exists());
     }
 
     #[test]
-    fn a_folder_goes_with_its_owner_and_not_before() {
+    fn a_folder_is_removed_on_drop_and_not_before() {
         let scratch = Scratch::new().unwrap();
         let path = scratch.path().to_path_buf();
-        sweep();
+        gc();
         assert!(path.is_dir());
         drop(scratch);
         assert!(!path.exists());

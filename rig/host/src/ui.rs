@@ -1,5 +1,5 @@
-//! What the rig says: progress and errors on standard error, results on
-//! standard output, and never one on the other.
+//! Terminal output: messages, progress and errors on standard error, results on
+//! standard output.
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -9,62 +9,66 @@ use std::time::{Duration, Instant};
 
 use crate::{Context, Result};
 
-/// -1 is quiet, 0 is normal, 1 and more is verbose.
+/// The verbosity: -1 is quiet, 0 is normal, 1 and more is verbose.
 static LEVEL: AtomicI8 = AtomicI8::new(0);
 thread_local! {
-    /// What a test's thread has said, while it is captured.
+    /// The messages of a test's thread, while a [`Capture`] is active.
     static CAPTURED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Whether a progress line stands on the terminal and must be wiped first.
-static LINE_STANDS: Mutex<bool> = Mutex::new(false);
+/// Whether the terminal shows a progress line, which the next message must erase.
+static PROGRESS_SHOWN: Mutex<bool> = Mutex::new(false);
 
-/// Sets how much is said: the number of `-v` less that of `-q`.
+/// Sets the verbosity: the number of `-v` options minus that of `-q` options.
 pub fn set_level(level: i8) {
     LEVEL.store(level, Ordering::Relaxed);
 }
 
-/// Something the user wants to know unless told otherwise.
+/// Prints a message, unless the rig is quiet.
 pub fn status(text: &str) {
     if LEVEL.load(Ordering::Relaxed) >= 0 {
         line(text);
     }
 }
 
-/// A detail for those who asked.
+/// Prints a message if the rig is verbose.
 pub fn detail(text: &str) {
     if LEVEL.load(Ordering::Relaxed) >= 1 {
         line(text);
     }
 }
 
-/// Lines of results, to standard output: JSON too has a guest's words in it, and
-/// may have control characters beyond ASCII as they are.
+/// Prints a result to standard output, without control characters.
+///
+/// JSON is sanitized too: it has text of the guest, and JSON strings may contain
+/// control characters beyond ASCII unescaped.
 ///
 /// # Errors
 /// Standard output is closed or full.
 pub fn result(text: &str) -> Result<()> {
-    writeln!(stdout(), "{}", printable(text)).context("cannot write to standard output")
+    writeln!(stdout(), "{}", sanitize(text)).context("cannot write to standard output")
 }
 
-/// What ended the run; said however quiet the rig is.
+/// Prints an error, even if the rig is quiet.
 pub fn error(text: &str) {
     line(&format!("error: {text}"));
 }
 
-/// Keeps what this thread says, in place of saying it, until it is asked for: a
-/// test shows it only if it fails. Long work is said all the same.
+/// Collects the messages of this thread instead of printing them. Progress lines
+/// are still printed.
+///
+/// A test prints the messages only if it fails.
 #[derive(Debug)]
 pub struct Capture(());
 
 impl Capture {
-    /// Begins.
+    /// Starts to collect messages.
     pub fn start() -> Capture {
         CAPTURED.with_borrow_mut(|captured| *captured = Some(String::new()));
         Capture(())
     }
 
-    /// What was said since.
+    /// Stops and returns the messages.
     pub fn end(self) -> String {
         CAPTURED.with_borrow_mut(Option::take).unwrap_or_default()
     }
@@ -76,11 +80,11 @@ impl Drop for Capture {
     }
 }
 
-/// Whether a text was kept by a capture of this thread.
+/// Adds a message to this thread's capture; returns whether there is one.
 fn is_captured(text: &str) -> bool {
     CAPTURED.with_borrow_mut(|captured| match captured {
         Some(captured) => {
-            captured.push_str(&printable(text));
+            captured.push_str(&sanitize(text));
             captured.push('\n');
             true
         }
@@ -90,50 +94,53 @@ fn is_captured(text: &str) -> bool {
 
 fn line(text: &str) {
     if !is_captured(text) {
-        say(text);
+        print(text);
     }
 }
 
-fn say(text: &str) {
-    let mut stands = LINE_STANDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    wipe(&mut stands);
-    // Nobody is left to be told of a standard error that is gone.
-    let _ = writeln!(stderr(), "nlrig: {}", printable(text));
+fn print(text: &str) {
+    let mut shown = PROGRESS_SHOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    erase(&mut shown);
+    // There is no other place to report that standard error is closed.
+    let _ = writeln!(stderr(), "nlrig: {}", sanitize(text));
 }
 
-fn wipe(stands: &mut bool) {
-    if std::mem::take(stands) {
+/// Erases the progress line, if one is shown.
+fn erase(shown: &mut bool) {
+    if std::mem::take(shown) {
         let _ = write!(stderr(), "\r\x1b[K");
     }
 }
 
-/// Text with control characters made visible: what came from a guest or from a
-/// build must not drive the user's terminal.
-pub fn printable(text: &str) -> String {
+/// Replaces control characters by U+FFFD, except line breaks and tabs.
+///
+/// Text of a guest or a build must not send escape sequences to the terminal.
+pub fn sanitize(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
         .collect()
 }
 
-/// The longest text that [`brief`] leaves as it is, in bytes.
-pub const BRIEF_MAX_BYTES: usize = 8 << 10;
+/// The length at which [`truncate`] cuts a text, in bytes.
+pub const MESSAGE_MAX_BYTES: usize = 8 << 10;
 
-/// A text that a person reads, on one line and cut where nobody reads on: a
-/// guest may make it as long as all that it has reported, and begin a line with
-/// words that look like the rig's.
-pub fn brief(text: String) -> String {
+/// Joins the lines of a text and cuts it at [`MESSAGE_MAX_BYTES`].
+///
+/// A guest's text may be as long as its whole output, and a line of it may look
+/// like a message of the rig.
+pub fn truncate(text: String) -> String {
     let mut text = text.replace('\n', " ");
-    if text.len() > BRIEF_MAX_BYTES {
+    if text.len() > MESSAGE_MAX_BYTES {
         let bytes = text.len();
-        let end = (0..=BRIEF_MAX_BYTES).rev().find(|&end| text.is_char_boundary(end));
+        let end = (0..=MESSAGE_MAX_BYTES).rev().find(|&end| text.is_char_boundary(end));
         text.truncate(end.unwrap_or(0));
         text.push_str(&format!("… ({bytes} bytes in all)"));
     }
     text
 }
 
-/// Long work: a line that changes in place on a terminal, and elsewhere a line
-/// now and then.
+/// The progress of long work: one line that is updated in place on a terminal, a
+/// line every 20 s elsewhere.
 #[derive(Debug)]
 pub struct Progress {
     every: Duration,
@@ -141,29 +148,28 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins with nothing said.
+    /// Makes a progress without a line.
     pub fn new() -> Progress {
         let every = if on_terminal() { 200 } else { 20_000 };
         Progress { every: Duration::from_millis(every), last: None }
     }
 
-    /// Says how far the work is, if it is time to.
+    /// Updates the line, unless the last update was too recent.
     pub fn update(&mut self, text: impl FnOnce() -> String) {
         let now = Instant::now();
-        // The first line off a terminal waits its turn too: what has begun has
-        // already been said.
+        // The first update waits too: the start of the work is already reported.
         let last = *self.last.get_or_insert(now);
         if LEVEL.load(Ordering::Relaxed) < 0 || now - last < self.every {
             return;
         }
         self.last = Some(now);
         if on_terminal() {
-            let mut stands = LINE_STANDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            wipe(&mut stands);
-            let _ = write!(stderr(), "nlrig: {}", printable(&text()));
-            *stands = true;
+            let mut shown = PROGRESS_SHOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            erase(&mut shown);
+            let _ = write!(stderr(), "nlrig: {}", sanitize(&text()));
+            *shown = true;
         } else {
-            say(&text());
+            print(&text());
         }
     }
 }
@@ -176,8 +182,8 @@ impl Default for Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        let mut stands = LINE_STANDS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        wipe(&mut stands);
+        let mut shown = PROGRESS_SHOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        erase(&mut shown);
     }
 }
 
@@ -190,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_captured_is_not_said() {
+    fn captured_messages_are_not_printed() {
         let capture = Capture::start();
         status("one");
         error("two\x1b");
@@ -199,16 +205,16 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_is_cut() {
-        assert_eq!(brief("one\nnlrig: two".to_string()), "one nlrig: two");
-        let short = "é".repeat(BRIEF_MAX_BYTES / 2);
-        assert_eq!(brief(short.clone()), short);
-        let cut = brief(format!("x{short}"));
-        assert!(cut.ends_with("é… (8193 bytes in all)"), "{}", &cut[BRIEF_MAX_BYTES - 8..]);
+    fn a_long_text_is_cut_and_has_one_line() {
+        assert_eq!(truncate("one\nnlrig: two".to_string()), "one nlrig: two");
+        let short = "é".repeat(MESSAGE_MAX_BYTES / 2);
+        assert_eq!(truncate(short.clone()), short);
+        let cut = truncate(format!("x{short}"));
+        assert!(cut.ends_with("é… (8193 bytes in all)"), "{}", &cut[MESSAGE_MAX_BYTES - 8..]);
     }
 
     #[test]
     fn escape_codes_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\r\tc\u{9b}"), "a\u{fffd}[2Jb\u{fffd}\tc\u{fffd}");
+        assert_eq!(sanitize("a\x1b[2Jb\r\tc\u{9b}"), "a\u{fffd}[2Jb\u{fffd}\tc\u{fffd}");
     }
 }

@@ -1,12 +1,12 @@
-//! Sizes and durations as people write them.
+//! Sizes with units, `64K` or `2M`.
 
-/// Parses a size: a number with `K`, `M`, `G` or `T` (powers of 1024), or a
-/// plain number of bytes. Zero is not a size.
+/// Parses a size: a number of bytes, or one with `K`, `M`, `G` or `T` (powers of
+/// 1024).
 ///
 /// # Errors
-/// A text that names the size and what is wrong with it.
+/// The text is not a size, or the size is zero or over 2^64.
 pub fn size(text: &str) -> Result<u64, String> {
-    let bad = |reason: &str| format!("size \"{text}\" {reason}: write 64K, 2M or 1G");
+    let bad = |reason: &str| format!("size \"{text}\" {reason}; write 64K, 2M or 1G");
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let number: u64 = digits.parse().map_err(|_| bad("is not a number with a unit"))?;
     let shift = match &text[digits.len()..] {
@@ -24,7 +24,7 @@ pub fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A size in the largest unit that divides it: `2M`, `64K`, `1000`.
+/// Formats a size in the largest unit that divides it: `2M`, `64K`, `1000`.
 pub fn show_size(bytes: u64) -> String {
     for (shift, unit) in [(40, "T"), (30, "G"), (20, "M"), (10, "K")] {
         if bytes != 0 && bytes.is_multiple_of(1 << shift) {
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_says_why() {
+    fn an_error_quotes_the_text_and_has_a_reason() {
         for (text, reason) in [
             ("2X", "unknown unit"),
             ("0", "is zero"),

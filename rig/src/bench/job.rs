@@ -1,10 +1,10 @@
-//! Threads created in one guest, by the workload and by its yardstick in turn.
+//! Times thread creation in one guest, by the workload and the reference in turn.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nlrig_guest::look::Report;
 use nlrig_guest::protocol::{Exit, Job};
+use nlrig_guest::snapshot::ThreadReport;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,60 +13,60 @@ use crate::accel::Accel;
 use crate::experiment::{self, AnyTrial, Selection};
 use crate::guest::{Guest, Limits};
 use crate::options::GuestOptions;
-use crate::{run, say, yardstick};
+use crate::{reference, run, ui};
 
-/// The two sizes: what kernel.threads-max is set to.
+/// The two thread counts: the values of kernel.threads-max.
 const SIZES: [u64; 2] = [16 << 10, 32 << 10];
-/// Of so many, this part at least must come to be, in percent: the rest are
+/// The least percentage of kernel.threads-max that must be created: the rest are
 /// the system's own tasks.
 const SIZE_LEAST_PERCENT: u64 = 99;
 const STACK_BYTES: u64 = 2 << 20;
 
-/// Where the guest sees the yardstick.
-const YARDSTICK_IN_GUEST: &str = "/run/nlrig/yardstick";
-/// How it is mounted, by the tag [`TAG`].
-pub const MOUNT: &str = "yardstick /run/nlrig/yardstick virtiofs ro,nosuid,nodev";
-/// The tag of the yardstick's share.
-pub const TAG: &str = "yardstick";
+/// The folder of the reference program in the guest.
+const REFERENCE_IN_GUEST: &str = "/run/nlrig/reference";
+/// The guest's mount of the share [`TAG`], in the format of fstab(5).
+pub const MOUNT: &str = "reference /run/nlrig/reference virtiofs ro,nosuid,nodev";
+/// The virtiofs tag of the share with the reference program.
+pub const TAG: &str = "reference";
 
-/// Waits until the threads of the job before are gone (an idle guest has some
-/// thirty tasks), and then a little for what the kernel frees later.
+/// Waits until the threads of the previous job are gone, and one second more for
+/// memory that the kernel frees later. An idle guest has about thirty tasks.
 const SETTLE: &str = "while read -r _ _ _ tasks _ < /proc/loadavg; [ \"${tasks#*/}\" -ge 200 ]; \
                       do sleep 0.1; done; sleep 1";
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Threads created until it failed.
+/// The result of creating threads until the first failure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Creation {
-    /// How many there were.
+    /// The number of threads created.
     pub threads: u64,
-    /// How long it took, in seconds of the guest's clock.
+    /// The time taken, in seconds of the guest's clock.
     pub elapsed_s: f64,
 }
 
-/// One round: each program at each size.
+/// One round: each program at each thread count.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Round {
     /// The workload, 16 Ki threads.
     pub rust_16k: Creation,
-    /// The yardstick, 16 Ki threads.
+    /// The reference, 16 Ki threads.
     pub c_16k: Creation,
     /// The workload, 32 Ki threads.
     pub rust_32k: Creation,
-    /// The yardstick, 32 Ki threads.
+    /// The reference, 32 Ki threads.
     pub c_32k: Creation,
 }
 
-/// What the yardstick reports.
+/// The report of the reference program.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct Yardstick {
+pub struct ReferenceReport {
     /// Workers alive at once, the main thread not among them.
     pub threads: u64,
-    /// From just before the first thread to the failure.
+    /// The time from just before the first thread to the failure, in nanoseconds.
     pub elapsed_ns: u64,
-    /// What failed and ended it.
+    /// The call that failed.
     pub failed_call: String,
-    /// Its error number.
+    /// The errno of the failed call.
     pub errno: i32,
 }
 
@@ -77,32 +77,33 @@ enum Program {
 }
 
 impl Creation {
-    /// Threads a second.
+    /// Returns the threads created per second.
     pub fn rate(&self) -> f64 {
         self.threads as f64 / self.elapsed_s
     }
 }
 
 impl Default for Creation {
-    /// Not measured.
+    /// A result that was not measured.
     fn default() -> Creation {
         Creation { threads: 0, elapsed_s: f64::NAN }
     }
 }
 
-impl Yardstick {
-    /// Understands the one object that it reports.
+impl ReferenceReport {
+    /// Parses the JSON object that the program prints.
     ///
     /// # Errors
-    /// It is another.
-    pub fn parse(value: &Value) -> Result<Yardstick> {
-        let report = value.get("yardstick").context("the yardstick did not report")?;
-        Ok(Yardstick::deserialize(report)?)
+    /// The object has another form.
+    pub fn parse(value: &Value) -> Result<ReferenceReport> {
+        // The key is that of userspace/yardstick/threads.c.
+        let report = value.get("yardstick").context("the reference program did not report")?;
+        Ok(ReferenceReport::deserialize(report)?)
     }
 }
 
-/// The trial of the experiment `threads` whose program, limits and machine a
-/// bench has: its setting `threads-max` at 2M stacks.
+/// Returns the trial of the experiment `threads` with this kernel.threads-max and
+/// 2M stacks. The bench uses its program, limits and VM.
 ///
 /// # Errors
 /// The experiment has no such trial.
@@ -115,7 +116,7 @@ pub fn trial(threads_max: u64) -> Result<AnyTrial> {
     Ok(planned.context("threads plans no trial")?.trial)
 }
 
-/// The trial whose machine is large enough for all of them.
+/// Returns the trial whose VM is large enough for both thread counts.
 ///
 /// # Errors
 /// See [`trial`].
@@ -123,13 +124,14 @@ pub fn largest() -> Result<AnyTrial> {
     trial(SIZES[1])
 }
 
-/// Runs so many rounds. One job before them warms up, and is not measured: it
-/// is the first to touch the guest's memory, which the host has yet to find.
+/// Runs `rounds` rounds after a warm-up job that is not measured.
+///
+/// The first job touches the guest's memory, which the host then has to allocate.
 ///
 /// # Errors
-/// See [`Guest::run`]; a program ended in any other way than by the limit.
+/// See [`Guest::run`]; or a program did not end by the limit.
 pub fn rounds(guest: &mut Guest, rounds: u32) -> Result<Vec<Round>> {
-    say::status("threads: warming up");
+    ui::status("threads: warming up");
     time(guest, Program::C, SIZES[1])?;
     let mut measured = Vec::new();
     for number in 1..=rounds {
@@ -143,7 +145,7 @@ pub fn rounds(guest: &mut Guest, rounds: u32) -> Result<Vec<Round>> {
                 (Program::C, _) => &mut round.c_32k,
             };
             *place = creation;
-            say::status(&format!(
+            ui::status(&format!(
                 "threads: round {number}/{rounds}: {program:?}: {} in {:.2} s, {:.0}/s",
                 creation.threads,
                 creation.elapsed_s,
@@ -155,9 +157,10 @@ pub fn rounds(guest: &mut Guest, rounds: u32) -> Result<Vec<Round>> {
     Ok(measured)
 }
 
-/// Who runs when in a round, with the number of the size. Each program is the
-/// first at one size and the second at the other, and the other way round in
-/// the next round: an order must not pass for a difference.
+/// Returns the order of the jobs in a round: the program and the index in [`SIZES`].
+///
+/// Each program is first at one count and second at the other, and the reverse in
+/// the next round, so an effect of the order is not taken for a difference.
 fn order(round: u32) -> [(Program, usize); 4] {
     use Program::{C, Rust};
     if round.is_multiple_of(2) {
@@ -167,27 +170,27 @@ fn order(round: u32) -> [(Program, usize); 4] {
     }
 }
 
-/// Runs one job, once the one before is gone, and times its threads.
+/// Runs one job after the previous one is gone, and times its threads.
 fn time(guest: &mut Guest, program: Program, threads_max: u64) -> Result<Creation> {
     settle(guest)?;
     let trial = trial(threads_max)?;
     let mut job = trial.job.clone();
     if program == Program::C {
-        job.argv = vec![format!("{YARDSTICK_IN_GUEST}/{}", yardstick::PROGRAM)];
+        job.argv = vec![format!("{REFERENCE_IN_GUEST}/{}", reference::PROGRAM)];
     }
-    let mut progress = say::Progress::new();
+    let mut progress = ui::Progress::new();
     let mut ended = None;
     let exit = guest.run(&job, trial.deadlines(Accel::Tcg.slowdown()), |value| -> Result<()> {
-        if let Some(sign) = value.get("progress") {
-            progress.update(|| format!("{program:?}: {sign}"));
+        if let Some(threads) = value.get("progress") {
+            progress.update(|| format!("{program:?}: {threads}"));
             return Ok(());
         }
         match program {
-            Program::C => ended = Some(Yardstick::parse(&value)?),
-            Program::Rust => match Report::deserialize(&value)? {
-                Report::Look(_) | Report::Progress { .. } => {}
-                Report::Outcome(outcome) => {
-                    ended = Some(Yardstick {
+            Program::C => ended = Some(ReferenceReport::parse(&value)?),
+            Program::Rust => match ThreadReport::deserialize(&value)? {
+                ThreadReport::Snapshot(_) | ThreadReport::Progress { .. } => {}
+                ThreadReport::Outcome(outcome) => {
+                    ended = Some(ReferenceReport {
                         threads: outcome.threads,
                         elapsed_ns: outcome.elapsed_ns,
                         failed_call: outcome.failed.call,
@@ -199,21 +202,24 @@ fn time(guest: &mut Guest, program: Program, threads_max: u64) -> Result<Creatio
         Ok(())
     })?;
     drop(progress);
-    ensure!(exit == Exit::Code(0), "{program:?}: the program ended with {exit:?}");
+    ensure!(exit == Exit::Code(0), "{program:?}: the program failed: {exit:?}");
     let ended = ended.with_context(|| format!("{program:?}: the program reported no outcome"))?;
     creation(&ended, threads_max).with_context(|| format!("{program:?} at {threads_max}"))
 }
 
-/// What a program that was ended by kernel.threads-max measured.
-fn creation(ended: &Yardstick, threads_max: u64) -> Result<Creation> {
-    let Yardstick { threads, elapsed_ns, failed_call, errno } = ended;
+/// Returns the result of a program that kernel.threads-max ended.
+fn creation(ended: &ReferenceReport, threads_max: u64) -> Result<Creation> {
+    let ReferenceReport { threads, elapsed_ns, failed_call, errno } = ended;
     let least = threads_max * SIZE_LEAST_PERCENT / 100;
     if failed_call != "pthread_create" || *errno != libc::EAGAIN || *elapsed_ns == 0 {
-        bail!("not the limit ended it, but {failed_call}, errno {errno}, after {threads} threads");
+        bail!(
+            "{failed_call} failed with errno {errno} after {threads} threads; expected \
+             pthread_create with EAGAIN at kernel.threads-max"
+        );
     }
     ensure!(
         (least..=threads_max).contains(threads),
-        "{threads} threads came, not {least} to {threads_max}"
+        "{threads} threads were created; expected {least} to {threads_max}"
     );
     Ok(Creation { threads: *threads, elapsed_s: *elapsed_ns as f64 / 1e9 })
 }
@@ -222,7 +228,7 @@ fn settle(guest: &mut Guest) -> Result<()> {
     let job = Job { argv: ["sh", "-c", SETTLE].map(str::to_string).to_vec(), ..Job::default() };
     let limits = Limits::fixed(SETTLE_LIMIT, Accel::Tcg.slowdown());
     let exit = guest.run(&job, limits, |_| Ok::<_, anyhow::Error>(()))?;
-    ensure!(exit == Exit::Code(0), "waiting for the threads of the job before: {exit:?}");
+    ensure!(exit == Exit::Code(0), "waiting for the threads of the previous job failed: {exit:?}");
     Ok(())
 }
 
@@ -231,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_round_has_each_program_at_each_size_and_first_once() {
+    fn each_program_runs_once_per_count_and_is_first_at_one_count() {
         for round in 1..=2 {
             let order = order(round);
             for program in [Program::Rust, Program::C] {
@@ -240,14 +246,14 @@ mod tests {
                 }
             }
             assert_ne!(order[0].0, order[2].0);
-            assert!(order[0].1 == order[1].1, "a pair runs together");
+            assert!(order[0].1 == order[1].1, "both programs run at a count in sequence");
         }
         assert_ne!(order(1)[0].0, order(2)[0].0);
     }
 
     #[test]
-    fn only_the_limit_may_end_it() {
-        let ended = |threads, failed_call: &str, errno| Yardstick {
+    fn only_threads_max_may_end_a_program() {
+        let ended = |threads, failed_call: &str, errno| ReferenceReport {
             threads,
             elapsed_ns: 2_000_000_000,
             failed_call: failed_call.to_string(),
@@ -266,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_job_is_the_experiments_own() {
+    fn the_job_has_the_limits_of_the_experiment() {
         let trial = trial(1000).unwrap();
         let set = |name: &str| {
             let found = trial.job.sysctls.iter().rev().find(|(key, _)| key == name);
@@ -278,6 +284,6 @@ mod tests {
         let limit = |name: &str| trial.job.rlimits.iter().find(|limit| limit.name == name)?.value;
         assert_eq!(limit("nofile"), Some(1 << 20));
         assert_eq!(limit("stack"), Some(2 << 20));
-        assert!(MOUNT.starts_with(TAG) && MOUNT.contains(YARDSTICK_IN_GUEST));
+        assert!(MOUNT.starts_with(TAG) && MOUNT.contains(REFERENCE_IN_GUEST));
     }
 }

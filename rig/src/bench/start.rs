@@ -1,4 +1,4 @@
-//! How long it takes from a user's command to the start of its first machine.
+//! Measures the time from the start of a user's command to that of its first VM.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -10,14 +10,14 @@ use anyhow::{Context, Result};
 use crate::process::{capture, find};
 use crate::project::Project;
 use crate::report::Report;
-use crate::say;
 use crate::scratch::Scratch;
+use crate::ui;
 
-/// The first one may have to build the rig, or a kernel.
+/// The time limit of the first run, which may build the rig and a kernel.
 const FIRST_LIMIT: Duration = Duration::from_secs(60 * 60);
-/// With everything built: a boot and an echo.
+/// The time limit with everything built: a boot and an echo.
 const LIMIT: Duration = Duration::from_secs(5 * 60);
-/// The run that is timed: the shortest there is.
+/// The arguments of the timed run, the shortest that boots a VM.
 const RUN: [&str; 4] = ["run", "smoke", "--abi", "x86_64"];
 
 /// A command that runs the rig.
@@ -25,16 +25,15 @@ const RUN: [&str; 4] = ["run", "smoke", "--abi", "x86_64"];
 pub struct Starter {
     program: OsString,
     arguments: &'static [&'static str],
-    /// As a person would type it.
+    /// The command line, for messages.
     pub shown: String,
 }
 
 impl Starter {
-    /// `cargo xtask rig`, as users type it; this program itself if there is no
-    /// cargo.
+    /// Finds `cargo xtask rig`, or this program if there is no cargo.
     pub fn find() -> Starter {
-        // PATH's before $CARGO: inside of cargo, that is what rustup has
-        // chosen already, and a user pays for the choice too.
+        // Prefer PATH to $CARGO. Inside of cargo, $CARGO is the toolchain that
+        // rustup has chosen, and the choice is part of a user's time.
         let cargo = find("cargo").map(OsString::from).or_else(|| std::env::var_os("CARGO"));
         let run = RUN.join(" ");
         match cargo {
@@ -51,35 +50,35 @@ impl Starter {
         }
     }
 
-    /// Runs it once for everything to be built, and then so many times; gives
-    /// back what each took to its first machine, in seconds.
+    /// Runs the command once to build everything, then `rounds` times; returns
+    /// the times to the first VM, in seconds.
     ///
     /// # Errors
-    /// It does not succeed, or its report cannot be understood.
+    /// A run failed, or its report does not parse.
     pub fn rounds(&self, rounds: u32) -> Result<Vec<f64>> {
         let project = Project::find()
-            .context("the start is timed from the checkout: run `cargo xtask rig bench` there")?;
+            .context("bench needs the checkout; run `cargo xtask rig bench` there")?;
         let project = &project;
-        say::status(&format!("{}: building what is stale", self.shown));
+        ui::status(&format!("{}: building what is out of date", self.shown));
         self.once(project, FIRST_LIMIT)?;
         let mut measured = Vec::new();
         for round in 1..=rounds {
             let first_vm_s = self.once(project, LIMIT)?;
-            say::status(&format!("start to first VM: round {round}/{rounds}: {first_vm_s:.2} s"));
+            ui::status(&format!("start to first VM: round {round}/{rounds}: {first_vm_s:.2} s"));
             measured.push(first_vm_s);
         }
         Ok(measured)
     }
 
     fn once(&self, project: &Project, limit: Duration) -> Result<f64> {
-        // All that it leaves goes with this folder, even if it is killed; and
-        // the user's `latest` stays what it was.
+        // The folder has all results, so they are removed even if the run is
+        // killed, and the user's `latest` does not change.
         let dir = Scratch::new()?;
         let text = capture(self.command(project, dir.path()), limit)
             .with_context(|| self.shown.clone())?;
         let report: Report = serde_json::from_str(&text)
-            .with_context(|| format!("{}: its report cannot be understood", self.shown))?;
-        report.first_vm_s.with_context(|| format!("{}: no machine was started", self.shown))
+            .with_context(|| format!("{}: cannot parse its report", self.shown))?;
+        report.first_vm_s.with_context(|| format!("{}: no VM was started", self.shown))
     }
 
     fn command(&self, project: &Project, dir: &Path) -> Command {

@@ -1,4 +1,4 @@
-//! `bench`: what the rig's own stages cost.
+//! `bench`: measures the rig's own cost.
 
 use std::path::Path;
 use std::time::{Instant, SystemTime};
@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::exec::show_console;
-use super::prepare;
+use super::prepare_with_rig_module;
 use super::run::check_target;
 use crate::abi::{Abi, Arch};
 use crate::bench::job::{self, Round};
@@ -19,20 +19,19 @@ use crate::options::{BenchOptions, GuestOptions};
 use crate::report::{self, seconds, terminal};
 use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
-use crate::{error, procfs, say, yardstick};
+use crate::{error, procfs, reference, ui};
 use nlrig_build::{BuildContext, Built};
 
-/// The form of the document that `--json` writes.
+/// The schema of the document of `--json`.
 const SCHEMA: &str = "nlrig.bench/1";
-/// A guest under TCG takes up to two processors; more than a little beside it
-/// shows in the times.
+/// The load average above which the measured times are distorted: a guest under TCG
+/// uses up to two CPUs.
 const LOAD_QUIET: f64 = 0.5;
 
-/// Measures everything and prints it; the exit status is 1 if a bound does not
-/// hold.
+/// Measures and prints all quantities; the exit status is 1 if a bound does not hold.
 ///
 /// # Errors
-/// Something cannot be built, or a guest was lost.
+/// A part cannot be built, or a guest was lost.
 pub fn bench(options: &BenchOptions) -> Result<u8> {
     if let Some(path) = &options.json {
         check_target(path)?;
@@ -40,9 +39,9 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     let (started_at, start) = (SystemTime::now(), Instant::now());
     let load = procfs::load();
     if let Some(load) = load.filter(|&load| load > LOAD_QUIET) {
-        say::status(&format!("others keep this host busy (load {load}): times will be longer"));
+        ui::status(&format!("the host is busy (load average {load}): times will be longer"));
     }
-    let (mut workshop, lab) = prepare(&GuestOptions::default())?;
+    let (mut workshop, lab) = prepare_with_rig_module(&GuestOptions::default())?;
     let starter = Starter::find();
     let qemu = lab.qemu(Arch::X86_64)?;
     let built = workshop.build(Abi::X86_64, &[job::MOUNT.into()])?;
@@ -76,24 +75,24 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
         "peak_memory": { "qemu_and_shares_bytes": guest_bytes, "rig_bytes": own_bytes },
     }))?;
     match options.json.as_deref() {
-        Some(path) if path == Path::new("-") => say::result(&document)?,
+        Some(path) if path == Path::new("-") => ui::result(&document)?,
         path => {
             if let Some(path) = path {
                 report::write_whole(path, &(document + "\n"))?;
             }
             let section = bench::section(&quantities, options.rounds, &starter.shown);
-            say::result(&terminal::section(&section))?;
+            ui::result(&terminal::section(&section))?;
         }
     }
     let excesses: Vec<_> = quantities.iter().filter_map(Quantity::excess).collect();
     for excess in &excesses {
-        say::error(excess);
+        ui::error(excess);
     }
     Ok(if excesses.is_empty() { error::OK } else { error::TRIAL_FAILED })
 }
 
-/// Creates threads in one guest; gives back each round, and the most memory of
-/// the host that the guest took, in bytes.
+/// Creates threads in one guest; returns the rounds and the guest's peak memory on the
+/// host, in bytes.
 fn threads(
     workshop: &BuildContext,
     lab: &VmLauncher,
@@ -101,14 +100,14 @@ fn threads(
     dir: &Path,
     rounds: u32,
 ) -> Result<(Vec<Round>, u64)> {
-    let yardstick = yardstick::build(&workshop.cache, Arch::X86_64)?;
+    let reference = reference::build(&workshop.cache, Arch::X86_64)?;
     let trial = job::largest()?;
     let needs = VmSpec {
         cpus: trial.cpus,
         memory_bytes: trial.memory_bytes,
         folders: vec![Folder {
             tag: job::TAG.to_string(),
-            path: yardstick,
+            path: reference,
             access: Access::ReadOnly,
         }],
         ..VmSpec::default()
@@ -116,7 +115,7 @@ fn threads(
     let room = lab.room(built, &needs)?;
     let mut guest: Guest = lab.boot(built, needs, room, dir)?;
     let rounds = job::rounds(&mut guest, rounds)?;
-    // Before its end: there is nothing to look at after it.
+    // Before the guest's end: /proc has no peak of an ended process.
     let bytes = guest.peak_bytes()?;
     guest.end()?;
     Ok((rounds, bytes))

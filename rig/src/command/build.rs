@@ -1,20 +1,20 @@
-//! `build`: make what is stale, and say where it is.
+//! `build`: builds what is out of date, and prints the paths.
 
 use anyhow::Result;
 
-use super::{abis, prepare};
+use super::{abis, prepare_with_rig_module};
 use crate::options::BuildOptions;
-use crate::{error, say};
+use crate::{error, ui};
 
-/// Everything there is to build, in the order in which one needs the other.
+/// The parts to build; each depends on the ones before it.
 const KINDS: [&str; 4] = ["kernel", "module", "userspace", "image"];
 
 /// Builds and prints each artifact.
 ///
 /// # Errors
-/// Something cannot be built.
+/// An artifact cannot be built.
 pub fn build(options: &BuildOptions) -> Result<u8> {
-    let (mut workshop, _) = prepare(&options.guest)?;
+    let (mut workshop, _) = prepare_with_rig_module(&options.guest)?;
     let abis = abis(&options.guest);
     let mut artifacts = Vec::new();
     for kind in KINDS {
@@ -23,11 +23,11 @@ pub fn build(options: &BuildOptions) -> Result<u8> {
         }
     }
     if options.json {
-        say::result(&serde_json::to_string_pretty(&artifacts)?)?;
+        ui::result(&serde_json::to_string_pretty(&artifacts)?)?;
     } else {
         for artifact in &artifacts {
             let how = if artifact.from_cache { "cached" } else { "built" };
-            say::result(&format!(
+            ui::result(&format!(
                 "{:<9} {:<7} {how:<6} {}",
                 artifact.kind,
                 artifact.of,
@@ -35,6 +35,6 @@ pub fn build(options: &BuildOptions) -> Result<u8> {
             ))?;
         }
     }
-    say::detail(&format!("{} artifacts", artifacts.len()));
+    ui::detail(&format!("{} artifacts", artifacts.len()));
     Ok(error::OK)
 }

@@ -1,4 +1,4 @@
-//! `classify`: what a console log reports.
+//! `classify`: prints the most severe kernel report of a console log.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use crate::error;
 use crate::interrupt;
 use crate::options::ClassifyOptions;
-use crate::say;
+use crate::ui;
 
-/// A log is read in pieces of this size.
+/// The size of a read.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Prints the most severe fault that a log reports; the exit status is 1 if
-/// there is one.
+/// Prints the most severe kernel report in a log; the exit status is 1 if there is
+/// one.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -35,7 +35,7 @@ pub fn classify(options: &ClassifyOptions) -> Result<u8> {
     } else {
         page(splat.as_ref())
     };
-    say::result(&text)?;
+    ui::result(&text)?;
     Ok(if splat.is_some() { error::TRIAL_FAILED } else { error::OK })
 }
 
@@ -43,7 +43,7 @@ fn cannot_read(path: &Path) -> String {
     format!("cannot read {}", path.display())
 }
 
-/// Reads a log to its end.
+/// Reads a log and returns its most severe report.
 fn worst(mut log: impl Read) -> Result<Option<Splat>> {
     let mut reader = Reader::new();
     let mut piece = vec![0; PIECE_BYTES];
@@ -52,7 +52,7 @@ fn worst(mut log: impl Read) -> Result<Option<Splat>> {
         match log.read(&mut piece) {
             Ok(0) => break,
             Ok(length) => reader.bytes(&piece[..length]),
-            // A signal; the loop looks whether it was one to stop for.
+            // A signal interrupted the read; check() tells whether to stop.
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
             Err(err) => return Err(err.into()),
         }
@@ -61,7 +61,7 @@ fn worst(mut log: impl Read) -> Result<Option<Splat>> {
     Ok(reader.worst())
 }
 
-/// The keys of `--json`: a contract.
+/// Returns the document of `--json`, whose keys are a stable interface.
 fn document(splat: Option<&Splat>) -> Value {
     json!({
         "verdict": splat.map_or("none", |splat| splat.severity().name()),
@@ -74,7 +74,7 @@ fn document(splat: Option<&Splat>) -> Value {
     })
 }
 
-/// The same for a person.
+/// Returns the report as text.
 fn page(splat: Option<&Splat>) -> String {
     let Some(splat) = splat else {
         return "none: the log reports no fault of the kernel".to_string();

@@ -1,4 +1,4 @@
-//! `clean`: remove what was built and reported.
+//! `clean`: removes results and the build cache.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -7,12 +7,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::cache::Cache;
-use crate::{error, project, say};
+use crate::{error, project, ui};
 
-/// Removes results, and the cache if asked to.
+/// Removes the results, and the build cache if `cache` is set.
 ///
 /// # Errors
-/// Something cannot be removed.
+/// A file or folder cannot be removed.
 pub fn clean(cache: bool) -> Result<u8> {
     remove(&project::results())?;
     if cache {
@@ -21,10 +21,10 @@ pub fn clean(cache: bool) -> Result<u8> {
     Ok(error::OK)
 }
 
-/// Removes a folder, if it is there.
+/// Removes a folder if it exists.
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
-        Ok(()) => say::status(&format!("removed {}", folder.display())),
+        Ok(()) => ui::status(&format!("removed {}", folder.display())),
         Err(err) if err.kind() == ErrorKind::NotFound => {}
         Err(err) => {
             return Err(err).with_context(|| format!("cannot remove {}", folder.display()));

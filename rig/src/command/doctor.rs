@@ -1,4 +1,4 @@
-//! `doctor`: would a run work here, and if not, why?
+//! `doctor`: checks whether this host can run the rig.
 
 use std::time::Duration;
 
@@ -12,30 +12,31 @@ use crate::kernel::source::Source;
 use crate::options::DoctorOptions;
 use crate::process::{capture, find};
 use crate::scratch::Scratch;
-use crate::{accel, error, qemu, report, say, toolchain};
+use crate::{accel, error, qemu, report, toolchain, ui};
 
-/// What building kernels and modules takes, beside QEMU and Rust.
+/// The programs that builds of kernels and modules need.
 const TOOLS: [&str; 11] =
     ["gcc", "ld", "make", "bison", "flex", "bc", "tar", "xz", "apt-get", "dpkg-deb", "cargo"];
-/// Kernel source, two kernels and the programs take about 2.5 GiB.
+/// The least free disk space: kernel source, two kernels and the programs take about
+/// 2.5 GiB.
 const DISK_MIN_BYTES: u64 = 4 << 30;
-/// The largest default guest takes 5 GiB of address space and touches under 2.
+/// The least memory: the largest default guest has 5 GiB and touches under 2.
 const MEMORY_MIN_BYTES: u64 = 3 << 30;
 
-/// One thing that a run needs.
+/// A requirement of a run, and the finding.
 #[derive(Debug, Serialize)]
 struct Check {
     what: String,
     ok: bool,
-    /// What was found, or what is wrong.
+    /// The version or size found, or the problem.
     finding: String,
 }
 
-/// Looks at everything a run needs and prints what it found; the exit status is
-/// 0 only if a run would work.
+/// Checks and prints the requirements of a run; the exit status is 0 only if all are
+/// met.
 ///
 /// # Errors
-/// Usage errors only: what is missing is a finding.
+/// Usage errors only: a missing requirement is a finding.
 pub fn doctor(options: &DoctorOptions) -> Result<u8> {
     let mut checks: Vec<Check> = TOOLS.iter().map(|tool| check(tool, version(tool))).collect();
     for arch in Arch::ALL {
@@ -59,15 +60,15 @@ pub fn doctor(options: &DoctorOptions) -> Result<u8> {
     let well = checks.iter().all(|check| check.ok);
     if options.json {
         let document = serde_json::json!({ "ok": well, "checks": checks });
-        say::result(&serde_json::to_string_pretty(&document)?)?;
+        ui::result(&serde_json::to_string_pretty(&document)?)?;
     } else {
         for Check { what, ok, finding } in &checks {
-            say::result(&format!(
+            ui::result(&format!(
                 "{} {what:<32} {finding}",
                 if *ok { "ok     " } else { "MISSING" }
             ))?;
         }
-        say::result(if well { "A run would work." } else { "A run would not work." })?;
+        ui::result(if well { "A run would work." } else { "A run would not work." })?;
     }
     Ok(if well { error::OK } else { error::RIG })
 }
@@ -82,7 +83,7 @@ fn check<E: Into<anyhow::Error>>(what: &str, found: Result<String, E>) -> Check 
 
 fn version(tool: &str) -> Result<String> {
     let Some(path) = find(tool) else {
-        bail!("not found; `cargo xtask rig --yes` installs what is missing");
+        bail!("not found; `cargo xtask rig --yes` installs missing packages");
     };
     let mut command = std::process::Command::new(&path);
     command.arg("--version");
@@ -90,7 +91,7 @@ fn version(tool: &str) -> Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_string())
 }
 
-/// Links an empty 32-bit program, as the guest's programs are linked.
+/// Links an empty 32-bit static program, like the guest programs.
 fn link_32_bit() -> Result<String> {
     let dir = Scratch::new()?;
     let source = dir.path().join("empty.c");

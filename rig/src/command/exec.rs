@@ -1,4 +1,4 @@
-//! `exec`: one command in a guest, as if it ran here.
+//! `exec`: runs one command in a guest, with the host's streams and exit status.
 
 mod outcome;
 mod record;
@@ -20,16 +20,16 @@ use crate::options::{ExecOptions, FaultKind};
 use crate::report::Verdict;
 use crate::scratch::Scratch;
 use crate::share::{Access, Folder};
-use crate::{error, say, usage};
+use crate::{error, ui, usage};
 use outcome::CommandOutcome;
 use record::Record;
 
-/// How long a command may take unless `--timeout` gives another time.
+/// The default of `--timeout`.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
 const MEMORY_BYTES: u64 = 512 << 20;
-/// Where the guest sees the current directory.
+/// The guest's mount point of the current directory.
 const CWD_IN_GUEST: &str = "/run/nlrig/cwd";
-/// How many of a lost guest's console lines are shown.
+/// The number of console lines that are printed for a lost guest.
 const TAIL_LINES: usize = 15;
 
 /// Runs the command and returns the exit status.
@@ -40,11 +40,11 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
     let abi = match options.guest.abi[..] {
         [] => Abi::X86_64,
         [abi] => abi,
-        _ => return Err(usage!("exec runs one command in one guest: give one --abi")),
+        _ => return Err(usage!("exec runs one command in one guest; use one --abi")),
     };
     if let Some(path) = &options.json {
         if path == Path::new("-") {
-            return Err(usage!("--json -: standard output is the command's, give a file"));
+            return Err(usage!("--json -: standard output is the command's; name a file"));
         }
         check_target(path)?;
     }
@@ -56,7 +56,7 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
             record.ended(outcome);
             outcome.status(options.bisect)
         }
-        // Nothing was tried.
+        // No guest was started, so there is no record.
         Err(err) if matches!(error::kind(err), Some(ErrorKind::Usage | ErrorKind::Interrupted)) => {
             return ended.map(|_| error::OK);
         }
@@ -69,14 +69,14 @@ pub fn exec(options: &ExecOptions) -> Result<u8> {
         Some(path) => record.write(path, status, start.elapsed()),
         None => Ok(()),
     };
-    // The first error is the cause.
+    // The first error takes precedence over a failed write of the record.
     ended?;
     written.map(|()| status)
 }
 
 /// Builds a guest, boots it, and runs the command in it.
 fn in_guest(options: &ExecOptions, abi: Abi, record: &mut Record) -> Result<CommandOutcome> {
-    let cwd = std::env::current_dir().context("the current directory is gone")?;
+    let cwd = std::env::current_dir().context("cannot find the current directory")?;
     let (access, mode) =
         if options.writable { (Access::ReadWrite, "rw") } else { (Access::ReadOnly, "ro") };
     let (mut workshop, lab) = prepare(&options.guest)?;
@@ -103,7 +103,8 @@ fn in_guest(options: &ExecOptions, abi: Abi, record: &mut Record) -> Result<Comm
     if let Err(err) = ended {
         match error::into_vm_failure(err) {
             Ok(loss) => outcome.failure = Some(loss),
-            // The reader of the output is gone; a command run here would get this.
+            // The reader of the output is gone; on the host the command would get
+            // SIGPIPE.
             Err(err) if is_broken_pipe(&err) => outcome.exit = Some(Exit::Signal(libc::SIGPIPE)),
             Err(err) => return Err(err),
         }
@@ -112,8 +113,9 @@ fn in_guest(options: &ExecOptions, abi: Abi, record: &mut Record) -> Result<Comm
     Ok(outcome)
 }
 
-/// Runs the command in a guest and ends the guest; what is known of the command
-/// is in `outcome` even if the end fails.
+/// Runs the command in a guest and ends the guest.
+///
+/// `outcome` has the command's exit status even if the guest's end fails.
 fn run(
     mut guest: Guest,
     options: &ExecOptions,
@@ -125,10 +127,10 @@ fn run(
     guest.forward_streams(!options.no_stdin);
     outcome.exit = Some(guest.run(&job(options), limits, |_| Ok::<_, anyhow::Error>(()))?);
     if let Some(loss) = guest.allowed_fault() {
-        say::status(&format!("the guest kernel reported a fault, which is allowed: {loss}"));
+        ui::status(&format!("allowed fault of the guest kernel: {loss}"));
     }
     match guest.trouble() {
-        // A guest with a fault has nothing more to report.
+        // Do not wait for the end of a guest with a fault.
         Some(trouble) => Err(trouble.into()),
         None => Ok(guest.end()?),
     }
@@ -147,8 +149,7 @@ fn job(options: &ExecOptions) -> Job {
     }
 }
 
-/// Tells the user what went wrong, with the end of the console if that may say
-/// more.
+/// Prints the error, and the end of the console if the command did not end.
 fn explain(outcome: &CommandOutcome, dir: &Path) {
     let Some(message) = outcome.message() else { return };
     if let Some(loss) = &outcome.failure {
@@ -156,9 +157,9 @@ fn explain(outcome: &CommandOutcome, dir: &Path) {
         if !is_over {
             show_console(dir);
         }
-        say::detail(&loss.reason);
+        ui::detail(&loss.reason);
     }
-    say::error(&message);
+    ui::error(&message);
 }
 
 fn is_broken_pipe(err: &anyhow::Error) -> bool {
@@ -172,6 +173,6 @@ fn is_broken_pipe(err: &anyhow::Error) -> bool {
 /// Shows the last lines that a guest wrote to its console.
 pub fn show_console(dir: &Path) {
     for line in tail_of(&dir.join(CONSOLE_FILE), TAIL_LINES) {
-        say::status(&format!("guest: {line}"));
+        ui::status(&format!("guest: {line}"));
     }
 }

@@ -1,15 +1,15 @@
-//! `list`: what there is.
+//! `list`: prints experiments and kernels.
 
 use anyhow::Result;
 use serde_json::json;
 
 use super::kernels;
-use crate::abi::{Abi, Arch};
+use crate::abi::Abi;
 use crate::error;
 use crate::experiment;
-use crate::kernel;
+use crate::kernel::{self, flavour::Flavour};
 use crate::options::{GuestOptions, ListOptions};
-use crate::say;
+use crate::ui;
 
 /// Prints experiments and kernels.
 ///
@@ -18,19 +18,25 @@ use crate::say;
 pub fn list(options: &ListOptions) -> Result<u8> {
     let mut kernel_rows = Vec::new();
     let builder = kernels(&GuestOptions::default())?;
+    let flavours = kernel::flavour::all();
+    let mut kernels = Vec::new();
     for known in kernel::known()? {
-        let builder = kernel::Builder { known: known.clone(), ..builder.clone() };
-        for arch in Arch::ALL {
-            let built = builder.built(arch).ok().flatten();
-            kernel_rows.push(json!({
-                "version": known.version,
-                "arch": arch,
-                "flavour": builder.flavour,
-                "source": known.source,
-                "built": built.is_some(),
-                "release": built.map(|kernel| kernel.version),
-            }));
+        for flavour in &flavours {
+            kernels.extend(flavour.arches.iter().map(|&arch| (known.clone(), flavour, arch)));
         }
+    }
+    for (known, flavour, arch) in kernels {
+        let builder =
+            kernel::Builder { known: known.clone(), ..builder.with_flavour(&flavour.name) };
+        let built = builder.built(arch).ok().flatten();
+        kernel_rows.push(json!({
+            "version": known.version,
+            "arch": arch,
+            "flavour": builder.flavour,
+            "source": known.source,
+            "built": built.is_some(),
+            "release": built.map(|kernel| kernel.version),
+        }));
     }
     let experiments: Vec<_> = experiment::ALL
         .iter()
@@ -57,29 +63,35 @@ pub fn list(options: &ListOptions) -> Result<u8> {
         .collect();
 
     if options.json {
-        let document = json!({ "experiments": experiments, "kernels": kernel_rows });
-        say::result(&serde_json::to_string_pretty(&document)?)?;
+        let document =
+            json!({ "experiments": experiments, "flavours": flavours, "kernels": kernel_rows });
+        ui::result(&serde_json::to_string_pretty(&document)?)?;
         return Ok(error::OK);
     }
-    say::result("Experiments:")?;
+    ui::result("Experiments:")?;
     for experiment in experiment::ALL {
-        say::result(&format!("  {:<10} {}", experiment.name(), experiment.summary()))?;
+        ui::result(&format!("  {:<10} {}", experiment.name(), experiment.summary()))?;
         let abis: Vec<_> = experiment.abis().iter().map(Abi::to_string).collect();
         let by_name = if experiment.by_default() { "" } else { "; only if it is named" };
-        say::result(&format!("  {:<10} on {}{by_name}", "", abis.join(", ")))?;
+        ui::result(&format!("  {:<10} on {}{by_name}", "", abis.join(", ")))?;
         for (name, meaning) in experiment.parameters() {
-            say::result(&format!("  {:<10} --set {name}: {meaning}", ""))?;
+            ui::result(&format!("  {:<10} --set {name}: {meaning}", ""))?;
         }
         for (name, shows) in experiment.cases() {
-            say::result(&format!("  {:<10} {name:<6} {shows}", ""))?;
+            ui::result(&format!("  {:<10} {name:<6} {shows}", ""))?;
         }
     }
-    say::result("Kernels:")?;
+    ui::result("Flavours:")?;
+    for Flavour { name, summary, arches } in &flavours {
+        let arches: Vec<_> = arches.iter().map(|arch| arch.name()).collect();
+        ui::result(&format!("  {name:<12} {summary} ({})", arches.join(", ")))?;
+    }
+    ui::result("Kernels:")?;
     for row in kernel_rows {
         let text = |key: &str| row[key].as_str().unwrap_or("-").to_string();
         let built = if row["built"] == true { "built" } else { "not built" };
-        say::result(&format!(
-            "  {:<6} {:<8} {:<10} {built}",
+        ui::result(&format!(
+            "  {:<6} {:<8} {:<12} {built}",
             text("version"),
             text("arch"),
             text("flavour")

@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{Experiment, Judgement, Selection, SourceRef, Trial, TrialOutcome};
+use super::{Experiment, Judgement, RigModule, Selection, SourceRef, Trial, TrialOutcome};
 use crate::abi::Abi;
 use crate::report::{Section, TrialReport, Verdict};
-use crate::say::brief;
+use crate::ui::truncate;
 
 /// A JSON object.
 pub type Object = Map<String, Value>;
@@ -29,6 +29,8 @@ pub trait AnyExperiment: Sync {
     fn abis(&self) -> &'static [Abi];
     /// See [`Experiment::by_default`].
     fn by_default(&self) -> bool;
+    /// See [`Experiment::rig_module`].
+    fn rig_module(&self) -> RigModule;
     /// See [`Experiment::parameters`].
     fn parameters(&self) -> &'static [(&'static str, &'static str)];
     /// See [`Experiment::cases`].
@@ -141,6 +143,10 @@ impl<E: Experiment> AnyExperiment for E {
         Experiment::by_default(self)
     }
 
+    fn rig_module(&self) -> RigModule {
+        Experiment::rig_module(self)
+    }
+
     fn parameters(&self) -> &'static [(&'static str, &'static str)] {
         Experiment::parameters(self)
     }
@@ -166,7 +172,7 @@ impl<E: Experiment> AnyExperiment for E {
 
     fn judge(&self, trial: &AnyTrial, outcome: TrialOutcome<Object>) -> Judgement<Object> {
         judge(self, trial, outcome).unwrap_or_else(|err| {
-            let reason = Some(brief(format!("{err:#}")));
+            let reason = Some(truncate(format!("{err:#}")));
             Judgement { verdict: Verdict::Infra, reason, measured: None }
         })
     }
@@ -190,7 +196,9 @@ impl<E: Experiment> AnyExperiment for E {
         for report in trials {
             match TrialResult::<E>::read(report) {
                 Ok(result) => readable.push(result),
-                Err(err) => unreadable.push(vec![report.name.clone(), brief(format!("{err:#}"))]),
+                Err(err) => {
+                    unreadable.push(vec![report.name.clone(), truncate(format!("{err:#}"))])
+                }
             }
         }
         let mut sections = match readable.as_slice() {

@@ -19,13 +19,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
 use super::{
-    Experiment, Judgement, Nothing, Observed, OrderedMap, Selection, SourceRef, Trial,
+    Experiment, Judgement, Nothing, Observed, OrderedMap, RigModule, Selection, SourceRef, Trial,
     TrialOutcome, TrialResult, workload,
 };
 use crate::abi::Abi;
 use crate::guest::Limits;
 use crate::report::{Section, Verdict};
-use crate::say::brief;
+use crate::ui::truncate;
 use crate::usage;
 use case::{Case, Finding, Method, Setting};
 
@@ -82,6 +82,10 @@ impl Experiment for Claims {
     /// A claim is about the kernel: a 32-bit program on a 64-bit one adds little.
     fn abis(&self) -> &'static [Abi] {
         &[Abi::I386, Abi::X86_64]
+    }
+
+    fn rig_module(&self) -> RigModule {
+        RigModule::Replaceable
     }
 
     fn parameters(&self) -> &'static [(&'static str, &'static str)] {
@@ -225,7 +229,7 @@ fn evidence(data: &[Value]) -> Evidence {
         if evidence.len() == EVIDENCE_MAX {
             break;
         }
-        evidence.insert(brief(key.clone()), Scalar::of(value));
+        evidence.insert(truncate(key.clone()), Scalar::of(value));
     }
     evidence
 }
@@ -234,10 +238,10 @@ impl Scalar {
     /// A value of the guest's, with its length bounded.
     fn of(value: &Value) -> Scalar {
         match value {
-            Value::String(text) => Scalar::Text(brief(text.clone())),
+            Value::String(text) => Scalar::Text(truncate(text.clone())),
             Value::Number(number) => Scalar::Number(number.clone()),
             Value::Bool(flag) => Scalar::Flag(*flag),
-            other => Scalar::Text(brief(other.to_string())),
+            other => Scalar::Text(truncate(other.to_string())),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nlrig_guest::hunt::{Count, Report, Setup};
+use nlrig_guest::hunt::{Count, HuntReport, Setup};
 use nlrig_guest::protocol::{Exit, Job, Rlimit};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -25,7 +25,7 @@ use crate::abi::Abi;
 use crate::guest::Limits;
 use crate::limits::Limit;
 use crate::report::{Published, PublishedThreads, Section};
-use crate::say::brief;
+use crate::ui::truncate;
 use crate::units::{show_size, size};
 use crate::usage;
 use candidates::{CANDIDATES, Candidate, Fidelity};
@@ -276,13 +276,13 @@ fn evaluate(params: &HuntParams, observed: &Observed<Nothing>) -> Result<Judgeme
     let mut counts: BTreeMap<u64, Vec<Count>> =
         params.stacks_bytes.iter().map(|&stack| (stack, Vec::new())).collect();
     for data in &observed.data {
-        let report = Report::deserialize(data);
+        let report = HuntReport::deserialize(data);
         match report.context("the workload's report cannot be understood")? {
-            Report::Count(count) => counts
+            HuntReport::Count(count) => counts
                 .get_mut(&count.stack_bytes)
                 .ok_or_else(|| anyhow!("a stack of {} was not asked for", count.stack_bytes))?
                 .push(count),
-            Report::Progress { .. } => {}
+            HuntReport::Progress { .. } => {}
         }
     }
     let wrong = match &observed.exit {
@@ -355,8 +355,8 @@ impl HuntCounts {
             all.sockets.insert(size, last.sockets);
             all.echoes.insert(size, last.echoes);
             all.binding_limit.insert(size, bound(params, last));
-            all.failed_call.insert(size, brief(last.failed.call.clone()));
-            all.errno.insert(size, brief(last.failed.name.clone()));
+            all.failed_call.insert(size, truncate(last.failed.call.clone()));
+            all.errno.insert(size, truncate(last.failed.name.clone()));
             all.mapped_bytes.insert(size, last.mapped_bytes);
             all.other_bytes.insert(size, last.mapped_bytes.saturating_sub(stacks_bytes));
             all.largest_hole_bytes.insert(size, last.largest_hole_bytes);

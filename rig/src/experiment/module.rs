@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Experiment, Judgement, Nothing, Observed, OrderedMap, Selection, Trial, TrialResult, workload,
+    Experiment, Judgement, Nothing, Observed, OrderedMap, RigModule, Selection, Trial, TrialResult,
+    workload,
 };
 use crate::abi::Abi;
 use crate::guest::Limits;
@@ -159,6 +160,10 @@ impl Experiment for ModuleStress {
 
     fn by_default(&self) -> bool {
         false
+    }
+
+    fn rig_module(&self) -> RigModule {
+        RigModule::Replaceable
     }
 
     fn parameters(&self) -> &'static [(&'static str, &'static str)] {

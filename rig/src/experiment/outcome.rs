@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::outcome::VmFailure;
 use crate::report::{FaultDomain, Verdict};
-use crate::say::brief;
+use crate::ui::truncate;
 
 /// The outcome of a trial. `P` is the type of the experiment's prediction.
 #[derive(Clone, Debug)]
@@ -205,7 +205,7 @@ impl<M> Judgement<M> {
 
     /// Not as expected, with a reason that is cut to a readable length.
     pub fn fail(measured: Option<M>, reason: impl Into<String>) -> Judgement<M> {
-        Judgement { verdict: Verdict::Fail, reason: Some(brief(reason.into())), measured }
+        Judgement { verdict: Verdict::Fail, reason: Some(truncate(reason.into())), measured }
     }
 
     /// Pass if nothing is wrong, else fail for this reason.

@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use nlrig_guest::look::{Look, Outcome, PROGRESS_EVERY, Report};
 use nlrig_guest::protocol::{Aslr, Exit, Job, MmapLayout, Rlimit};
+use nlrig_guest::snapshot::{PROGRESS_EVERY, Snapshot, ThreadOutcome, ThreadReport};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -143,7 +143,7 @@ struct Refusal {
 }
 
 impl ThreadCount {
-    fn of(outcome: &Outcome, binding_limit: Limit, threads_max: u64) -> ThreadCount {
+    fn of(outcome: &ThreadOutcome, binding_limit: Limit, threads_max: u64) -> ThreadCount {
         let seconds = outcome.elapsed_ns as f64 / 1e9;
         let rate = if seconds > 0.0 { (outcome.threads as f64 / seconds).round() } else { 0.0 };
         ThreadCount {
@@ -245,7 +245,7 @@ impl Experiment for Threads {
     }
 
     fn predict(&self, trial: &Trial<ThreadParams>, so_far: &[Value]) -> Result<Option<Prediction>> {
-        let Some(Report::Look(look)) = so_far.first().map(report).transpose()? else {
+        let Some(ThreadReport::Snapshot(look)) = so_far.first().map(report).transpose()? else {
             return Err(anyhow!("the first report is not a look"));
         };
         Ok(Some(predict(&look, trial.abi, trial.params.stack_bytes)?))
@@ -393,8 +393,8 @@ fn published(abi: Abi, setting: &Setting, stack: u64) -> Vec<Published> {
     }
 }
 
-fn report(data: &Value) -> Result<Report> {
-    Report::deserialize(data).context("the workload's report cannot be understood")
+fn report(data: &Value) -> Result<ThreadReport> {
+    ThreadReport::deserialize(data).context("the workload's report cannot be understood")
 }
 
 fn evaluate(
@@ -408,13 +408,13 @@ fn evaluate(
     if observed.exit != Exit::Code(0) {
         return Ok(Judgement::fail(None, format!("the workload ended with {:?}", observed.exit)));
     }
-    let mut look: Option<Look> = None;
-    let mut outcome: Option<Outcome> = None;
+    let mut look: Option<Snapshot> = None;
+    let mut outcome: Option<ThreadOutcome> = None;
     for data in &observed.data {
         match report(data)? {
-            Report::Look(seen) => look = Some(seen),
-            Report::Outcome(seen) => outcome = Some(seen),
-            Report::Progress { .. } => {}
+            ThreadReport::Snapshot(seen) => look = Some(seen),
+            ThreadReport::Outcome(seen) => outcome = Some(seen),
+            ThreadReport::Progress { .. } => {}
         }
     }
     let look = look.ok_or_else(|| anyhow!("the workload reported no look"))?;
@@ -432,7 +432,7 @@ fn evaluate(
 /// binds where nothing refuses first.
 fn killed(observed: &Observed<Prediction>, message: &str) -> Judgement<ThreadCount> {
     let threads = match observed.last_sign.as_ref().map(report) {
-        Some(Ok(Report::Progress { threads })) => threads,
+        Some(Ok(ThreadReport::Progress { threads })) => threads,
         // No progress report: fewer than PROGRESS_EVERY threads were alive.
         None => 0,
         Some(_) => return Judgement::fail(None, "the last progress report cannot be understood"),
@@ -457,9 +457,13 @@ fn killed(observed: &Observed<Prediction>, message: &str) -> Judgement<ThreadCou
 }
 
 /// Why measurement and prediction do not agree, if they do not.
-fn disagreement(outcome: &Outcome, limit: Limit, predicted: Option<&Prediction>) -> Option<String> {
+fn disagreement(
+    outcome: &ThreadOutcome,
+    limit: Limit,
+    predicted: Option<&Prediction>,
+) -> Option<String> {
     let Some(predicted) = predicted else { return Some("no prediction was made".to_string()) };
-    let Outcome { threads, sockets, echoes, failed, .. } = outcome;
+    let ThreadOutcome { threads, sockets, echoes, failed, .. } = outcome;
     if sockets != threads || echoes != threads {
         return Some(format!(
             "{threads} threads, {sockets} sockets, {echoes} echoes: they should be equal"

@@ -14,8 +14,8 @@
 
 use std::fmt;
 
-use nlrig_guest::look::Look;
 use nlrig_guest::maps::Area;
+use nlrig_guest::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
 
 use super::PAGE_BYTES;
@@ -60,7 +60,7 @@ impl fmt::Display for Search {
 
 /// The searches that `mmap` makes for a place, in order. A search is made only if
 /// all before it have failed.
-pub fn searches(look: &Look, abi: Abi, areas: &[Area]) -> Vec<Search> {
+pub fn searches(look: &Snapshot, abi: Abi, areas: &[Area]) -> Vec<Search> {
     let bottom_up = |start| Search { direction: Direction::BottomUp, start, end: task_size(abi) };
     if is_legacy(look) {
         return vec![bottom_up(legacy_base(look, abi, areas))];
@@ -75,17 +75,17 @@ pub fn searches(look: &Look, abi: Abi, areas: &[Area]) -> Vec<Search> {
 }
 
 /// Whether the layout is bottom-up: `mmap_is_legacy`.
-fn is_legacy(look: &Look) -> bool {
+fn is_legacy(look: &Snapshot) -> bool {
     has_flag(look, libc::ADDR_COMPAT_LAYOUT) || look.sysctls.legacy_va_layout != 0
 }
 
 /// Whether the kernel places mappings at random: PF_RANDOMIZE (fs/binfmt_elf.c).
-fn is_randomized(look: &Look) -> bool {
+fn is_randomized(look: &Snapshot) -> bool {
     !has_flag(look, libc::ADDR_NO_RANDOMIZE) && look.sysctls.randomize_va_space != 0
 }
 
 /// Whether the personality has a flag of personality(2).
-fn has_flag(look: &Look, flag: libc::c_int) -> bool {
+fn has_flag(look: &Snapshot, flag: libc::c_int) -> bool {
     look.personality & flag.cast_unsigned() != 0
 }
 
@@ -108,7 +108,7 @@ fn unmapped_base(abi: Abi) -> u64 {
 ///
 /// A 64-bit kernel offers places from the second page on, and refuses those below
 /// vm.mmap_min_addr afterwards; see [`lowest_granted`].
-fn lowest_offered(look: &Look, abi: Abi) -> u64 {
+fn lowest_offered(look: &Snapshot, abi: Abi) -> u64 {
     match abi {
         Abi::I386 => look.sysctls.mmap_min_addr.max(PAGE_BYTES),
         Abi::Ia32 | Abi::X86_64 => PAGE_BYTES,
@@ -118,7 +118,7 @@ fn lowest_offered(look: &Look, abi: Abi) -> u64 {
 /// The lowest address that may be mapped. All but root are refused what lies
 /// below vm.mmap_min_addr (security/commoncap.c, `cap_mmap_addr`), and the kernel
 /// does not search again.
-pub fn lowest_granted(look: &Look, abi: Abi) -> u64 {
+pub fn lowest_granted(look: &Snapshot, abi: Abi) -> u64 {
     if look.uid == 0 {
         lowest_offered(look, abi)
     } else {
@@ -129,7 +129,7 @@ pub fn lowest_granted(look: &Look, abi: Abi) -> u64 {
 /// The most bytes by which the kernel moves mmap_base at random: `arch_rnd`, with
 /// as many bits as vm.mmap_rnd_bits and vm.mmap_rnd_compat_bits allow
 /// (arch/x86/Kconfig, ARCH_MMAP_RND_BITS_MAX).
-fn random_bytes_most(look: &Look, abi: Abi) -> u64 {
+fn random_bytes_most(look: &Snapshot, abi: Abi) -> u64 {
     let bits = match abi {
         Abi::I386 | Abi::Ia32 => 16,
         Abi::X86_64 => 32,
@@ -143,7 +143,7 @@ fn random_bytes_most(look: &Look, abi: Abi) -> u64 {
 /// The random part is read from the memory map: the first mapping that the kernel
 /// places ends at mmap_base. It is the program if that is a static PIE, the vdso of
 /// a 32-bit program otherwise.
-fn mmap_base(look: &Look, abi: Abi, areas: &[Area]) -> (u64, u64) {
+fn mmap_base(look: &Snapshot, abi: Abi, areas: &[Area]) -> (u64, u64) {
     let stack_random_pages: u64 = match abi {
         Abi::I386 | Abi::Ia32 => 0x7ff,
         Abi::X86_64 => 0x3f_ffff,
@@ -169,7 +169,7 @@ fn mmap_base(look: &Look, abi: Abi, areas: &[Area]) -> (u64, u64) {
 
 /// mmap_base of the bottom-up layout (arch/x86/mm/mmap.c, `mmap_legacy_base`): the
 /// first mapping that the kernel places starts there.
-fn legacy_base(look: &Look, abi: Abi, areas: &[Area]) -> u64 {
+fn legacy_base(look: &Snapshot, abi: Abi, areas: &[Area]) -> u64 {
     let lowest = unmapped_base(abi);
     let most = random_bytes_most(look, abi);
     let mut starts = areas.iter().map(|area| area.start);

@@ -4,7 +4,7 @@
 //! the kernel's configuration. So the model gives a lower and an upper bound. They
 //! matter only if no other limit binds below the lower bound.
 
-use nlrig_guest::look::Look;
+use nlrig_guest::snapshot::Snapshot;
 
 use super::{Limit, PAGE_BYTES, Room};
 use crate::abi::{Abi, Arch};
@@ -79,7 +79,7 @@ impl Cost {
 }
 
 /// The room that memory leaves, a value for each kind of memory.
-pub fn rooms(look: &Look, abi: Abi, stack_bytes: u64, each_bytes: u64) -> Vec<Room> {
+pub fn rooms(look: &Snapshot, abi: Abi, stack_bytes: u64, each_bytes: u64) -> Vec<Room> {
     let arch = abi.kernel();
     let memory = &look.memory;
     let mut rooms = vec![Cost::of_all(arch, each_bytes).room(
@@ -106,7 +106,7 @@ pub fn rooms(look: &Look, abi: Abi, stack_bytes: u64, each_bytes: u64) -> Vec<Ro
 /// it is mapped, up to CommitLimit (mm/util.c, `__vm_enough_memory`). All users but
 /// root leave a reserve. The sum of commitments is kept per processor and may be
 /// wrong by 1/256 of all memory (mm/mm_init.c, `mm_compute_batch`).
-fn committed(look: &Look, stack_bytes: u64) -> Room {
+fn committed(look: &Snapshot, stack_bytes: u64) -> Room {
     let memory = &look.memory;
     let left = memory.commit_limit_bytes.saturating_sub(memory.committed_bytes);
     let off = memory.total_bytes / 256;

@@ -12,7 +12,7 @@
 
 mod system;
 
-use nlrig_guest::look::{Failed, Limits, Memory, Sysctls};
+use nlrig_guest::snapshot::{Failed, Memory, ProcessLimits, Sysctls};
 use proptest::collection::{btree_set, vec};
 use proptest::option::weighted;
 use proptest::prelude::*;
@@ -32,13 +32,13 @@ fn abi() -> impl Strategy<Value = Abi> {
 }
 
 /// A look in which each limit is near in one of four and far away otherwise.
-fn look() -> impl Strategy<Value = Look> {
+fn look() -> impl Strategy<Value = Snapshot> {
     let near = |least: u64| weighted(0.25, least..least + 1000);
     let used = (0..3_u32, 0..100_u64, 0..100_u64, 0..10_u64, 0..2000_u64);
     let ids = btree_set(1..700_u32, 0..60);
     let kernel = (near(0), near(301), near(0), prop_oneof![Just(PAGE), Just(16 * PAGE)]);
     let own = (near(0), near(0), weighted(0.25, 0..1_u64 << 46));
-    (used, ids, kernel, own).prop_map(|(used, ids, kernel, own)| Look {
+    (used, ids, kernel, own).prop_map(|(used, ids, kernel, own)| Snapshot {
         word_bits: 32,
         page_bytes: PAGE,
         uid: used.0,
@@ -68,7 +68,7 @@ fn look() -> impl Strategy<Value = Look> {
             randomize_va_space: 2,
             overcommit_memory: 1,
         },
-        limits: Limits {
+        limits: ProcessLimits {
             stack_bytes: None,
             nofile: own.0,
             nproc: own.1,
@@ -147,7 +147,7 @@ fn absurd_maps() -> impl Strategy<Value = String> {
     prop_oneof![9 => lines, 1 => any::<String>()]
 }
 
-fn absurd_look() -> impl Strategy<Value = Look> {
+fn absurd_look() -> impl Strategy<Value = Snapshot> {
     (look(), absurd_maps(), vec(absurd(), 24), any::<[bool; 4]>()).prop_map(
         |(mut look, maps, numbers, limited)| {
             let mut numbers = numbers.into_iter();
@@ -242,12 +242,12 @@ proptest! {
     ) {
         let free = |id: u64| !ids.contains(&(id as u32));
         prop_assume!(last >= 300 || (300..max).any(free));
-        let mut room = pids::Room::new(last, max);
-        ids.iter().for_each(|&id| room.take(id));
+        let mut free_pids = pids::FreePids::new(last, max);
+        ids.iter().for_each(|&id| free_pids.mark_used(id));
         let used: Vec<_> = ids.iter().copied().collect();
         let mut ids = Ids::new(&used, last);
         let handed_out = std::iter::from_fn(|| ids.alloc(max)).count();
-        prop_assert_eq!(room.left(), handed_out as u64);
+        prop_assert_eq!(free_pids.count(), handed_out as u64);
     }
 
     /// Room, that is: what joins the heap, or is refused to a user, may come
@@ -309,7 +309,7 @@ proptest! {
             prop_assert!(rooms.iter().any(|room| (room.limit, room.most) == named));
         }
         let failed = Failed { call: "pthread_create".into(), errno: 11, name: "EAGAIN".into() };
-        let outcome = Outcome {
+        let outcome = ThreadOutcome {
             threads: seen[0],
             sockets: 0,
             echoes: 0,

@@ -4,8 +4,8 @@
 //! against stack. A search from the top starts at the end of the highest gap, one
 //! from the bottom at the start of the lowest. The next search gets what is left.
 
-use nlrig_guest::look::{Look, Outcome};
 use nlrig_guest::maps::{self, Area, Kind};
+use nlrig_guest::snapshot::{Snapshot, ThreadOutcome};
 
 use super::Placed;
 use super::layout::{self, Direction, STACK_GUARD_GAP_BYTES, Search};
@@ -73,7 +73,7 @@ impl Space {
     ///
     /// # Errors
     /// The look's memory map cannot be parsed.
-    pub fn of(look: &Look, abi: Abi) -> Result<Space, maps::BadLine> {
+    pub fn of(look: &Snapshot, abi: Abi) -> Result<Space, maps::BadLine> {
         let mut areas = maps::parse(&look.maps)?;
         areas.retain(|area| area.start < maps::KERNEL);
         Ok(Space {
@@ -126,7 +126,7 @@ impl Space {
 
     /// The largest gap that some search reaches, of those that the guest listed
     /// after its last thread.
-    pub fn largest_gap_bytes(&self, outcome: &Outcome) -> u64 {
+    pub fn largest_gap_bytes(&self, outcome: &ThreadOutcome) -> u64 {
         let stack = self.areas.iter().find(|area| area.grows_down);
         let usable = |&(start, end): &(u64, u64)| {
             let below_stack = stack.is_some_and(|stack| stack.start == end);

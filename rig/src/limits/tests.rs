@@ -1,4 +1,4 @@
-use nlrig_guest::look::{Failed, Limits, Memory, Sysctls};
+use nlrig_guest::snapshot::{Failed, Memory, ProcessLimits, Sysctls};
 
 use super::*;
 
@@ -11,8 +11,8 @@ b7ef6000-b7ef8000 r-xp 00000000 00:00 0          [vdso]
 bf87c000-bf89d000 rw-p 00000000 00:00 0          [stack]
 ";
 
-fn look() -> Look {
-    Look {
+fn look() -> Snapshot {
+    Snapshot {
         word_bits: 32,
         page_bytes: 4096,
         uid: 0,
@@ -42,7 +42,7 @@ fn look() -> Look {
             randomize_va_space: 2,
             overcommit_memory: 0,
         },
-        limits: Limits {
+        limits: ProcessLimits {
             stack_bytes: Some(2 << 20),
             nofile: None,
             nproc: None,
@@ -52,7 +52,7 @@ fn look() -> Look {
     }
 }
 
-fn predicted(look: &Look) -> (u64, Limit) {
+fn predicted(look: &Snapshot) -> (u64, Limit) {
     let prediction = predict(look, Abi::I386, 2 << 20).unwrap();
     (prediction.threads, prediction.binding_limit)
 }
@@ -80,7 +80,7 @@ const PROGRAM: &str = "\
 const STACK: &str = "bfbff000-bfc20000 rw-p 00000000 00:00 0          [stack]\n";
 const PER_STACK: u64 = (2 << 20) + 4096;
 
-fn placed(look: &Look) -> Vec<(Direction, u64, u64)> {
+fn placed(look: &Snapshot) -> Vec<(Direction, u64, u64)> {
     let prediction = predict(look, Abi::I386, 2 << 20).unwrap();
     assert_eq!(prediction.binding_limit, Limit::AddressSpace);
     let placed = |placed: &Placed| {
@@ -120,7 +120,7 @@ fn nothing_is_placed_below_a_third_of_the_addresses_in_the_bottom_up_layout() {
 4004b000-4004d000 rw-p 00000000 00:00 0
 ";
     let stacks = (0xbfbf_f000 - (1 << 20) - 0x4004_d000) / PER_STACK + 1;
-    let legacy: [fn(&mut Look); 2] = [
+    let legacy: [fn(&mut Snapshot); 2] = [
         |look| look.sysctls.legacy_va_layout = 1,
         |look| look.personality = libc::ADDR_COMPAT_LAYOUT.cast_unsigned(),
     ];
@@ -137,7 +137,7 @@ fn nothing_is_placed_below_a_third_of_the_addresses_in_the_bottom_up_layout() {
 fn a_gap_that_no_search_reaches_does_not_count_as_room() {
     let mut look = look();
     look.sysctls.legacy_va_layout = 1;
-    let outcome = Outcome {
+    let outcome = ThreadOutcome {
         holes: vec![(0x0227_9000, 0x4004_4000)],
         mapped_end: 0xbfff_0000,
         ..refused_thread()
@@ -149,7 +149,7 @@ fn a_gap_that_no_search_reaches_does_not_count_as_room() {
 
 #[test]
 fn each_limit_binds_when_it_is_the_lowest() {
-    type Case = (Limit, u64, fn(&mut Look));
+    type Case = (Limit, u64, fn(&mut Snapshot));
     let cases: [Case; 8] = [
         (Limit::Memory, 0, |look| look.memory.total_bytes = 1 << 20),
         (Limit::ThreadsMax, 100 - 40, |look| look.sysctls.threads_max = 100),
@@ -187,8 +187,8 @@ fn the_page_vsyscall_is_not_counted() {
 }
 
 /// What a guest reports when the eleventh thread is refused.
-fn refused_thread() -> Outcome {
-    Outcome {
+fn refused_thread() -> ThreadOutcome {
+    ThreadOutcome {
         threads: 10,
         sockets: 10,
         echoes: 10,
@@ -208,19 +208,19 @@ fn refused_thread() -> Outcome {
 
 #[test]
 fn what_stopped_them_is_told_by_evidence() {
-    let outcome = |call: &str, name: &str| Outcome {
+    let outcome = |call: &str, name: &str| ThreadOutcome {
         failed: Failed { call: call.into(), errno: 0, name: name.into() },
         ..refused_thread()
     };
     let create = refused_thread;
-    let told = |look: &Look, outcome: &Outcome| bound(look, outcome, Abi::I386, 2 << 20);
+    let told = |look: &Snapshot, outcome: &ThreadOutcome| bound(look, outcome, Abi::I386, 2 << 20);
     assert_eq!(told(&look(), &outcome("socket", "EMFILE")), Limit::Nofile);
     assert_eq!(told(&look(), &outcome("bind", "EADDRINUSE")), Limit::Port);
     assert_eq!(told(&look(), &outcome("socket", "ENOMEM")), Limit::Memory);
     assert_eq!(told(&look(), &create()), Limit::None, "a gap is left");
-    let full = Outcome { holes: vec![(0x1000, 0x10_0000)], ..create() };
+    let full = ThreadOutcome { holes: vec![(0x1000, 0x10_0000)], ..create() };
     assert_eq!(told(&look(), &full), Limit::AddressSpace);
-    let room_above = Outcome { mapped_end: 0xbf00_0000, ..full };
+    let room_above = ThreadOutcome { mapped_end: 0xbf00_0000, ..full };
     assert_eq!(told(&look(), &room_above), Limit::None);
     let mut little = look();
     little.memory.available_bytes = 1 << 16;
@@ -229,7 +229,7 @@ fn what_stopped_them_is_told_by_evidence() {
     let mut low = look();
     low.sysctls.threads_max = 50;
     assert_eq!(told(&low, &create()), Limit::ThreadsMax);
-    assert_eq!(told(&look(), &Outcome { pid_room: 0, ..create() }), Limit::PidMax);
+    assert_eq!(told(&look(), &ThreadOutcome { pid_room: 0, ..create() }), Limit::PidMax);
     let mut low = look();
     low.sysctls.max_map_count = 26;
     assert_eq!(told(&low, &create()), Limit::MaxMapCount);

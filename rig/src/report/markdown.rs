@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Report, Section};
-use crate::say::printable;
+use crate::ui::sanitize;
 
 /// The whole page: what it ran on, every table with its words, and what failed.
 pub fn page(report: &Report, sections: &[Section]) -> String {
@@ -62,7 +62,7 @@ fn failures(report: &Report) -> String {
             // Indented text is code, whatever is in it.
             text.push('\n');
             for line in &trial.console_tail {
-                let _ = writeln!(text, "      {}", printable(line));
+                let _ = writeln!(text, "      {}", sanitize(line));
             }
             text.push('\n');
         }
@@ -130,7 +130,7 @@ fn table(section: &Section) -> String {
 
 /// Text that cannot end a cell or begin markup: some of it comes from a guest.
 fn cell(text: &str) -> String {
-    printable(text)
+    sanitize(text)
         .chars()
         .map(|c| match c {
             '|' => "\\|".to_string(),

@@ -3,7 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::Section;
-use crate::say::printable;
+use crate::ui::sanitize;
 
 /// So many entries are shown below their table.
 const ENTRIES_MAX: usize = 5;
@@ -35,7 +35,7 @@ pub fn section(section: &Section) -> String {
             text.push_str(&format!("\n{}\n{}\n", entry.title, fields.join("\n")));
         }
     }
-    printable(&text)
+    sanitize(&text)
 }
 
 /// Breaks a paragraph into lines.

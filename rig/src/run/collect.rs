@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::experiment::{AnyExperiment, AnyTrial, Object};
 use crate::outcome::VmFailure;
 use crate::report::Verdict;
-use crate::say;
+use crate::ui;
 
 /// What a workload may report in one trial, in objects and in bytes of memory.
 const DATA_MAX: usize = 100_000;
@@ -28,7 +28,7 @@ pub struct Collected<'a> {
     pub unpredictable: Option<String>,
     /// The last sign of life.
     pub last_sign: Option<Value>,
-    progress: say::Progress,
+    progress: ui::Progress,
 }
 
 impl<'a> Collected<'a> {
@@ -42,7 +42,7 @@ impl<'a> Collected<'a> {
             predicted: None,
             unpredictable: None,
             last_sign: None,
-            progress: say::Progress::new(),
+            progress: ui::Progress::new(),
         }
     }
 
@@ -53,7 +53,7 @@ impl<'a> Collected<'a> {
     pub fn take(&mut self, value: Value) -> Result<()> {
         // Of signs of life only the last one is for the record.
         if let Some(sign) = value.get("progress") {
-            self.progress.update(|| say::brief(format!("{}: {sign}", self.trial.name)));
+            self.progress.update(|| ui::truncate(format!("{}: {sign}", self.trial.name)));
             self.last_sign = Some(value);
             return Ok(());
         }

@@ -25,7 +25,7 @@ use crate::launcher::{VmLauncher, VmSpec};
 use crate::outcome::VmFailure;
 use crate::report::{FaultDomain, SourceLine, TrialReport, Verdict, seconds};
 use crate::static_check::{self, StaticCheck};
-use crate::{procfs, say};
+use crate::{procfs, ui};
 
 /// How much of a console stands in the report.
 const TAIL_LINES: usize = 15;
@@ -134,7 +134,7 @@ impl<'a> Worker<'a> {
         let mut waited = attempt.notes.waited;
         while let Some(lost) = attempt.lost().filter(|_| attempts < ATTEMPTS_MAX) {
             let reason = lost.reason.clone();
-            say::status(&format!("{}: lost-vm, tried once more: {reason}", planned.trial.name));
+            ui::status(&format!("{}: lost-vm, tried once more: {reason}", planned.trial.name));
             set_aside(&self.context.folder(&planned.trial))?;
             first_loss = Some(reason);
             attempts += 1;
@@ -267,7 +267,7 @@ impl<'a> Worker<'a> {
         let mut host_fault = None;
         match trial.fault {
             Some(Fault::GuestOnce(_) | Fault::HostOnce(_)) if number > 1 => {}
-            Some(Fault::Guest(how) | Fault::GuestOnce(how)) => guest.misbehave(how)?,
+            Some(Fault::Guest(how) | Fault::GuestOnce(how)) => guest.inject_fault(how)?,
             Some(Fault::Host(how) | Fault::HostOnce(how)) => {
                 host_fault = Some((how, guest.parts()?));
             }
@@ -343,7 +343,7 @@ impl<'a> Worker<'a> {
                 return Ok(machine);
             };
             let (name, last) = (&machine.name, &machine.last.name);
-            say::status(&format!("{name} ends after {last}: {}", trouble.reason));
+            ui::status(&format!("{name} ends after {last}: {}", trouble.reason));
         }
         let AnyTrial { cpus, memory_bytes, boot, .. } = *trial;
         let command_line = boot.to_string();

@@ -1,5 +1,4 @@
-//! What tests with and without machines share: a host that is not quite this
-//! one.
+//! Helpers of the tests with and without VMs, which change the host of the rig.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,27 +6,30 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Makes a script that anybody may run.
+/// Creates a script with mode 0755.
 pub fn script(path: &Path, text: &str) {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("a script");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("the script can be written");
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(path, mode).expect("the script can be made executable");
 }
 
-/// Whether this machine lets us mount: most containers do not, and there is no
-/// other way to fill a disk or hide a device that leaves the host alone.
+/// Whether this host permits mounts in a mount namespace; most containers do not.
+///
+/// Without mounts a test cannot fill a disk or hide a device without a change to
+/// the host.
 pub fn can_mount() -> bool {
     let can = mounted("mount -t tmpfs none /mnt", &Command::new("true"))
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
     if !can {
-        eprintln!("not tested: this machine lets nobody mount in a namespace of his own");
+        eprintln!("not tested: this host does not permit mounts in a mount namespace");
     }
     can
 }
 
-/// This command in a mount namespace of its own, after these lines of shell:
-/// what they mount nobody else sees.
+/// Returns a command that runs lines of shell and then `command` in a new mount
+/// namespace.
 pub fn mounted(lines: &str, command: &Command) -> Command {
     let mut inside = Command::new("unshare");
     if !nix::unistd::geteuid().is_root() {
@@ -43,7 +45,7 @@ pub fn mounted(lines: &str, command: &Command) -> Command {
     inside
 }
 
-/// Whether this comes true before the limit.
+/// Waits until a condition holds; returns false after the limit.
 pub fn soon(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     while !condition() {
@@ -55,7 +57,7 @@ pub fn soon(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// Whether a process is there, and not only waited for.
+/// Whether a process exists and is not a zombie.
 pub fn is_alive(id: &u32) -> bool {
     fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

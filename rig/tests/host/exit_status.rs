@@ -1,5 +1,5 @@
-//! The table of exit statuses, as far as a cell needs no machine;
-//! `tests/vm/exit_status.rs` has the rest. A test for each row.
+//! Tests the cells of the exit status table that need no VM, one test per row;
+//! `tests/vm/exit_status.rs` has the rest.
 
 use std::fs;
 use std::path::Path;
@@ -9,26 +9,27 @@ use serde_json::Value;
 
 use crate::fake::{Host, LIMIT, run, stderr, wait_until};
 
-/// A source that does not compile.
+/// A kernel source that does not compile.
 const BROKEN: &str = "@echo 'net/netlink/af_netlink.c:7:1: error: expected expression'; exit 1";
-/// A source whose build never ends.
+/// A kernel source whose build never ends.
 const ENDLESS: &str = "touch $(HOST)/begun; sleep 1000";
-/// A source that builds at once.
+/// A kernel source that builds at once.
 const FINE: &str = "@:";
 
+/// Asserts the exit status of a command.
 fn ends(command: &mut Command, status: i32) {
     let output = run(command);
     assert_eq!(output.status.code(), Some(status), "{command:?}: {}", stderr(&output));
 }
 
-/// The status of a situation in each column of the table.
+/// A row of the table: the exit status in each column.
 struct Row {
     run: i32,
     exec: i32,
     bisect: i32,
 }
 
-/// Each command that takes a kernel's source, with this one, and its status.
+/// Returns each command that builds a kernel, with its expected status.
 fn with_source(host: &Host, source: &Path, row: Row) -> [(&'static str, Command, i32); 4] {
     let made = |head: &[&str], tail: &[&str]| {
         let mut command = host.nlrig(head);
@@ -100,7 +101,7 @@ fn usage_is_128_in_a_bisection() {
 }
 
 #[test]
-fn a_missing_input_is_125_and_ends_a_bisection() {
+fn a_missing_kernel_source_is_125_and_stops_a_bisection() {
     let host = Host::new();
     let row = Row { run: 125, exec: 125, bisect: 128 };
     for (_, mut command, status) in with_source(&host, Path::new("/no/such/source"), row) {
@@ -109,7 +110,7 @@ fn a_missing_input_is_125_and_ends_a_bisection() {
 }
 
 #[test]
-fn a_kernel_that_does_not_build_is_125_and_skipped_by_a_bisection() {
+fn a_kernel_that_does_not_build_is_125_and_a_bisection_skips_it() {
     let host = Host::new();
     let source = host.source("linux", BROKEN);
     let row = Row { run: 125, exec: 125, bisect: 125 };
@@ -119,7 +120,7 @@ fn a_kernel_that_does_not_build_is_125_and_skipped_by_a_bisection() {
 }
 
 #[test]
-fn a_kernel_that_the_host_cannot_build_ends_a_bisection() {
+fn a_host_that_cannot_build_a_kernel_stops_a_bisection() {
     let host = Host::new();
     for line in ["no-such-program", "@echo 'cc1: No space left on device'; exit 1"] {
         let source = host.source("linux", line);
@@ -131,15 +132,15 @@ fn a_kernel_that_the_host_cannot_build_ends_a_bisection() {
 }
 
 #[test]
-fn a_kernel_without_a_symbol_that_the_rig_needs_is_skipped_by_a_bisection() {
+fn a_bisection_skips_a_kernel_without_a_required_symbol() {
     let host = Host::new();
     let source = host.source("linux", FINE);
     let makefile = source.join("Makefile");
-    let text = fs::read_to_string(&makefile).expect("the source has a Makefile");
+    let text = fs::read_to_string(&makefile).expect("the Makefile is readable");
     let lossy =
         text.replace("cp $(KCONFIG_ALLCONFIG)", "grep -v CONFIG_NET= $(KCONFIG_ALLCONFIG) >");
     assert_ne!(lossy, text);
-    fs::write(makefile, lossy).expect("it can be changed");
+    fs::write(makefile, lossy).expect("the Makefile can be written");
     let row = Row { run: 125, exec: 125, bisect: 125 };
     for (_, mut command, status) in with_source(&host, &source, row) {
         ends(&mut command, status);
@@ -147,7 +148,7 @@ fn a_kernel_without_a_symbol_that_the_rig_needs_is_skipped_by_a_bisection() {
 }
 
 #[test]
-fn a_host_that_is_not_ready_is_125_and_ends_a_bisection() {
+fn a_host_that_is_not_ready_is_125_and_stops_a_bisection() {
     let host = Host::new();
     let path = host.path_without("qemu-system");
     ends(host.nlrig(&["doctor"]).env("PATH", &path), 125);
@@ -172,17 +173,17 @@ fn an_interruption_is_130() {
         let row = Row { run: 130, exec: 130, bisect: 130 };
         let (name, mut command, status) =
             with_source(&host, &source, row).into_iter().nth(index).expect("there are four");
-        let mut child = command.stderr(Stdio::null()).spawn().expect("it starts");
-        wait_until("the build has begun", LIMIT, || host.path("begun").exists());
+        let mut child = command.stderr(Stdio::null()).spawn().expect("nlrig starts");
+        wait_until("the build has started", LIMIT, || host.path("begun").exists());
         let id = child.id().to_string();
         ends(Command::new("kill").args(["-s", "INT", &id]), 0);
-        assert_eq!(child.wait().expect("it ends").code(), Some(status), "{name}");
+        assert_eq!(child.wait().expect("nlrig ends").code(), Some(status), "{name}");
     }
 }
 
-/// A record is written however the command went, but not of a slip of the finger.
+/// A record is written unless the command line has a usage error.
 #[test]
-fn a_command_that_could_not_be_tried_has_a_record() {
+fn a_command_that_could_not_be_run_has_a_record() {
     let host = Host::new();
     let source = host.source("linux", BROKEN);
     let file = host.path("record.json");
@@ -191,14 +192,15 @@ fn a_command_that_could_not_be_tried_has_a_record() {
         command.arg(&source).arg("--json").arg(&file).args(bisect).args(["--", "true"]);
         ends(&mut command, status);
         let record: Value =
-            serde_json::from_slice(&fs::read(&file).expect("the record")).expect("JSON");
+            serde_json::from_slice(&fs::read(&file).expect("the record is readable"))
+                .expect("the record is JSON");
         assert_eq!(record["verdict"], "infra");
         assert_eq!(record["fault_domain"], "host");
         assert_eq!(record["exit_status"], status);
         assert!(record["reason"].as_str().is_some_and(|text| text.contains("expected expression")));
-        fs::remove_file(&file).expect("it can be removed");
+        fs::remove_file(&file).expect("the record can be removed");
     }
-    let mut slip = host.nlrig(&["exec", "--flavour", "vanilla", "--json"]);
-    ends(slip.arg(&file).args(["--", "true"]), 2);
+    let mut misuse = host.nlrig(&["exec", "--flavour", "vanilla", "--json"]);
+    ends(misuse.arg(&file).args(["--", "true"]), 2);
     assert!(!file.exists());
 }

@@ -1,4 +1,4 @@
-//! A kernel source that is none, and the rig with a cache of its own.
+//! A fake kernel source, and the rig with a private cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,31 +9,33 @@ use tempfile::TempDir;
 
 use crate::common::soon;
 
-/// How long anything here may take.
+/// The time limit of each wait.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// A folder for one test: a source, a cache, and room for more.
+/// A test's folder: kernel sources, a cache, temporary files.
 pub struct Host {
     dir: TempDir,
 }
 
 impl Host {
     pub fn new() -> Host {
-        Host { dir: tempfile::tempdir().expect("a temporary folder") }
+        Host { dir: tempfile::tempdir().expect("a temporary folder can be created") }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Makes a source whose `make vmlinux` is this line of shell. `$(O)` is the
-    /// folder of the build, `$(HOST)` that of the test.
+    /// Creates a kernel source whose `make vmlinux` runs one line of shell.
+    ///
+    /// `$(O)` is the build folder, `$(HOST)` the test's folder.
     pub fn source(&self, name: &str, vmlinux: &str) -> PathBuf {
         let source = self.path(name);
-        fs::create_dir_all(source.join("net/netlink")).expect("a folder");
+        fs::create_dir_all(source.join("net/netlink")).expect("the folder can be created");
         for file in ["Kbuild", "net/netlink/af_netlink.c"] {
-            fs::write(source.join(file), "").expect("a file");
+            fs::write(source.join(file), "").expect("the file can be written");
         }
+        fs::write(source.join("Kconfig"), kconfig()).expect("a file");
         let host = self.dir.path().display();
         let makefile = format!(
             "HOST = {host}\n\
@@ -46,21 +48,22 @@ impl Host {
              \t{vmlinux}\n\
              \techo image > $(O)/vmlinux\n"
         );
-        fs::write(source.join("Makefile"), makefile).expect("a file");
+        fs::write(source.join("Makefile"), makefile).expect("the file can be written");
         source
     }
 
-    /// `nlrig build kernel` of this source.
+    /// Returns the command `nlrig build kernel` for a source.
     pub fn build(&self, source: &Path) -> Command {
         let mut command = self.nlrig(&["build", "kernel", "--abi", "x86_64", "--kernel-source"]);
         command.arg(source);
         command
     }
 
-    /// The rig, with cache and temporary folders below this one.
+    /// Returns a command of the rig, with its cache and temporary folders below the
+    /// test's folder.
     pub fn nlrig(&self, arguments: &[&str]) -> Command {
         let temporary = self.path("tmp");
-        fs::create_dir_all(&temporary).expect("a folder");
+        fs::create_dir_all(&temporary).expect("the folder can be created");
         let mut command = Command::new(env!("CARGO_BIN_EXE_nlrig"));
         command
             .args(arguments)
@@ -70,25 +73,26 @@ impl Host {
         command
     }
 
-    /// Folders of builds that did not end.
+    /// Returns the folders of unfinished builds.
     pub fn partial(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.path("cache/kernel")) else { return Vec::new() };
-        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let paths = entries.map(|entry| entry.expect("the folder is readable").path());
         paths.filter(|path| path.extension().is_some_and(|kind| kind == "partial")).collect()
     }
 
-    /// A folder of programs: all that PATH finds, but for those that begin like
-    /// this.
+    /// Creates a folder with links to all programs in PATH whose names do not start
+    /// with `prefix`.
     pub fn path_without(&self, prefix: &str) -> PathBuf {
         let folder = self.path("bin");
-        fs::create_dir(&folder).expect("a folder");
-        let path = std::env::var_os("PATH").expect("there is a PATH");
+        fs::create_dir(&folder).expect("the folder can be created");
+        let path = std::env::var_os("PATH").expect("PATH is set");
         for entry in std::env::split_paths(&path).filter_map(|dir| fs::read_dir(dir).ok()).flatten()
         {
-            let program = entry.expect("an entry").path();
-            let name = program.file_name().expect("it has a name").to_string_lossy().into_owned();
+            let program = entry.expect("the folder is readable").path();
+            let name =
+                program.file_name().expect("a file has a name").to_string_lossy().into_owned();
             if !name.starts_with(prefix) {
-                // The first of a name is the one that counts.
+                // The first program of a name wins; later links fail.
                 let _ = std::os::unix::fs::symlink(&program, folder.join(name));
             }
         }
@@ -96,23 +100,35 @@ impl Host {
     }
 }
 
+/// A Kconfig file with every symbol of the rig's own fragments.
+fn kconfig() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel-config");
+    let files = fs::read_dir(folder).expect("the fragments").map(|entry| entry.expect("an entry"));
+    let texts = files.map(|file| fs::read_to_string(file.path()).expect("a fragment"));
+    let text: String = texts.collect();
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter_map(|word| word.strip_prefix("CONFIG_"))
+        .map(|name| format!("config {name}\n\tbool\n"))
+        .collect()
+}
+
 /// Runs to the end and gives back what came out.
 pub fn run(command: &mut Command) -> Output {
-    command.output().expect("it can be started")
+    command.output().expect("the command starts")
 }
 
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Holds it to success.
+/// Runs a command and asserts that it succeeds.
 pub fn succeeds(command: &mut Command) -> Output {
     let output = run(command);
     assert!(output.status.success(), "{command:?}: {}", stderr(&output));
     output
 }
 
-/// Holds it to the rig's own status and to one last line that says all of this.
+/// Runs a command and asserts status 125 and a last line that has all `words`.
 pub fn fails(command: &mut Command, words: &[&str]) {
     let output = run(command);
     let text = stderr(&output);
@@ -124,7 +140,7 @@ pub fn fails(command: &mut Command, words: &[&str]) {
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds; panics after the limit.
 pub fn wait_until(what: &str, limit: Duration, holds: impl Fn() -> bool) {
-    assert!(soon(limit, holds), "{what}: not within {limit:?}");
+    assert!(soon(limit, holds), "{what}: timed out after {limit:?}");
 }

@@ -1,4 +1,4 @@
-//! What is left of a build that was stopped: nothing.
+//! Tests that a stopped build leaves no processes and no files.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -7,13 +7,13 @@ use std::time::Duration;
 use crate::common::is_alive;
 use crate::fake::{Host, LIMIT, succeeds, wait_until};
 
-/// A build that never ends: two shells and a sleeper.
+/// A build that never ends, of two shells and a `sleep`.
 const ENDLESS: &str = "echo $$$$ >> $(HOST)/processes; \
     sh -c 'echo $$$$ >> $(HOST)/processes; sleep 1000 & echo $$! >> $(HOST)/processes; wait'";
 
 fn start(host: &Host) -> (Child, Vec<u32>) {
     let source = host.source("linux", ENDLESS);
-    let child = host.build(&source).stderr(Stdio::null()).spawn().expect("it starts");
+    let child = host.build(&source).stderr(Stdio::null()).spawn().expect("nlrig starts");
     let processes = || {
         let text = fs::read_to_string(host.path("processes")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<u32>>()
@@ -30,14 +30,15 @@ fn gone_soon(processes: &[u32]) {
     wait_until("compilers die", Duration::from_secs(5), || !processes.iter().any(is_alive));
 }
 
+/// Asserts that nothing is left after a signal.
 fn nothing_is_left_after(name: &str) {
     let host = Host::new();
     let (mut child, processes) = start(&host);
     signal(&child, name);
-    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert_eq!(child.wait().expect("nlrig ends").code(), Some(130));
     gone_soon(&processes);
     assert!(host.partial().is_empty());
-    assert_eq!(fs::read_dir(host.path("tmp")).expect("a folder").count(), 0);
+    assert_eq!(fs::read_dir(host.path("tmp")).expect("the folder exists").count(), 0);
 }
 
 #[test]
@@ -60,7 +61,7 @@ fn the_compilers_of_a_killed_rig_die_and_the_next_run_removes_the_rest() {
     let host = Host::new();
     let (mut child, processes) = start(&host);
     signal(&child, "KILL");
-    child.wait().expect("it ends");
+    child.wait().expect("nlrig ends");
     gone_soon(&processes);
     assert_eq!(host.partial().len(), 1);
     succeeds(&mut host.build(&host.source("another", "@:")));

@@ -1,9 +1,9 @@
-//! The rig and its host, without a machine: builds that fail, are killed, meet
-//! or find their disk full, and programs that are not there.
+//! Tests of the rig on its host, without a VM: builds that fail, are killed, run
+//! concurrently or fill the disk, and missing programs.
 //!
-//! What is built here are kernels that are none (see [`fake`]), in a moment and
-//! in a cache of the test's own. What the host must lack for a test is hidden
-//! from it: by a PATH of its own, or by mounts in a namespace of its own.
+//! The tests build fake kernels (see [`fake`]), which takes milliseconds, in a
+//! private cache. A test hides a program or device of the host with its own PATH,
+//! or with mounts in its own namespace.
 
 mod builds;
 #[path = "../common/mod.rs"]

@@ -1,4 +1,4 @@
-//! Programs that are not there, or too old.
+//! Tests of host programs that are missing, broken or too old.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,8 @@ use std::process::Command;
 use crate::common::script;
 use crate::fake::{Host, fails};
 
-/// A run of a source that would never be built: what is missing is found before.
+/// Returns a run whose kernel source must not be built: the missing program is
+/// reported before.
 fn smoke(host: &Host) -> Command {
     let mut command = host.nlrig(&["run", "smoke", "--abi", "x86_64", "--kernel-source"]);
     let out = host.path("out");
@@ -17,18 +18,18 @@ fn smoke(host: &Host) -> Command {
 
 fn refused(host: &Host, words: &[&str]) {
     fails(&mut smoke(host), words);
-    assert!(!host.path("count").exists(), "it was found before the build");
+    assert!(!host.path("count").exists(), "the build was started");
 }
 
 #[test]
-fn no_qemu_is_an_error_that_names_the_package() {
+fn the_error_of_a_missing_qemu_has_its_package() {
     let host = Host::new();
     host.path_without("qemu-system");
     refused(&host, &["qemu-system-x86_64", "install"]);
 }
 
 #[test]
-fn an_old_qemu_is_an_error_that_names_both_versions() {
+fn the_error_of_an_old_qemu_has_both_versions() {
     let host = Host::new();
     let bin = host.path_without("qemu-system");
     script(&bin.join("qemu-system-x86_64"), "echo QEMU emulator version 6.2.0");
@@ -36,7 +37,7 @@ fn an_old_qemu_is_an_error_that_names_both_versions() {
 }
 
 #[test]
-fn a_qemu_that_does_not_start_is_an_error_with_its_own_words() {
+fn the_error_of_a_broken_qemu_quotes_it() {
     let host = Host::new();
     let bin = host.path_without("qemu-system");
     script(&bin.join("qemu-system-x86_64"), "echo libfoo.so.1: cannot open >&2; exit 127");
@@ -44,16 +45,16 @@ fn a_qemu_that_does_not_start_is_an_error_with_its_own_words() {
 }
 
 #[test]
-fn no_compiler_is_an_error_that_names_it() {
+fn the_error_of_a_missing_compiler_has_its_name() {
     let host = Host::new();
     let bin = host.path_without("gcc");
-    fails(&mut smoke(&host), &["there is no gcc", "--yes"]);
+    fails(&mut smoke(&host), &["gcc not found", "--yes"]);
     assert!(fs::symlink_metadata(bin.join("gcc")).is_err());
 }
 
 #[test]
-fn no_make_is_an_error_that_names_it() {
+fn the_error_of_a_missing_make_has_its_name() {
     let host = Host::new();
     host.path_without("make");
-    fails(&mut smoke(&host), &["there is no make", "--yes"]);
+    fails(&mut smoke(&host), &["make not found", "--yes"]);
 }

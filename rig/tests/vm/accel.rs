@@ -1,10 +1,9 @@
-//! Accelerators that are missing, forbidden, failing or hanging, and one that
-//! works: stand-ins, because no host has all of them.
+//! Tests of accelerators that are missing, forbidden, failing, hanging or working.
+//! All are simulated, because no host has all of them.
 //!
-//! The device is hidden or changed by mounts in a namespace of the test's own.
-//! Behind the device a script takes QEMU's place: what it does for KVM is the
-//! test's, everything else is QEMU's own. Where the host has no device that
-//! answers, that is the reason the rig has to give, whatever the script does;
+//! Mounts in the test's own namespace hide or replace the device. A script replaces
+//! QEMU: for KVM it does what the test needs, otherwise it execs QEMU. If the host
+//! has no working device, the rig must report that, whatever the script does;
 //! how a verdict is remembered is tested without one in `rig/src/accel.rs`.
 
 use std::fs;
@@ -35,7 +34,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A /dev with all that QEMU needs, and nothing else.
+/// Mounts a /dev with the devices that QEMU needs, and without kvm.
 const MISSING: &str = "dev=$(mktemp -d)
 mount -t tmpfs none $dev
 for name in null zero full random urandom; do
@@ -45,15 +44,15 @@ ln -s /proc/self/fd $dev/fd
 mount --move $dev /dev
 rmdir $dev";
 
-/// Devices do not open there, not even for root.
+/// Mounts /dev/kvm with `nodev`, so that even root cannot open it.
 const FORBIDDEN: &str = "touch /dev/kvm
 mount --bind /dev/null /dev/kvm
 mount -o remount,bind,nodev /dev/kvm";
 
-/// Opens, and is none.
+/// Replaces /dev/kvm by /dev/null, which opens but fails each ioctl().
 const FAILING: &str = "touch /dev/kvm; mount --bind /dev/null /dev/kvm";
 
-/// A host of its own: programs, and a cache in which KVM was never tried.
+/// A host with its own programs, and a cache without a verdict on KVM.
 struct Host {
     dir: TempDir,
 }
@@ -63,7 +62,7 @@ impl Host {
         let dir = tempfile::tempdir()?;
         fs::create_dir(dir.path().join("cache"))?;
         let cache = Cache::open()?;
-        // With the locks of what is borrowed.
+        // Share the entries of the user's cache, with their locks.
         for kind in KINDS.into_iter().chain(["lock"]) {
             fs::create_dir_all(cache.root().join(kind))?;
             symlink(cache.root().join(kind), dir.path().join("cache").join(kind))?;
@@ -71,7 +70,7 @@ impl Host {
         Ok(Host { dir })
     }
 
-    /// Puts a script before QEMU that does this for KVM.
+    /// Creates a script in place of QEMU that runs `for_kvm` for `-accel kvm`.
     fn qemu(&self, program: &str, for_kvm: &str) -> Outcome {
         let bin = self.dir.path().join("bin");
         fs::create_dir_all(&bin)?;
@@ -98,7 +97,7 @@ impl Host {
     }
 }
 
-/// Runs it; what it said, and of each architecture what was used and why.
+/// Runs a command; returns its standard error and the report's `accel` object.
 fn report(command: &mut Command) -> Result<(String, Value), Failed> {
     let output = command.output()?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -117,7 +116,7 @@ fn expect(accel: &Value, arch: &str, used: &str, reason: &str) -> Outcome {
     Err(format!("{arch}: not {used} because \"{reason}\", but {accel}").into())
 }
 
-/// The same under `--accel kvm` is an error and no fallback.
+/// Asserts that `--accel kvm` fails without a fallback.
 fn insists(command: &mut Command, reason: &str) -> Outcome {
     let output = command.output()?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -141,7 +140,7 @@ fn device(lines: &str, reason: &str) -> Outcome {
     insists(&mut mounted(lines, &host.smoke(&["--abi", "x86_64", "--accel", "kvm"])?), reason)
 }
 
-/// The reason to expect: that of the device, if this host's is no good.
+/// Returns the expected reason: that of the device if the host's does not work.
 fn of_device(reason: &str) -> String {
     device_trouble(Path::new("/dev/kvm")).unwrap_or_else(|| reason.to_string())
 }
@@ -154,8 +153,8 @@ fn behind(for_kvm: &str, reason: &str) -> Outcome {
     insists(&mut host.smoke(&["--abi", "x86_64", "--accel", "kvm"])?, &reason)
 }
 
-/// A QEMU under which KVM works: that it emulates stays its secret. Its processor
-/// is no host's either, but one that a 32-bit kernel does not warn of.
+/// A QEMU that emulates KVM with TCG. Its CPU model is one that a 32-bit kernel does
+/// not warn about.
 const WORKING: &str = "for word; do shift
     case $word in
     kvm) set -- \"$@\" tcg,thread=multi;;

@@ -1,7 +1,6 @@
-//! The ledger of `claims` notices what it is there for: a module that was changed,
-//! and a kernel that was, turn the rows red that are about the change, and no
-//! others. And the module takes ill-treatment on a kernel that looks for faults.
-//! These are ignored by default.
+//! Mutation tests of `claims`: after a change to the module or the kernel, exactly
+//! the claims about the change fail. And the module passes fuzzing on a debug kernel.
+//! The slow tests are ignored by default.
 
 use std::fs;
 use std::path::Path;
@@ -16,8 +15,7 @@ use serde_json::Value;
 
 use crate::exec::{Outcome, check};
 
-/// What is changed: a file, what stands there, and what stands there then; and
-/// the rows that are about it.
+/// A change: a file, the text before and after, and the claims that must fail.
 struct Change {
     file: &'static str,
     from: &'static str,
@@ -25,11 +23,11 @@ struct Change {
     red: &'static [&'static str],
 }
 
-/// Who waits for an event of sysfs is not woken any more.
+/// The module does not wake programs that poll a sysfs file.
 const MODULE: Change =
     Change { file: "sysfile.c", from: "sysfs_notify(", to: "if (0) sysfs_notify(", red: &["B3.2"] };
 
-/// A protocol takes a third type of socket.
+/// Netlink accepts a third socket type.
 const KERNEL: Change = Change {
     file: "net/netlink/af_netlink.c",
     from: "if (sock->type != SOCK_RAW && sock->type != SOCK_DGRAM)",
@@ -37,7 +35,7 @@ const KERNEL: Change = Change {
     red: &["A37.2"],
 };
 
-/// What a test does.
+/// The body of a test.
 type Body = fn() -> Outcome;
 
 pub fn tests() -> Vec<Trial> {
@@ -52,7 +50,7 @@ pub fn tests() -> Vec<Trial> {
     tests.into_iter().chain([source, comments]).collect()
 }
 
-/// The kernel's own check of kernel-doc comments finds nothing in the module.
+/// scripts/kernel-doc finds no problem in the module.
 fn kernel_doc() -> Outcome {
     let kernels = command::kernels(&GuestOptions::default())?;
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../module");
@@ -74,7 +72,7 @@ fn kernel_doc() -> Outcome {
     Ok(())
 }
 
-/// Every line that an experiment refers to is in the source of the kernel that is booted.
+/// The source lines that claims cite exist in the source of the booted kernel.
 fn source_lines() -> Outcome {
     let kernels = command::kernels(&GuestOptions::default())?;
     let source = kernels.source_tree()?;
@@ -90,8 +88,8 @@ fn source_lines() -> Outcome {
             }
         }
     }
-    assert!(cited > 0, "nothing is cited");
-    // All at once: the source may have had an update.
+    assert!(cited > 0, "no line is cited");
+    // List all of them: an update of the source may have moved several.
     assert!(missing.is_empty(), "{}", missing.join("\n"));
     Ok(())
 }
@@ -101,7 +99,8 @@ impl Change {
         let path = folder.join(self.file);
         let text = fs::read_to_string(&path)?;
         if text.matches(self.from).count() != 1 {
-            return Err(format!("{}: not once \"{}\"", path.display(), self.from).into());
+            let path = path.display();
+            return Err(format!("{path}: \"{}\" does not occur exactly once", self.from).into());
         }
         Ok(fs::write(path, text.replace(self.from, self.to))?)
     }
@@ -129,7 +128,7 @@ fn patched_kernel() -> Outcome {
     run_catalogue(dir.path(), &["--kernel-source", &linux.display().to_string()], KERNEL.red)
 }
 
-/// Runs the whole ledger, and holds the rows that fail against those that must.
+/// Runs all claims and compares the failed ones with those that must fail.
 fn run_catalogue(dir: &Path, options: &[&str], red: &[&str]) -> Outcome {
     let report = dir.join("report.json");
     let output = Command::new(env!("CARGO_BIN_EXE_nlrig"))
@@ -148,10 +147,10 @@ fn run_catalogue(dir: &Path, options: &[&str], red: &[&str]) -> Outcome {
         .filter(|trial| trial["verdict"] != "pass")
         .filter_map(|trial| trial["params"]["id"].as_str())
         .collect();
-    check(&format!("{failed:?} are red, not {red:?}"), failed == red, &output)
+    check(&format!("{failed:?} failed, expected {red:?}"), failed == red, &output)
 }
 
-/// Ten minutes of what no honest program sends, and a thousand loads, under KASAN,
+/// Fuzzes the module for ten minutes and loads it a thousand times, under KASAN,
 /// kmemleak and lockdep.
 fn ill_treated() -> Outcome {
     let dir = tempfile::tempdir()?;
@@ -161,5 +160,5 @@ fn ill_treated() -> Outcome {
         .arg(dir.path())
         .stdin(Stdio::null())
         .output()?;
-    check("nothing is found", output.status.success(), &output)
+    check("no fault is found", output.status.success(), &output)
 }

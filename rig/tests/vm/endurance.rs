@@ -1,5 +1,5 @@
-//! The same again and again, and killed at any moment: nothing is left, and
-//! nothing is wrong afterwards. Ignored by default.
+//! Endurance tests: many boots in one run, and runs killed at random moments, leave
+//! nothing behind and damage nothing. Ignored by default.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -17,8 +17,8 @@ use crate::exec::{Outcome, check};
 
 const REPETITIONS: usize = 200;
 const KILLS: u64 = 60;
-/// A killed run is in the middle of something until this long after its start:
-/// a module is built, an image made, a machine booted.
+/// The latest moment of a kill, in milliseconds after the start. Until then a run
+/// builds a module, makes an image or boots a VM.
 const KILL_WITHIN_MS: u64 = 6000;
 
 pub fn tests() -> Vec<Trial> {
@@ -64,13 +64,13 @@ fn boots(abi: &str) -> Outcome {
     }
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(table.contains("median"), "no distribution: {table}");
-    // For who reads the log of the long tier.
+    // For the log of the nightly tier.
     eprintln!("{table}");
     Ok(())
 }
 
-/// The most descriptors that a process has open in its first minute, and in the
-/// last one.
+/// Returns the peak of open descriptors of a process in its first and its last
+/// minute.
 fn most_descriptors(id: u32) -> (usize, usize) {
     let mut counts = Vec::new();
     while let Ok(entries) = fs::read_dir(format!("/proc/{id}/fd")) {
@@ -82,7 +82,7 @@ fn most_descriptors(id: u32) -> (usize, usize) {
     (most(&counts[..minute]), most(&counts[counts.len() - minute..]))
 }
 
-/// A cache that borrows what takes long to make, and the locks.
+/// Fills a cache with links to the slow entries and the locks of the user's cache.
 fn own_cache(dir: &Path) -> Result<(), Failed> {
     let cache = Cache::open()?;
     for kind in KINDS.into_iter().filter(|kind| !OWN.contains(kind)).chain(["lock"]) {
@@ -92,7 +92,7 @@ fn own_cache(dir: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// What each killed run makes anew.
+/// The kinds of entries that each killed run builds itself.
 const OWN: [&str; 2] = ["module", "image"];
 
 fn killed_at_random() -> Outcome {
@@ -121,7 +121,7 @@ fn killed_at_random() -> Outcome {
         child.kill()?;
         child.wait()?;
         gone_soon(dir.path())?;
-        // Now and then the next one has to build again.
+        // Every fourth time the next run must build again.
         if number % 4 == 0 {
             for kind in OWN {
                 let _ = fs::remove_dir_all(dir.path().join("cache").join(kind));
@@ -130,14 +130,14 @@ fn killed_at_random() -> Outcome {
     }
     let output = run()?.wait_with_output()?;
     check("the next run works", output.status.success(), &output)?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    check("no entry of the cache is wrong", !said.contains("damaged"), &output)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    check("no cache entry is damaged", !stderr.contains("damaged"), &output)?;
     let left = fs::read_dir(dir.path().join("tmp"))?.count();
-    check("nothing temporary is left", left == 0, &output)?;
+    check("no temporary folder is left", left == 0, &output)?;
     check("no mount is left", fs::read_to_string("/proc/self/mounts")? == mounts, &output)
 }
 
-/// What all processes of these runs have in their environment.
+/// The environment variable that marks all processes of these runs.
 const MARK: &str = "NLRIG_TEST_MARK";
 
 /// Waits until no process has the mark.
@@ -145,17 +145,17 @@ fn gone_soon(mark: &Path) -> Outcome {
     if soon(Duration::from_secs(10), || marked(mark).is_empty()) {
         return Ok(());
     }
-    Err(format!("still there after 10 s: {:?}", marked(mark)).into())
+    Err(format!("still alive after 10 s: {:?}", marked(mark)).into())
 }
 
-/// The command lines of all processes that have the mark.
+/// Returns the command lines of all processes that have the mark.
 fn marked(mark: &Path) -> Vec<String> {
     let mark = format!("{MARK}={}", mark.display());
     let has_it = |process: &PathBuf| {
         let environment = fs::read(process.join("environ")).unwrap_or_default();
         environment.split(|&byte| byte == 0).any(|word| word == mark.as_bytes())
     };
-    let processes = fs::read_dir("/proc").expect("there is a /proc");
+    let processes = fs::read_dir("/proc").expect("/proc is mounted");
     processes
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(has_it)

@@ -1,4 +1,4 @@
-//! `nlrig exec` as a user types it.
+//! Tests of `nlrig exec`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Trial> {
         }),
         test("x86_64/flood-of-a-grandchild", flood_of_a_grandchild),
         test("x86_64/reader-gone", reader_gone),
-        // Longer than a guest may take to answer.
+        // Ignored: takes longer than the time limit for a guest's answer.
         test("x86_64/slow-reader", slow_reader).with_ignored_flag(true),
         test("i386/program-of-the-current-directory", program_of_the_current_directory),
         test("x86_64/bytes", bytes),
@@ -73,7 +73,7 @@ pub fn check(what: &str, holds: bool, output: &Output) -> Outcome {
 fn prints(arguments: &[&str], stdout: &str) -> Outcome {
     let output = run(arguments)?;
     check("it succeeds", output.status.success(), &output)?;
-    check("it prints just that", output.stdout == stdout.as_bytes(), &output)
+    check("the output is the expected one", output.stdout == stdout.as_bytes(), &output)
 }
 
 fn ends(arguments: &[&str], status: i32) -> Outcome {
@@ -83,12 +83,12 @@ fn ends(arguments: &[&str], status: i32) -> Outcome {
 }
 
 pub fn says(output: &Output, word: &str) -> Outcome {
-    let said = String::from_utf8_lossy(&output.stderr).contains(word);
-    check(&format!("it says \"{word}\""), said, output)
+    let found = String::from_utf8_lossy(&output.stderr).contains(word);
+    check(&format!("standard error has \"{word}\""), found, output)
 }
 
-/// What a program writes to the kernel's log is not the kernel's report; the
-/// kernel's own, among it, is.
+/// A line that a program writes to /dev/kmsg is not a kernel report; a real report
+/// between such lines is.
 fn words_in_the_kernels_log(abi: &str) -> Outcome {
     const WRITE: &str = "echo 'BUG: KASAN: use-after-free in demo' >/dev/kmsg; \
          echo 'DEBUG: x' >/dev/kmsg; echo 'general protection fault: 0000 [#1]' >/dev/kmsg";
@@ -113,10 +113,11 @@ fn program_of_the_current_directory() -> Outcome {
     let output =
         nlrig().args(["--abi", "i386", "--", "./a.out"]).current_dir(dir.path()).output()?;
     check("the program's status", output.status.code() == Some(7), &output)?;
-    check("the program's words", output.stdout == b"4 bytes\n", &output)
+    check("the program's output", output.stdout == b"4 bytes\n", &output)
 }
 
-/// Every byte value, more than any buffer on the way holds, there and back.
+/// Every byte value passes unchanged in both directions, beyond the size of any
+/// buffer.
 fn bytes() -> Outcome {
     let sent: Vec<u8> =
         (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -160,8 +161,8 @@ fn reader_gone() -> Outcome {
     if status.code() == Some(141) { Ok(()) } else { Err(format!("{status}").into()) }
 }
 
-/// PID 1 waits for who reads its output, and answers nobody meanwhile: that is
-/// no guest that hangs.
+/// While PID 1 waits for a reader of its output it does not answer; the rig must not
+/// report a hang.
 fn slow_reader() -> Outcome {
     let mut child = nlrig().args(["-q", "--", "yes"]).stdout(Stdio::piped()).spawn()?;
     std::thread::sleep(Duration::from_secs(90));
@@ -184,7 +185,7 @@ fn environment() -> Outcome {
         .env("TAKEN", "taken")
         .env("HOSTS", "not to be inherited")
         .output()?;
-    check("what is given and no more", output.stdout == b"a b=c,taken,\n", &output)
+    check("only the given variables are set", output.stdout == b"a b=c,taken,\n", &output)
 }
 
 fn kernel_argument() -> Outcome {
@@ -192,11 +193,10 @@ fn kernel_argument() -> Outcome {
     let output = run(&[&["--abi", "i386"], &words[..], &["--", "cat", "/proc/cmdline"]].concat())?;
     let text = String::from_utf8_lossy(&output.stdout);
     // QEMU appends its virtio devices.
-    check("both are there", text.contains(" nokaslr slub_debug=FZ "), &output)
+    check("both words are there", text.contains(" nokaslr slub_debug=FZ "), &output)
 }
 
-/// In a loop that reads, a command without `-n` would eat what is still to be
-/// read.
+/// In a `while read` loop a command without `-n` would consume the rest of the input.
 fn no_input() -> Outcome {
     let text =
         "printf '%s\\n' one two | while read -r word; do \"$0\" exec -q -n -- echo \"$word\"; done";
@@ -207,7 +207,7 @@ fn no_input() -> Outcome {
     if status.success() { Ok(()) } else { Err(format!("cat without input: {status}").into()) }
 }
 
-/// Runs a command with a record; gives back both.
+/// Runs a command with `--json`; returns its output and the record.
 fn recorded(arguments: &[&str]) -> Result<(Output, Value), Failed> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("record.json");
@@ -226,7 +226,8 @@ fn record_of_a_success() -> Outcome {
 }
 
 fn record_of_an_oops() -> Outcome {
-    let (output, record) = recorded(&["--", "/run/nlrig/guest/workloads/fault", "null"])?;
+    let (output, record) =
+        recorded(&["--module", "rig", "--", "/run/nlrig/guest/workloads/fault", "null"])?;
     check("a fault of the kernel", output.status.code() == Some(99), &output)?;
     says(&output, "the guest kernel oopsed: BUG: kernel NULL pointer dereference")?;
     says(&output, "call trace:\n    nlrig_null_dereference+")?;
@@ -244,7 +245,7 @@ fn clock(abi: &str) -> Outcome {
     let output = run(&["-q", "--abi", abi, "--", "date", "+%s"])?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
     let guest: f64 = String::from_utf8_lossy(&output.stdout).trim().parse()?;
-    // Half a second for the end of the machine, half for the whole second.
+    // Half a second for the VM's end, half for the rounding to seconds.
     check(&format!("the date {guest} is near {now}"), (guest - now).abs() <= 3.0, &output)
 }
 
@@ -253,7 +254,7 @@ fn read_only() -> Outcome {
     let output = nlrig().args(["--", "touch", "file"]).current_dir(dir.path()).output()?;
     check("it fails", output.status.code() == Some(1), &output)?;
     says(&output, "Read-only")?;
-    check("nothing is there", fs::read_dir(dir.path())?.count() == 0, &output)
+    check("no file is created", fs::read_dir(dir.path())?.count() == 0, &output)
 }
 
 fn writable() -> Outcome {
@@ -264,20 +265,20 @@ fn writable() -> Outcome {
         .current_dir(dir.path())
         .output()?;
     check("the file is there", fs::read(dir.path().join("file"))? == b"hello\n", &output)?;
-    check("the host's files are not", output.stdout.is_empty(), &output)
+    check("files of the host are not readable", output.stdout.is_empty(), &output)
 }
 
-/// A rig that a failed test does not leave behind: its machine would hold the
-/// host's memory and cores, and all that come after would wait for it.
+/// A running rig that is killed on drop. After a failed test its VM would hold
+/// memory and cores, and all later tests would wait.
 pub struct Running(Option<Child>);
 
 impl Running {
     pub fn child(&mut self) -> &mut Child {
-        self.0.as_mut().expect("it is taken out only at the end")
+        self.0.as_mut().expect("the child is taken only at the end")
     }
 
     fn into_child(mut self) -> Child {
-        self.0.take().expect("it is taken out only once")
+        self.0.take().expect("the child is taken only once")
     }
 }
 
@@ -290,7 +291,8 @@ impl Drop for Running {
     }
 }
 
-/// Starts a command that would take long and waits until it runs.
+/// Starts a command that sleeps, and waits until it runs; returns the rig and its
+/// children.
 pub fn start_sleeping(dir: &Path) -> Result<(Running, Vec<u32>), Failed> {
     let child = nlrig()
         .args(["--", "sh", "-c", "echo running; sleep 1000"])
@@ -300,7 +302,7 @@ pub fn start_sleeping(dir: &Path) -> Result<(Running, Vec<u32>), Failed> {
         .spawn()?;
     let mut rig = Running(Some(child));
     let mut word = [0; 8];
-    rig.child().stdout.as_mut().expect("it was made a pipe").read_exact(&mut word)?;
+    rig.child().stdout.as_mut().expect("standard output is a pipe").read_exact(&mut word)?;
     let children = children_of(rig.child().id());
     assert!(children.len() >= 3, "QEMU and two share daemons: {children:?}");
     Ok((rig, children))
@@ -343,14 +345,14 @@ fn killed() -> Outcome {
     signal(rig.child(), "KILL")?;
     rig.child().wait()?;
     gone_soon(&children)?;
-    assert!(fs::read_dir(dir.path())?.count() > 0, "a killed rig cannot clear up");
+    assert!(fs::read_dir(dir.path())?.count() > 0, "the killed rig left no folder");
     let next =
         Command::new(env!("CARGO_BIN_EXE_nlrig")).arg("list").env("TMPDIR", dir.path()).output()?;
     check("the next run works", next.status.success(), &next)?;
-    check("and clears up", fs::read_dir(dir.path())?.count() == 0, &next)
+    check("it removes the folders", fs::read_dir(dir.path())?.count() == 0, &next)
 }
 
-/// Kills one of the rig's own children: it says so, and leaves nothing.
+/// Kills a child of the rig and asserts that the rig reports it and leaves nothing.
 fn loses(program: &str, words: &str) -> Outcome {
     let dir = tempfile::tempdir()?;
     let (rig, children) = start_sleeping(dir.path())?;
@@ -358,13 +360,13 @@ fn loses(program: &str, words: &str) -> Outcome {
         fs::read(format!("/proc/{id}/cmdline"))
             .is_ok_and(|line| String::from_utf8_lossy(&line).contains(program))
     };
-    let id = children.iter().find(is).expect("it runs").to_string();
+    let id = children.iter().find(is).expect("the program runs").to_string();
     let start = Instant::now();
     Command::new("kill").args(["-s", "KILL", &id]).status()?;
     let output = rig.into_child().wait_with_output()?;
-    check("it is the rig's trouble", output.status.code() == Some(125), &output)?;
+    check("the status is 125", output.status.code() == Some(125), &output)?;
     says(&output, words)?;
-    check("it is seen at once", start.elapsed() < Duration::from_secs(15), &output)?;
+    check("it is noticed at once", start.elapsed() < Duration::from_secs(15), &output)?;
     gone_soon(&children)?;
     check("no temporary folder is left", fs::read_dir(dir.path())?.count() == 0, &output)
 }

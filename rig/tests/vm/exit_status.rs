@@ -1,5 +1,5 @@
-//! The table of exit statuses, as far as a cell needs a machine or a kernel that
-//! was built; `tests/host/exit_status.rs` has the rest. A test for each cell.
+//! Tests the cells of the exit status table that need a VM, one test per cell;
+//! `tests/host/exit_status.rs` has the rest.
 
 use std::fs;
 use std::path::Path;
@@ -12,31 +12,34 @@ use crate::exec::{Outcome, check, says};
 
 /// One cell of the table.
 struct Cell {
-    /// The situation, and whose column it is.
+    /// The column and the situation.
     name: &'static str,
-    /// What stands in for QEMU: a script, with QEMU itself in `$QEMU` and a
-    /// folder of the test's own in `$DIR`. Empty if QEMU itself runs.
+    /// A shell script that replaces QEMU; `$QEMU` is QEMU's path, `$DIR` the test's
+    /// folder. Empty for QEMU itself.
     qemu: &'static str,
-    /// The source of a module in place of the rig's, if it is not empty.
+    /// The source of a module that replaces the rig's; empty for the rig's.
     module: &'static str,
-    /// The command line.
+    /// The arguments of the rig.
     arguments: &'static [&'static str],
-    /// The exit status.
+    /// The expected exit status.
     status: i32,
-    /// Part of what standard error says.
+    /// A part of standard error.
     says: &'static str,
 }
 
-/// A machine that ends as one does that its guest resets: at once, successfully.
+/// A VM that its guest resets: QEMU exits 0 at once.
 const RESET: &str = "exit 0";
 /// A QEMU that is killed.
 const KILLED: &str = "kill -9 $$";
-/// The first machine is reset by its guest, the others are lost to QEMU.
+/// The guest resets the first VM; the others are lost to QEMU.
 const RESET_THEN_KILLED: &str = "mkdir $DIR/seen 2>/dev/null && exit 0; kill -9 $$";
 /// QEMU is killed once.
 const KILLED_ONCE: &str = "mkdir $DIR/seen 2>/dev/null && kill -9 $$; exec $QEMU \"$@\"";
 
 const SMOKE: &[&str] = &["run", "smoke", "--abi", "x86_64"];
+/// An experiment that takes another module of the rig's name.
+const RELOAD: &[&str] =
+    &["run", "module", "--abi", "x86_64", "--set", "times=1", "--set", "seconds=0"];
 
 const fn cell(
     name: &'static str,
@@ -76,7 +79,7 @@ const TAINTED: &str = taint!(64, 3);
 const HANG: &str = "/run/nlrig/guest/workloads/fault";
 
 const CELLS: &[Cell] = &[
-    // The command's own.
+    // The command's own status.
     cell("exec/succeeds", &["exec", "--", "true"], 0, ""),
     cell("exec/i386/fails", &["exec", "--abi", "i386", "--", "sh", "-c", "exit 42"], 42, ""),
     cell("exec/looks-like-a-fault", &["exec", "--", "sh", "-c", "exit 99"], 99, ""),
@@ -89,7 +92,7 @@ const CELLS: &[Cell] = &[
     cell("exec/ia32/signal", &["exec", "--abi", "ia32", "--", "sh", "-c", "kill -9 $$"], 137, ""),
     cell("exec/real-time-signal", &["exec", "--", "sh", "-c", "kill -40 $$"], 168, ""),
     cell("bisect/signal", &["exec", "--bisect", "--", "sh", "-c", "kill -9 $$"], 1, ""),
-    // Late, and the guest still answers.
+    // A timeout while the guest still answers.
     cell("exec/timeout", &["exec", "--timeout", "2s", "--", "sleep", "1000"], 124, "timed out"),
     cell(
         "bisect/timeout",
@@ -103,7 +106,7 @@ const CELLS: &[Cell] = &[
         1,
         "the program was not done after",
     ),
-    // The guest's kernel.
+    // Faults of the guest kernel.
     cell("exec/panic", &["exec", "--", "sh", "-c", PANIC], 99, "the guest kernel panicked"),
     cell("bisect/panic", &["exec", "--bisect", "--", "sh", "-c", PANIC], 1, "panicked"),
     cell(
@@ -122,11 +125,16 @@ const CELLS: &[Cell] = &[
         0,
         "",
     ),
-    cell("exec/hang", &["exec", "--timeout", "4s", "--", HANG, "livelock"], 99, "the guest hung"),
+    cell(
+        "exec/hang",
+        &["exec", "--module", "rig", "--timeout", "4s", "--", HANG, "livelock"],
+        99,
+        "the guest hung",
+    ),
     cell("exec/reset", &["exec", "--", "reboot", "-f"], 99, "the guest reset itself"),
     with_qemu(RESET, cell("bisect/reset", &["exec", "--bisect", "--", "true"], 1, "reset itself")),
     with_qemu(RESET, cell("run/reset", SMOKE, 1, "rebooted or triple-faulted")),
-    // Kinds of faults that are allowed, and the others.
+    // Faults with `--allow`.
     cell("exec/allowed-oops", &["exec", "--allow", "oops", "--", "sh", "-c", OOPSED], 0, ""),
     cell("exec/allowed-warning", &["exec", "--allow", "warning", "--", "sh", "-c", WARNED], 3, ""),
     cell(
@@ -147,13 +155,13 @@ const CELLS: &[Cell] = &[
         0,
         "",
     ),
-    // The rig.
+    // The rig could not do its work.
     with_qemu(KILLED, cell("exec/qemu-killed", &["exec", "--", "true"], 125, "signal: 9")),
     with_qemu(
         KILLED,
         cell("bisect/qemu-killed", &["exec", "--bisect", "--", "true"], 128, "signal: 9"),
     ),
-    // A command may have eaten its input: `exec` does not try again.
+    // `exec` makes no second attempt, because a command may have consumed its input.
     with_qemu(
         KILLED_ONCE,
         cell("exec/qemu-killed-once", &["exec", "--", "true"], 125, "signal: 9"),
@@ -176,7 +184,7 @@ const CELLS: &[Cell] = &[
         "no.such",
     ),
     cell("exec/memory-short", &["exec", "--memory", "1T", "--", "true"], 125, "this host can give"),
-    // A second try.
+    // A second attempt.
     with_qemu(KILLED_ONCE, cell("run/flaky", SMOKE, 0, "tried once more")),
     with_qemu(
         KILLED_ONCE,
@@ -187,7 +195,7 @@ const CELLS: &[Cell] = &[
             "tried once more",
         ),
     ),
-    // Nothing is run.
+    // Skipped trials.
     cell(
         "run/skipped",
         &["run", "smoke", "--abi", "x86_64", "--memory", "1T"],
@@ -200,13 +208,13 @@ const CELLS: &[Cell] = &[
         0,
         "skip",
     ),
-    // A module.
+    // A module that does not compile or does not load.
     with_module(BROKEN_MODULE, cell("exec/module-broken", &["exec", "--", "true"], 125, "error:")),
     with_module(
         BROKEN_MODULE,
         cell("bisect/module-broken", &["exec", "--bisect", "--", "true"], 128, "error:"),
     ),
-    with_module(BROKEN_MODULE, cell("run/module-broken", SMOKE, 125, "error:")),
+    with_module(BROKEN_MODULE, cell("run/module-broken", RELOAD, 125, "error:")),
     with_module(
         REFUSED_MODULE,
         cell("exec/module-refused", &["exec", "--", "true"], 99, "refused to load the module"),
@@ -215,7 +223,7 @@ const CELLS: &[Cell] = &[
         REFUSED_MODULE,
         cell("bisect/module-refused", &["exec", "--bisect", "--", "true"], 1, "refused"),
     ),
-    with_module(REFUSED_MODULE, cell("run/module-refused", SMOKE, 1, "Invalid argument")),
+    with_module(REFUSED_MODULE, cell("run/module-refused", RELOAD, 1, "Invalid argument")),
 ];
 
 pub fn tests() -> Vec<Trial> {
@@ -248,8 +256,7 @@ fn holds(cell: &Cell) -> Outcome {
     says(&output, cell.says)
 }
 
-/// Makes a program that stands in for QEMU; gives back a PATH that finds it
-/// first.
+/// Creates a script that replaces QEMU; returns a PATH that has it first.
 fn stand_in(dir: &Path, body: &str) -> Result<String, Failed> {
     const NAME: &str = "qemu-system-x86_64";
     let path = std::env::var("PATH")?;

@@ -1,5 +1,5 @@
-//! Runs on hosts that are not like this one: an ordinary user's, one whose disk
-//! is full, one where the checkout has a path that make(1) would not take.
+//! Tests of the rig on other hosts: as an ordinary user, on a full disk, with too
+//! little memory, in a checkout whose path has blanks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Trial> {
         test("doctor", doctor),
         test("memory-short", memory_short),
         test("two-machines-at-once", two_at_once),
-        // Compiles the rig twice.
+        // Ignored: compiles the rig twice.
         test("two-clones-one-with-blanks", two_clones).with_ignored_flag(true),
     ]
 }
@@ -31,11 +31,11 @@ fn nlrig(arguments: &[&str]) -> Command {
     command
 }
 
-/// Without a single capability, and with a user id of its own.
+/// The rig works without capabilities and with a user id other than 0.
 fn ordinary_user() -> Outcome {
     let inside = ["--user", "--map-user=1000", "--map-group=1000"];
     if !Command::new("unshare").args(inside).arg("true").status()?.success() {
-        eprintln!("not tested: this machine lets nobody make user namespaces");
+        eprintln!("not tested: this host does not permit user namespaces");
         return Ok(());
     }
     let plain = nlrig(&["exec", "--writable", "--", "sh", "-c", "echo $(uname -m) > file"]);
@@ -50,7 +50,7 @@ fn ordinary_user() -> Outcome {
         .output()?;
     check("it works", output.status.success(), &output)?;
     check("it writes", fs::read(dir.path().join("file"))? == b"x86_64\n", &output)?;
-    check("it leaves nothing else", fs::read_dir(dir.path())?.count() == 1, &output)
+    check("it leaves no other file", fs::read_dir(dir.path())?.count() == 1, &output)
 }
 
 fn report_to_a_full_device() -> Outcome {
@@ -65,7 +65,7 @@ fn report_on_a_full_disk() -> Outcome {
     let dir = tempfile::tempdir()?;
     let out = dir.path().to_str().ok_or("the path is UTF-8")?;
     let run = nlrig(&["run", "smoke", "--abi", "i386", "--out", out]);
-    // A former report, and a disk that has no more than two pages left.
+    // An older report, and a disk with two free pages.
     let lines = format!(
         "mount -t tmpfs -o size=64k none {out}\n\
          mkdir {out}/run-0\necho old > {out}/run-0/report.json\nln -s run-0 {out}/latest\n\
@@ -75,18 +75,18 @@ fn report_on_a_full_disk() -> Outcome {
         format!("{lines}\nset +e; \"$@\"; status=$?; cat {out}/run-0/report.json; exit $status; :");
     let output = mounted(&after, &run).output()?;
     full(&output, out)?;
-    check("the former report survives", output.stdout.ends_with(b"old\n"), &output)
+    check("the older report is unchanged", output.stdout.ends_with(b"old\n"), &output)
 }
 
-/// Where these tests run a run works, and the doctor says so at once.
+/// The doctor succeeds on a host where these tests run.
 fn doctor() -> Outcome {
     let output = nlrig(&["doctor"]).output()?;
-    check("a run would work", output.status.success(), &output)?;
+    check("the doctor succeeds", output.status.success(), &output)?;
     let missing = output.stdout.windows(7).any(|word| word == b"MISSING");
     check("nothing is missing", !missing, &output)
 }
 
-/// A run of `smoke` that must succeed, and its report.
+/// Runs `smoke`, which must succeed; returns its output and its report.
 fn smoke(arguments: &[&str]) -> Result<(Output, Value), Failed> {
     let dir = tempfile::tempdir()?;
     let mut run = nlrig(&["run", "smoke", "--json", "-", "--out"]);
@@ -96,16 +96,16 @@ fn smoke(arguments: &[&str]) -> Result<(Output, Value), Failed> {
     Ok((output, report))
 }
 
-/// No host holds this guest: nothing is started, and that is no failure.
+/// A trial that needs more memory than the host has is skipped.
 fn memory_short() -> Outcome {
     let (output, report) = smoke(&["--abi", "x86_64", "--memory", "1T"])?;
     let trial = &report["trials"][0];
     let reason = trial["reason"].as_str().unwrap_or_default();
     check("it is skipped", trial["verdict"] == "skip", &output)?;
-    check("the reason names what lacks", reason.contains("this host can give"), &output)
+    check("the reason has the host's limit", reason.contains("this host can give"), &output)
 }
 
-/// More machines than this host would start by itself wait for one another.
+/// VMs beyond the host's default number wait for each other.
 fn two_at_once() -> Outcome {
     let (output, report) = smoke(&["--repeat", "2", "--vms", "4"])?;
     let names: Vec<_> = report["trials"]
@@ -117,18 +117,18 @@ fn two_at_once() -> Outcome {
     let planned = ["i386", "ia32", "x86_64"]
         .into_iter()
         .flat_map(|abi| [1, 2].map(|number| format!("smoke/{abi}/6.1/repetition={number}")));
-    check("they are reported in their order", planned.eq(names), &output)
+    check("the report has the planned order", planned.eq(names), &output)
 }
 
 fn full(output: &Output, path: &str) -> Outcome {
     let stderr = String::from_utf8_lossy(&output.stderr);
     let last = stderr.lines().last().unwrap_or_default();
-    check("it is the rig's trouble", output.status.code() == Some(125), output)?;
-    let said = last.contains("No space left on device") && last.contains(path);
-    check("it says so", said, output)
+    check("the status is 125", output.status.code() == Some(125), output)?;
+    let reported = last.contains("No space left on device") && last.contains(path);
+    check("the error has the reason and the path", reported, output)
 }
 
-/// Copies what git knows of the checkout.
+/// Copies git's files of the checkout.
 fn clone(to: &Path) -> Result<(), Failed> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the checkout")?;
     let listed = Command::new("git")

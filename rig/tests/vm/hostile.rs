@@ -1,4 +1,5 @@
-//! Guests that mean harm: what they may not reach, and how much they may take.
+//! Tests of hostile guests: they cannot reach the host, and their use of it is
+//! bounded.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +15,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("x86_64/no-network", no_network),
         test("i386/folder-filled-without-end", filled_with_bytes),
-        // A hundred thousand links, and two requests to the daemon for each.
+        // Ignored: a hundred thousand links, and two requests to the daemon for each.
         test("x86_64/links-without-end", filled_with_links).with_ignored_flag(true),
         test("x86_64/names-that-lead-out", names_that_lead_out),
         test("x86_64/escape-codes", escape_codes),
@@ -22,7 +23,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Runs a script in a guest that may write to this folder.
+/// Runs a shell script in a guest with write access to `dir`.
 fn script(dir: &Path, arguments: &[&str], script: &str) -> Result<Output, Failed> {
     let all = [arguments, &["--writable", "--", "sh", "-c", script]].concat();
     Ok(nlrig().args(all).current_dir(dir).output()?)
@@ -34,23 +35,23 @@ fn no_network() -> Outcome {
     let text = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<_> =
         text.split_whitespace().filter(|word| word.parse::<u64>().is_err()).collect();
-    check("it has looked", output.status.success(), &output)?;
-    check("only the loopback", lines.iter().all(|word| word.starts_with("lo")), &output)
+    check("the script succeeds", output.status.success(), &output)?;
+    check("only loopback devices exist", lines.iter().all(|word| word.starts_with("lo")), &output)
 }
 
 fn filled_with_bytes() -> Outcome {
     let dir = tempfile::tempdir()?;
-    // Without its bytes: a hole counts as if it were written.
+    // A sparse file counts with its full size.
     let text = "echo fine > small && ! truncate -s 9G hole && ! dd if=/dev/zero of=big bs=1M seek=8191 count=2 \
                 && echo still > other; cat small";
     let output = script(dir.path(), &["--abi", "i386"], text)?;
-    check("what is within bounds is kept", output.stdout == b"fine\n", &output)?;
+    check("files within the bound are kept", output.stdout == b"fine\n", &output)?;
     says(&output, "No space left on device")?;
     let size = |name: &str| fs::metadata(dir.path().join(name)).map_or(0, |meta| meta.len());
-    check("nothing is larger", size("hole") + size("big") <= 8 << 30, &output)
+    check("the size is within the bound", size("hole") + size("big") <= 8 << 30, &output)
 }
 
-/// Each is removed at once: what is removed is not given back.
+/// The guest removes each link at once, which must not return its share of the bound.
 fn filled_with_links() -> Outcome {
     let dir = tempfile::tempdir()?;
     let program = "#include <stdio.h>\n#include <unistd.h>\nint main(void) { int n = 0; char name[16];\n\
@@ -61,11 +62,10 @@ fn filled_with_links() -> Outcome {
     assert!(compiled.success());
     let output = script(dir.path(), &["--timeout", "10m"], "./a.out")?;
     says(&output, "No space left on device")?;
-    check("a hundred thousand and no more", output.stdout == b"100000\n", &output)
+    check("exactly a hundred thousand links", output.stdout == b"100000\n", &output)
 }
 
-/// Not the kernel's own names, which it looks up itself, but what its programs
-/// can make: links out of the folder, which must lead nowhere on the host.
+/// Links out of the shared folder, and `..` in paths, do not lead to files of the host.
 fn names_that_lead_out() -> Outcome {
     let dir = tempfile::tempdir()?;
     let folder = dir.path().join("shared");
@@ -75,17 +75,17 @@ fn names_that_lead_out() -> Outcome {
                 echo lost > ../written; mv up ../moved; ls ..";
     let output = script(&folder, &[], text)?;
     check(
-        "nothing of the host is read",
+        "no file of the host is read",
         output.stdout.windows(6).all(|part| part != b"secret"),
         &output,
     )?;
     let link = fs::read_link(folder.join("root"))?;
-    check("links are made", link == Path::new("/etc/hostname"), &output)?;
+    check("the link is created as given", link == Path::new("/etc/hostname"), &output)?;
     let mut names: Vec<_> = fs::read_dir(dir.path())?
         .map(|entry| Ok(entry?.file_name()))
         .collect::<std::io::Result<_>>()?;
     names.sort();
-    check("nothing of the host is made", names == ["secret", "shared"], &output)
+    check("no file is created outside of the folder", names == ["secret", "shared"], &output)
 }
 
 fn escape_codes() -> Outcome {
@@ -105,5 +105,5 @@ fn temporary_folders() -> Outcome {
         assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", entry.path().display());
         found += 1;
     }
-    if found > 0 { Ok(()) } else { Err("there are no temporary folders".into()) }
+    if found > 0 { Ok(()) } else { Err("no temporary folder exists".into()) }
 }

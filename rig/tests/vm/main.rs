@@ -1,10 +1,8 @@
-//! Tests that boot real machines: every trial of the default plans and more of
-//! `threads`, every control, `exec` as a user types it, guests that mean harm,
-//! hosts where something is missing or dies, and accelerators that do not work.
+//! Tests that boot VMs: all trials of the default plans and more of `threads`, all
+//! controls, `exec`, hostile guests, unusual hosts, and accelerators that do not work.
 //!
-//! Nothing is built to list them, and only what a test needs is built when it
-//! runs. Trials that take minutes are ignored by default; `--include-ignored`
-//! runs them too.
+//! Listing the tests builds nothing; a test builds only the parts that it needs.
+//! Trials that take minutes are ignored by default; `--include-ignored` runs them.
 
 mod accel;
 mod bench;
@@ -16,6 +14,8 @@ mod exec;
 mod exit_status;
 mod host;
 mod hostile;
+mod kernels;
+mod modules;
 mod package;
 mod trials;
 
@@ -25,11 +25,10 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Machines wait for memory and cores anyway; more threads than machines
-    // would only wait.
+    // VMs wait for memory and cores, so more threads than VMs would only wait.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.test_threads.get_or_insert((cores / 2).max(1));
-    // These first: they build in this process, which says how far it is.
+    // Trials first: they build in this process, which shows the progress.
     let mut tests = trials::tests();
     tests.extend(exec::tests());
     tests.extend(exit_status::tests());
@@ -39,6 +38,8 @@ fn main() -> ExitCode {
     tests.extend(bench::tests());
     tests.extend(endurance::tests());
     tests.extend(catalogue::tests());
+    tests.extend(kernels::tests());
+    tests.extend(modules::tests());
     tests.extend(package::tests());
     libtest_mimic::run(&arguments, tests).exit_code()
 }

@@ -1,6 +1,5 @@
-//! The crates as others get them: packaged, unpacked elsewhere, and used with the
-//! checkout out of sight. And the library's own example, as it stands in its
-//! documentation.
+//! Tests of the published crates: packaged, unpacked elsewhere, and used with the
+//! checkout hidden. And a test of the example in the library's documentation.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use libtest_mimic::{Failed, Trial};
 use crate::common::{can_mount, mounted};
 use crate::exec::{Outcome, check};
 
-/// The library crates and the program, each of which carries its data.
+/// The published crates; each includes its data.
 const CRATES: [&str; 8] = [
     "nlrig-host",
     "nlrig-build",
@@ -26,12 +25,13 @@ const CRATES: [&str; 8] = [
 pub fn tests() -> Vec<Trial> {
     vec![
         Trial::test("library/example", example),
-        // Compiles the library and the rig again.
+        // Ignored: compiles the library and the rig again.
         Trial::test("library/packaged", packaged).with_ignored_flag(true),
     ]
 }
 
-/// The example of `nlrig-vm`'s front page, which cargo builds with the tests.
+/// Runs the example in the documentation of `nlrig-vm`, which cargo builds with the
+/// tests.
 fn example() -> Outcome {
     let tests = std::env::current_exe()?;
     let profile = tests.parent().and_then(Path::parent).ok_or("a target folder")?;
@@ -67,11 +67,11 @@ fn unpack(into: &Path) -> Result<Vec<(&'static str, PathBuf)>, Failed> {
     Ok(folders)
 }
 
-/// A crate of somebody else's runs the example, and the packaged rig a command,
-/// where there is no checkout.
+/// A foreign crate runs the example, and the packaged rig runs an experiment, without
+/// the checkout.
 fn packaged() -> Outcome {
     if !can_mount() {
-        return Err("this machine lets nobody mount: the checkout cannot be hidden".into());
+        return Err("cannot hide the checkout: this host does not permit mounts".into());
     }
     let dir = tempfile::tempdir()?;
     let folders = unpack(dir.path())?;
@@ -97,7 +97,7 @@ fn packaged() -> Outcome {
     run.args(["run", "--quiet", "--manifest-path"]).arg(foreign.join("Cargo.toml"));
     let output = mounted(&hide, &run).current_dir(&foreign).output()?;
     check("a foreign crate boots a guest", output.status.success(), &output)?;
-    check("and gets its answer", output.stdout == b"the guest is i686\n", &output)?;
+    check("it gets the answer", output.stdout == b"the guest is i686\n", &output)?;
 
     let mut install = cargo();
     install.args(["build", "--quiet", "-p", "nlrig", "--bin", "nlrig"]);
@@ -108,5 +108,9 @@ fn packaged() -> Outcome {
     smoke.args(["run", "smoke", "--abi", "x86_64"]).env_remove("NLRIG_CHECKOUT");
     let output = mounted(&hide, &smoke).current_dir(dir.path()).output()?;
     check("it runs without the checkout", output.status.success(), &output)?;
-    check("and reports beside the user", dir.path().join(".nlrig/latest").exists(), &output)
+    check(
+        "results are in the current directory",
+        dir.path().join(".nlrig/latest").exists(),
+        &output,
+    )
 }

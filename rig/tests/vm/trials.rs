@@ -1,7 +1,7 @@
-//! Every trial of the default plans as a test, one of `threads` for each limit
-//! set low, one for each layout of the address space, and one for each size of
-//! stack: it passes if its verdict is `pass`, and if what bound is the limit that
-//! the test is about.
+//! Trials as tests: all trials of the default plans, and trials of `threads` for each
+//! limit, address space layout and stack size.
+//!
+//! A test passes if the verdict is `pass` and the binding limit is the expected one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,14 +15,15 @@ use nlrig::experiment::{self, Selection};
 use nlrig::options::GuestOptions;
 use nlrig::report::{TrialReport, Verdict};
 use nlrig::run::{self, Planned, Run, Worker};
-use nlrig::say;
+use nlrig::ui;
 use nlrig::units::show_size;
 use nlrig_guest::protocol::Rlimit;
 
-/// With cargo-nextest each test is a run, and the oldest may still go on.
+/// The number of run folders that are kept. With cargo-nextest each test is a run,
+/// and the oldest one may still be active.
 const RUNS_KEPT: usize = 1000;
 
-/// The run that all tests of this process belong to, once one has begun.
+/// The run that all tests of this process share, once the first has begun.
 type Shared = Arc<Mutex<Option<Run>>>;
 
 pub fn tests() -> Vec<Trial> {
@@ -45,8 +46,8 @@ pub fn tests() -> Vec<Trial> {
             tests.extend(many.into_iter().map(|planned| test(planned, None, true, &shared)));
         }
         for stack in STACKS {
-            // Smaller than these, and a 32-bit program has ten thousand threads;
-            // the smallest size is enough for every change.
+            // A 32-bit program has ten thousand threads with small stacks. By default
+            // only the smallest of these sizes runs.
             let long = abi != Abi::X86_64 && (32 << 10..512 << 10).contains(&stack);
             tests.extend(with_stack(abi, stack).map(|planned| test(planned, None, long, &shared)));
         }
@@ -71,7 +72,7 @@ fn group_tests(group: &[Planned], shared: &Shared) -> Vec<Trial> {
         .collect()
 }
 
-/// A limit, and what sets it so low that it binds before any other.
+/// A limit, and a function that sets it low enough to bind first.
 type Low = (&'static str, fn(&mut Selection));
 
 const LOW: [Low; 8] = [
@@ -84,7 +85,7 @@ const LOW: [Low; 8] = [
     ("memory", |selection| {
         selection.sysctls = sysctl("kernel.threads-max", "30000");
         selection.memory_bytes = Some(128 << 20);
-        // Small enough that the address space of 32 bits takes more of them.
+        // Small stacks, so that the 32-bit address space does not bind first.
         selection.stacks = vec![64 << 10];
     }),
     ("nproc", |selection| {
@@ -93,8 +94,8 @@ const LOW: [Low; 8] = [
     }),
 ];
 
-/// A layout of the address space that is not the kernel's usual one, and what
-/// makes it so.
+/// A layout of the address space other than the default, and a function that selects
+/// it.
 type LayoutCase = (&'static str, fn(&mut Selection));
 
 const LAYOUTS: [LayoutCase; 5] = [
@@ -118,7 +119,8 @@ fn unlimited_stack() -> Rlimit {
     Rlimit { name: "stack".to_string(), value: None }
 }
 
-/// From the smallest that glibc takes to one that fits three times into 32 bits.
+/// The stack sizes: from the smallest that glibc accepts to one of which three fit into
+/// 32 bits.
 const STACKS: [u64; 17] = {
     let mut stacks = [16 << 10; 17];
     let mut index = 1;
@@ -146,14 +148,14 @@ fn with_low(abi: Abi, limit: &str, set: fn(&mut Selection)) -> Planned {
     planned
 }
 
-/// The trial of a layout in which the address space binds, and those of all sizes
-/// of stack, whatever binds.
+/// Returns the trial of a layout in which the address space binds, and trials of the
+/// other stack sizes.
 fn with_layout(abi: Abi, layout: &str, set: fn(&mut Selection)) -> (Planned, Vec<Planned>) {
     let trial = |stack: u64, binds: bool| {
         let mut selection = Selection::new(&[abi], &GuestOptions::default().kernel);
         selection.stacks = vec![stack];
         if binds {
-            // The kernel refuses a stack that is larger than all memory.
+            // Without overcommit the kernel rejects a stack larger than all memory.
             selection.sysctls = sysctl("vm.overcommit_memory", "1");
         } else if abi == Abi::X86_64 {
             // No size binds there: a few threads show that all can be had.
@@ -170,7 +172,7 @@ fn with_layout(abi: Abi, layout: &str, set: fn(&mut Selection)) -> (Planned, Vec
     (trial(binding, true), many.map(|stack| trial(stack, false)).collect())
 }
 
-/// One stack size, if it is not in the default plan anyway.
+/// Returns the trial of a stack size, unless it is in the default plan.
 fn with_stack(abi: Abi, stack: u64) -> Option<Planned> {
     let mut selection = Selection::new(&[abi], &GuestOptions::default().kernel);
     if abi == Abi::X86_64 {
@@ -185,7 +187,7 @@ fn with_stack(abi: Abi, stack: u64) -> Option<Planned> {
     Some(planned)
 }
 
-/// The first trial of `threads` that this asks for.
+/// Returns the first trial of `threads` in the selection.
 fn plan(selection: &Selection) -> Planned {
     let threads = experiment::find(&["threads".to_string()]).expect("there is such an experiment");
     run::plan(&threads, selection, 1).expect("the plan is sound").remove(0)
@@ -197,16 +199,16 @@ fn test(planned: Planned, limit: Option<&'static str>, long: bool, shared: &Shar
     captured(name, move || judge(&planned, limit, &shared)).with_ignored_flag(long)
 }
 
-/// A test that shows what it said only if it fails.
+/// Makes a test that prints its messages only if it fails.
 fn captured(name: String, body: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
     Trial::test(name, move || {
-        let capture = say::Capture::start();
+        let capture = ui::Capture::start();
         body().map_err(|err| Failed::from(format!("{err:#}\n{}", capture.end())))
     })
 }
 
 fn judge(planned: &Planned, limit: Option<&str>, shared: &Shared) -> anyhow::Result<()> {
-    // Built by one test at a time; the trials themselves wait for room only.
+    // One test builds at a time; the trials wait only for memory and cores.
     let (context, built) = {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let run = match &mut *shared {
@@ -219,7 +221,10 @@ fn judge(planned: &Planned, limit: Option<&str>, shared: &Shared) -> anyhow::Res
     check(&trial, &context.folder(&planned.trial))?;
     let bound =
         trial.measured.as_ref().and_then(|measured| measured.get("binding_limit")?.as_str());
-    anyhow::ensure!(limit.is_none() || bound == limit, "{bound:?} bound, not {limit:?}");
+    anyhow::ensure!(
+        limit.is_none() || bound == limit,
+        "the binding limit is {bound:?}, expected {limit:?}"
+    );
     Ok(())
 }
 
@@ -234,7 +239,7 @@ fn check(trial: &TrialReport, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Trials that do no harm share a machine, and say so.
+/// Runs trials that can share a VM, and asserts that they did.
 fn in_one_boot(planned: &[Planned]) -> anyhow::Result<()> {
     let mut run = begin()?;
     run.all(planned, None, Duration::from_secs(1800))?;
@@ -255,7 +260,7 @@ fn in_one_boot(planned: &[Planned]) -> anyhow::Result<()> {
 
 fn begin() -> anyhow::Result<Run> {
     let options = GuestOptions::default();
-    let (context, launcher) = command::prepare(&options)?;
+    let (context, launcher) = command::prepare_with_rig_module(&options)?;
     let results = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm");
     run::forget_old(&results, RUNS_KEPT);
     Run::begin(context, launcher, BTreeMap::new(), &options.flavour, &results)

@@ -147,7 +147,7 @@ fn try_kernel(
     boot: impl FnOnce() -> Result<Probe>,
 ) -> Result<Tried> {
     let name = format!("kvm-{arch}.json");
-    if let Some(verdict) = cache.recall::<Tried>(&name)
+    if let Some(verdict) = cache.load::<Tried>(&name)
         && verdict.holds_for == holds_for
     {
         return Ok(verdict);
@@ -169,7 +169,7 @@ fn try_kernel(
     let outcome = if works { "KVM works" } else { "no KVM, so TCG" };
     ui::status(&format!("{arch} guests: {outcome}: {reason}"));
     let verdict = Tried { holds_for: holds_for.to_string(), works, reason };
-    cache.remember(&name, &verdict)?;
+    cache.store(&name, &verdict)?;
     Ok(verdict)
 }
 

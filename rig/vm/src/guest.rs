@@ -13,6 +13,7 @@ pub mod events;
 mod job;
 pub mod log;
 pub mod monitor;
+mod refused;
 pub mod streams;
 pub mod watch;
 
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use crate::outcome::Result;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nlrig_host::Context;
-use nlrig_init::protocol::{Event, Request};
+use nlrig_init::protocol::{Event, RefusedModule, Request};
 
 use crate::budget::Held;
 use crate::outcome::{Verdict, VmFailure};
@@ -52,8 +53,8 @@ pub struct Ready {
     pub clocksource: String,
     /// What did not work while it came up; empty when all is well.
     pub faults: Vec<String>,
-    /// Modules that the kernel refused to load, each with its error.
-    pub refused: Vec<String>,
+    /// The module that the kernel refused to load, if it did.
+    pub refused: Vec<RefusedModule>,
     /// From the start of QEMU to the event, on the host's clock.
     pub boot: Duration,
 }

@@ -21,6 +21,7 @@ use nlrig_build::Built;
 use nlrig_host::cache::Cache;
 use nlrig_host::scratch::Scratch;
 use nlrig_host::ui;
+use nlrig_init::protocol::SKIP_MODULES;
 
 /// How long a boot may take, and an end, before the accelerator's slowdown. A
 /// kernel boots in less than a second under KVM; a busy host may take many times
@@ -111,10 +112,16 @@ impl VmLauncher {
     }
 
     /// Boots this kernel under KVM until it is ready. It lacks folders that the
-    /// trial's own image mounts; that is no fault of KVM's.
+    /// trial's own image mounts; that is no fault of KVM's. Nor is what a module
+    /// of the user's does: none is loaded.
     fn probe(&self, built: &Built) -> Result<accel::Probe> {
         let dir = Scratch::new()?;
-        let spec = VmSpec { cpus: 2, memory_bytes: PROBE_MEMORY_BYTES, ..VmSpec::default() };
+        let spec = VmSpec {
+            cpus: 2,
+            memory_bytes: PROBE_MEMORY_BYTES,
+            command_line: format!("{SKIP_MODULES}=1"),
+            ..VmSpec::default()
+        };
         let room = self.room_for(Accel::Kvm, &spec)?;
         let guest = self.start(built, Accel::Kvm, spec, room, dir.path(), PROBE_LIMIT);
         probed(guest.and_then(Guest::end))

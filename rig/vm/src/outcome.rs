@@ -3,7 +3,7 @@
 use std::fmt;
 
 use nlrig_host::interrupt::Interrupted;
-use nlrig_host::ui::brief;
+use nlrig_host::ui::truncate;
 use serde::{Deserialize, Serialize};
 
 use nlrig_splat::Splat;
@@ -139,7 +139,7 @@ impl VmFailure {
         reason: impl Into<String>,
         fault_domain: FaultDomain,
     ) -> VmFailure {
-        VmFailure { verdict, reason: brief(reason.into()), fault_domain, kernel_report: None }
+        VmFailure { verdict, reason: truncate(reason.into()), fault_domain, kernel_report: None }
     }
 
     /// A failure that the guest kernel reported itself.
@@ -149,7 +149,7 @@ impl VmFailure {
 
     /// The same failure with the kernel's report of its cause.
     pub fn with_report(mut self, splat: &Splat) -> VmFailure {
-        let (line, trace) = (brief(splat.line.clone()), splat.trace.clone());
+        let (line, trace) = (truncate(splat.line.clone()), splat.trace.clone());
         self.kernel_report = Some(KernelReport { line, trace });
         self
     }

@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use nlrig_host::{Context, Result};
 
 use nlrig_host::process::{self, Child};
-use nlrig_host::ui::printable;
+use nlrig_host::ui::sanitize;
 
 /// A folder to share, and what the guest may do with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +103,6 @@ impl Share {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let why = log.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
-        Some(format!("the daemon of the share {} died ({status}){}", self.tag, printable(&why)))
+        Some(format!("the daemon of the share {} died ({status}){}", self.tag, sanitize(&why)))
     }
 }

@@ -138,14 +138,7 @@ impl Vm {
     }
 
     fn build(&self, cache: &Cache) -> Result<Built> {
-        let builder = Builder {
-            cache: cache.clone(),
-            known: kernel::find(&self.kernel)?,
-            source: None,
-            source_sha256: None,
-            flavour: self.flavour.clone(),
-            jobs: std::thread::available_parallelism().map_or(1, usize::from),
-        };
+        let builder = Builder::new(cache.clone(), kernel::find(&self.kernel)?, &self.flavour);
         Ok(BuildContext::new(builder).build(self.abi, &[])?)
     }
 }

@@ -1,4 +1,4 @@
-//! The way to the host: named virtio-serial ports.
+//! The connection to the host: named virtio-serial ports.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nlrig_init::protocol::{Event, LINE_MAX_BYTES, PORT_CLOSED, PORT_EVENTS, Request};
 
-/// The kernel makes the ports from a work queue, a moment after it starts PID 1
-/// at the latest; an emulated and busy machine takes longer.
+/// The kernel creates the ports from a work queue, shortly after it starts PID
+/// 1. An emulated guest on a busy host takes longer.
 const PORT_DEADLINE: Duration = Duration::from_secs(20);
 const PORT_POLL: Duration = Duration::from_millis(5);
-/// The host closes at once; one that does not is not waited for.
+/// Timeout for a host that does not close the port, which normally happens
+/// immediately.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 const CLOSE_POLL: Duration = Duration::from_millis(1);
 
-/// The event port: events out, requests in.
+/// The event port: sends events, receives requests.
 pub struct Channel {
     out: File,
     requests: BufReader<File>,
@@ -30,15 +31,15 @@ impl Channel {
         Ok(Channel { out, requests })
     }
 
-    /// Sends one event. Returns when it is queued, not when the host has it.
+    /// Queues one event. The host may not have received it on return.
     pub fn send(&mut self, event: &Event) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
         self.out.write_all(&line)
     }
 
-    /// Waits until the host has closed its end, which it does once it has the
-    /// last event: what is still queued would be lost with the machine.
+    /// Waits until the host closes its end of the port, after it has received
+    /// the last event. Events still queued at reboot would be lost.
     pub fn wait_for_host_to_close(&self) -> io::Result<()> {
         let deadline = Instant::now() + CLOSE_DEADLINE;
         while host_is_connected(&self.out)? && Instant::now() < deadline {
@@ -47,28 +48,30 @@ impl Channel {
         Ok(())
     }
 
-    /// Sends what is no event; for who misbehaves on request.
+    /// Sends bytes that are not an event, for fault injection.
     pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)
     }
 
-    /// Where to wait for the next request, unless [`Channel::holds_request`].
+    /// The descriptor to poll for the next request, unless
+    /// [`Channel::holds_request`].
     pub fn source(&self) -> &File {
         &self.out
     }
 
-    /// Whether a request was read already and not given out.
+    /// Whether the read buffer holds another request.
     pub fn holds_request(&self) -> bool {
         !self.requests.buffer().is_empty()
     }
 
-    /// Waits for the next request; none at the end of the session.
+    /// Waits for the next request. None at the end of the session.
     pub fn receive(&mut self) -> io::Result<Option<Request>> {
         let mut line = Vec::new();
         let limit = LINE_MAX_BYTES as u64;
         self.requests.by_ref().take(limit).read_until(b'\n', &mut line)?;
         if line.is_empty() {
-            // Otherwise the host takes the end of this guest for a reset.
+            // Without this line, the host would take the end of the guest for a
+            // reset.
             eprintln!("{PORT_CLOSED}");
             return Ok(None);
         }
@@ -79,32 +82,31 @@ impl Channel {
     }
 }
 
-/// Opens the port of this name once the kernel has made it and the host is at
-/// the other end.
+/// Opens the port with this name, once it exists and the host is connected.
 pub fn open_port(name: &str) -> io::Result<File> {
     let deadline = Instant::now() + PORT_DEADLINE;
     loop {
         if let Some(device) = find_port(name)? {
             let port = OpenOptions::new().read(true).write(true).open(&device)?;
             while !host_is_connected(&port)? {
-                late(deadline, "the host is not connected to", name)?;
+                check_deadline(deadline, name, "the host is not connected")?;
                 sleep(PORT_POLL);
             }
             return Ok(port);
         }
-        late(deadline, "there is no", name)?;
+        check_deadline(deadline, name, "not found")?;
         sleep(PORT_POLL);
     }
 }
 
-fn late(deadline: Instant, what: &str, name: &str) -> io::Result<()> {
+fn check_deadline(deadline: Instant, name: &str, reason: &str) -> io::Result<()> {
     if Instant::now() < deadline {
         return Ok(());
     }
-    Err(io::Error::other(format!("{what} virtio port {name}")))
+    Err(io::Error::other(format!("virtio port {name}: {reason}")))
 }
 
-/// A port without a host reads as at its end and hangs up.
+/// A port without a connected host reports POLLHUP and reads as end of file.
 fn host_is_connected(port: &File) -> io::Result<bool> {
     let mut fds = [PollFd::new(port.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO)?;

@@ -1,4 +1,4 @@
-//! Runs one program for the host, and passes on what it writes.
+//! Runs one job and forwards its output to the host.
 
 use std::fs;
 use std::io::{self, PipeReader};
@@ -23,41 +23,41 @@ use nlrig_init::protocol::{
 };
 
 use crate::channel::{Channel, open_port};
+use crate::guest_fault;
 use crate::kmsg::KernelLog;
-use crate::misbehave;
 use crate::pipes::{CHUNK_BYTES, Pump, Reports};
 
-/// What a shell in the guest finds: busybox and the workloads.
+/// PATH of a job: busybox and the workloads.
 const SEARCH_PATH: &str = "/run/nlrig/guest/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The kernel starts and ends threads of its own after boot. It is at rest when
-/// none has come or gone for so long,
-const AT_REST: Duration = Duration::from_millis(60);
-/// or is not waited for any longer.
-const AT_REST_LIMIT: Duration = Duration::from_secs(2);
+/// Quiet period before a job starts: no task was created or ended for this
+/// long. The kernel still creates and ends kernel threads after boot.
+const QUIET_PERIOD: Duration = Duration::from_millis(60);
+/// The longest wait for the quiet period.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A process that is killed is gone at once, unless the kernel holds it.
-const OTHERS_LIMIT: Duration = Duration::from_secs(1);
-const OTHERS_POLL: Duration = Duration::from_millis(1);
+/// The longest wait for killed processes. They end immediately, unless blocked
+/// in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+const KILL_POLL: Duration = Duration::from_millis(1);
 
-/// Runs the job and reports its start, its data and its end; wrongly, if that
-/// was asked for.
+/// Runs the job and reports its start, its data and its end. `fault` breaks one
+/// of these events on request.
 ///
 /// # Errors
-/// Only when the host cannot be told: what is wrong with the job itself is an
-/// event.
+/// The event port fails. A failure of the job itself is an event.
 pub fn run(
     job: &Job,
     child_signal: &SigSet,
     channel: &mut Channel,
-    misbehaviour: Option<GuestFault>,
+    fault: Option<GuestFault>,
 ) -> io::Result<()> {
-    let log = KernelLog::from_now_on();
+    let log = KernelLog::from_now();
     let mut exited = match Running::start(job) {
         Ok(running) => {
             channel.send(&Event::Started)?;
-            if misbehaviour == Some(GuestFault::Mute) {
-                misbehave::mute();
+            if fault == Some(GuestFault::Mute) {
+                guest_fault::mute();
             }
             running.finish(child_signal, channel)?
         }
@@ -70,15 +70,15 @@ pub fn run(
         },
     };
     if let Event::Exited { program_reports, .. } = &mut exited {
-        *program_reports = log.lines_of_programs();
+        *program_reports = log.user_lines();
     }
-    match misbehaviour {
+    match fault {
         None => channel.send(&exited),
-        Some(how) => misbehave::end_job(how, &exited, channel),
+        Some(fault) => guest_fault::end_job(fault, &exited, channel),
     }
 }
 
-/// Why a job could not be started, behind the status a shell would give.
+/// The exit status that a shell would give, and the reason.
 type NotStarted = (i32, String);
 
 struct Running {
@@ -99,8 +99,10 @@ impl Running {
             .map(resource_limit)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|reason| (125, reason))?;
-        let (program, arguments) =
-            job.argv.split_first().ok_or((125, "the job names no program".to_string()))?;
+        let (program, arguments) = job
+            .argv
+            .split_first()
+            .ok_or((125, "the job has no program: argv is empty".to_string()))?;
         let rig = |err: io::Error| (125, err.to_string());
         let stdin = match job.stdin {
             true => Stdio::from(open_port(PORT_STDIN).map_err(rig)?),
@@ -126,8 +128,8 @@ impl Running {
             .stderr(child_stderr);
         let (user, persona) = (job.user, persona(job));
         let reports_fd = child_reports.as_raw_fd();
-        wait_for_rest().map_err(rig)?;
-        // SAFETY: the closure only makes system calls and allocates nothing.
+        wait_for_quiet().map_err(rig)?;
+        // SAFETY: the closure makes system calls only and does not allocate.
         unsafe {
             command.pre_exec(move || enter_child(&limits, user, persona, reports_fd));
         }
@@ -140,9 +142,11 @@ impl Running {
         })
     }
 
-    /// Passes on what the program writes until it has ended, then what is left
-    /// in the pipes. A grandchild that keeps a pipe open is not waited for.
-    /// Answers the host meanwhile. Gives back the job's last event.
+    /// Forwards the program's output until it ends, then the rest of the pipes.
+    /// Returns the job's last event.
+    ///
+    /// Does not wait for grandchildren that keep a pipe open. Answers requests
+    /// from the host meanwhile.
     fn finish(mut self, child_signal: &SigSet, channel: &mut Channel) -> io::Result<Event> {
         let signals =
             SignalFd::with_flags(child_signal, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
@@ -159,15 +163,15 @@ impl Running {
             poll(&mut fds, if held { PollTimeout::ZERO } else { PollTimeout::NONE })?;
             let asked = held || fds.last().is_some_and(|fd| fd.any() == Some(true));
             while signals.read_signal()?.is_some() {}
-            self.pass_on(channel, CHUNK_BYTES)?;
+            self.forward(channel, CHUNK_BYTES)?;
             if asked {
                 let request = channel.receive()?;
                 crate::answer(&request.unwrap_or(Request::End), channel)?;
             }
         };
-        self.pass_on(channel, usize::MAX)?;
-        self.reports.last_line(channel)?;
-        end_others();
+        self.forward(channel, usize::MAX)?;
+        self.reports.send_last_line(channel)?;
+        kill_others();
         Ok(Event::Exited {
             status,
             stdout_bytes: self.stdout.bytes,
@@ -177,12 +181,12 @@ impl Running {
         })
     }
 
-    /// Passes on what each pipe holds now, at most so many bytes of each: who
-    /// writes without end must not keep the others waiting.
-    fn pass_on(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
-        self.stdout.pass_on(most)?;
-        self.stderr.pass_on(most)?;
-        self.reports.pass_on(channel, most)
+    /// Forwards the contents of each pipe, at most `most` bytes per pipe: an
+    /// endless writer must not starve the other pipes.
+    fn forward(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
+        self.stdout.forward(most)?;
+        self.stderr.forward(most)?;
+        self.reports.forward(channel, most)
     }
 }
 
@@ -190,28 +194,31 @@ fn readable(source: &PipeReader) -> PollFd<'_> {
     PollFd::new(source.as_fd(), PollFlags::POLLIN)
 }
 
-/// Ends what the program has left running: the next one must not find it.
-fn end_others() {
-    let deadline = Instant::now() + OTHERS_LIMIT;
-    // Minus one is every process but this one; kernel threads do not mind.
+/// Kills the processes that the program left running, so that the next job does
+/// not see them.
+fn kill_others() {
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    // -1 addresses every process except this one; kernel threads ignore
+    // SIGKILL.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-    // Orphans become this process's children: without children there are none.
+    // PID 1 adopts orphans, so ECHILD means that no process is left.
     while Instant::now() < deadline {
-        // SAFETY: without a place for the status nothing is written.
+        // SAFETY: a null status pointer is allowed.
         match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } {
-            0 => sleep(OTHERS_POLL),
+            0 => sleep(KILL_POLL),
             pid if pid > 0 => {}
             _ => return,
         }
     }
 }
 
-/// Lets the kernel's threads settle, because programs count tasks.
-fn wait_for_rest() -> io::Result<()> {
+/// Waits for the quiet period of the kernel's threads, because workloads count
+/// tasks.
+fn wait_for_quiet() -> io::Result<()> {
     let start = Instant::now();
     let mut seen = (loadavg()?, start);
-    while seen.1.elapsed() < AT_REST && start.elapsed() < AT_REST_LIMIT {
-        sleep(AT_REST / 4);
+    while seen.1.elapsed() < QUIET_PERIOD && start.elapsed() < QUIET_TIMEOUT {
+        sleep(QUIET_PERIOD / 4);
         let now = loadavg()?;
         if now != seen.0 {
             seen = (now, Instant::now());
@@ -220,7 +227,7 @@ fn wait_for_rest() -> io::Result<()> {
     Ok(())
 }
 
-/// The personality that a job asks for, beside PID 1's own.
+/// The personality flags of the job, added to those of PID 1.
 fn persona(job: &Job) -> Persona {
     let mut persona = Persona::empty();
     persona.set(Persona::ADDR_NO_RANDOMIZE, job.aslr == Aslr::Off);
@@ -228,16 +235,17 @@ fn persona(job: &Job) -> Persona {
     persona
 }
 
-/// In the child, between fork and exec.
+/// Prepares the child between fork and exec.
 fn enter_child(
     limits: &[(Resource, rlim_t)],
     user: Option<u32>,
     persona: Persona,
     reports_fd: RawFd,
 ) -> io::Result<()> {
-    // PID 1 takes SIGCHLD from a descriptor; a shell must get its own.
+    // PID 1 blocks SIGCHLD and reads it from a signalfd; the program must not
+    // inherit the mask.
     SigSet::empty().thread_set_mask()?;
-    // SAFETY: both descriptors are open: PID 1 keeps this one taken.
+    // SAFETY: both descriptors are open: PID 1 reserves WORKLOAD_FD.
     if unsafe { libc::dup2(reports_fd, WORKLOAD_FD) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -254,21 +262,22 @@ fn enter_child(
 }
 
 fn start_failure(program: &str, job: &Job, err: &io::Error) -> NotStarted {
-    let folder_is_missing = job.cwd.as_ref().is_some_and(|cwd| !Path::new(cwd).is_dir());
+    if let Some(cwd) = job.cwd.as_ref().filter(|cwd| !Path::new(cwd).is_dir()) {
+        return (125, format!("working directory {cwd}: not a directory in the guest"));
+    }
     match err.kind() {
-        _ if folder_is_missing => (125, format!("no folder {:?}", job.cwd)),
         io::ErrorKind::NotFound => (127, format!("{program}: not found in the guest")),
         io::ErrorKind::PermissionDenied => (126, format!("{program}: {err}")),
         _ if err.raw_os_error() == Some(libc::ENOEXEC) => {
-            (126, format!("{program}: not a program for this guest ({err})"))
+            (126, format!("{program}: not executable in this guest: {err}"))
         }
         _ => (126, format!("{program}: {err}")),
     }
 }
 
-/// Collects every child that has ended, orphans too; the status of `child`.
+/// Reaps all ended children, including orphans. Returns the status of `child`.
 ///
-/// Not nix's waitpid, which has no word for a real-time signal and fails on one.
+/// Not nix's waitpid(), which fails for a process killed by a real-time signal.
 fn reap(child: Pid) -> io::Result<Option<Exit>> {
     let mut found = None;
     loop {
@@ -306,20 +315,26 @@ fn resource_limit(limit: &Rlimit) -> Result<(Resource, rlim_t), String> {
         "nofile" => Resource::RLIMIT_NOFILE,
         "nproc" => Resource::RLIMIT_NPROC,
         "stack" => Resource::RLIMIT_STACK,
-        name => return Err(format!("no resource limit is called {name}")),
+        name => {
+            return Err(format!(
+                "unknown resource limit {name}: use as, core, cpu, data, fsize, memlock, nofile, \
+                 nproc or stack"
+            ));
+        }
     };
     let value = match limit.value {
         None => RLIM_INFINITY,
         Some(value) => rlim_t::try_from(value).map_err(|_| {
-            format!("limit {}={value} does not fit in {} bits", limit.name, usize::BITS)
+            format!("resource limit {}={value}: exceeds {} bits", limit.name, usize::BITS)
         })?,
     };
-    // setrlimit would say no more than EPERM, and that from inside the child.
+    // Checked here, because setrlimit() in the child would fail with a bare
+    // EPERM.
     if resource == Resource::RLIMIT_NOFILE
         && let Some(most) = most_open_files()
         && limit.value.is_none_or(|value| value > most)
     {
-        return Err(format!("limit nofile: this kernel allows {most} at most (fs.nr_open)"));
+        return Err(format!("resource limit nofile: exceeds {most}; raise the sysctl fs.nr_open"));
     }
     Ok((resource, value))
 }

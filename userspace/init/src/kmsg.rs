@@ -1,21 +1,24 @@
-//! What programs write to the kernel's log.
+//! The kernel log: records that user programs wrote, and what was logged while a
+//! module was loaded.
 //!
-//! The serial console does not show who wrote a record; /dev/kmsg does. The host
-//! takes such lines for the kernel's own until it is told.
+//! The serial console does not show the origin of a record, but /dev/kmsg does.
+//! Without this list, the host would take a program's line for a fault report of
+//! the kernel.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// A record with its dictionary is no longer (CONSOLE_EXT_LOG_MAX,
+/// The maximum size of a record with its dictionary (CONSOLE_EXT_LOG_MAX,
 /// include/linux/printk.h).
 const RECORD_MAX_BYTES: usize = 8192;
-/// So many records are read: more than the log's buffer holds.
+/// The maximum number of records to read, more than the log buffer holds.
 const RECORDS_MAX: usize = 100_000;
-/// So many lines are passed on, and no longer ones: an event has a size limit.
+/// The maximum number of reported lines, because an event has a size limit.
 const LINES_MAX: usize = 128;
+/// The maximum length of a reported line. Longer ones are skipped.
 const LINE_MAX_BYTES: usize = 512;
-/// What a line of a kernel's fault report has in it, one or the other.
+/// Words of fault reports. A line without any of them is not reported.
 const WORDS: &[&str] = &[
     "BUG",
     "WARNING",
@@ -51,49 +54,79 @@ const WORDS: &[&str] = &[
     "active",
 ];
 
-/// The kernel's log from one moment on.
+/// The kernel log, read from a given moment on.
 pub struct KernelLog(Option<File>);
 
 impl KernelLog {
-    /// Begins behind the newest record. Without a log there are no records.
-    pub fn from_now_on() -> KernelLog {
+    /// Starts after the newest record. Reads nothing if /dev/kmsg cannot be opened.
+    pub fn from_now() -> KernelLog {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
         KernelLog(file.and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file)).ok())
     }
 
-    /// The lines since then that programs wrote and that may be taken for a
-    /// fault report of the kernel's.
-    pub fn lines_of_programs(self) -> Vec<String> {
-        let Some(mut file) = self.0 else { return Vec::new() };
+    /// The lines since the start that user programs wrote and that resemble a
+    /// fault report.
+    pub fn user_lines(self) -> Vec<String> {
         let mut lines = Vec::new();
+        self.each_record(|record| {
+            lines.extend(user_lines_of(record));
+            lines.len() < LINES_MAX
+        });
+        lines.truncate(LINES_MAX);
+        lines
+    }
+
+    /// The newest lines since then, `most` at most.
+    pub fn newest_lines(self, most: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        self.each_record(|record| {
+            lines.extend(first_line(record));
+            if lines.len() > most {
+                lines.remove(0);
+            }
+            true
+        });
+        lines
+    }
+
+    /// Hands over each record since then, as long as `each` returns true.
+    fn each_record(self, mut each: impl FnMut(&str) -> bool) {
+        let Some(mut file) = self.0 else { return };
         let mut record = vec![0; RECORD_MAX_BYTES];
         for _ in 0..RECORDS_MAX {
             match file.read(&mut record) {
                 Ok(0) => break,
-                Ok(length) => lines.extend(of_program(&String::from_utf8_lossy(&record[..length]))),
+                Ok(length) => {
+                    if !each(&String::from_utf8_lossy(&record[..length])) {
+                        break;
+                    }
+                }
                 // Records were overwritten before they were read.
                 Err(err) if err.raw_os_error() == Some(libc::EPIPE) => {}
                 Err(_) => break,
             }
-            if lines.len() >= LINES_MAX {
-                lines.truncate(LINES_MAX);
-                break;
-            }
         }
-        lines
     }
 }
 
-/// The lines of a record, if a program wrote it: its facility, the priority's
-/// bits from the third on, is not the kernel's, which is 0
+/// The first line of a record's text, cut to [`LINE_MAX_BYTES`] characters.
+fn first_line(record: &str) -> Option<String> {
+    let (_, text) = record.split_once(';')?;
+    let line = text.lines().next()?.trim();
+    (!line.is_empty()).then(|| line.chars().take(LINE_MAX_BYTES).collect())
+}
+
+/// The suspicious lines of a record, if a user program wrote it.
+///
+/// Bits 3 and up of the priority are the facility, which is 0 for the kernel
 /// (Documentation/ABI/testing/dev-kmsg).
-fn of_program(record: &str) -> Vec<String> {
+fn user_lines_of(record: &str) -> Vec<String> {
     let (head, text) = record.split_once(';').unwrap_or_default();
     let priority: u32 = head.split(',').next().and_then(|text| text.parse().ok()).unwrap_or(0);
     if priority >> 3 == 0 {
         return Vec::new();
     }
-    // The dictionary is behind the first newline; those of the text are escaped.
+    // The dictionary follows the first newline; newlines in the text are escaped.
     let text = text.split('\n').next().unwrap_or_default();
     text.split("\\x0a")
         .map(str::trim)
@@ -107,14 +140,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_programs_record_is_passed_on() {
-        assert_eq!(of_program("12,340,5140910,-;BUG: x\n SUBSYSTEM=y\n"), ["BUG: x"]);
+    fn only_records_of_user_programs_are_reported() {
+        assert_eq!(user_lines_of("12,340,5140910,-;BUG: x\n SUBSYSTEM=y\n"), ["BUG: x"]);
         assert_eq!(
-            of_program("12,340,5140910,-;WARNING: a\\x0aBUG: b\n"),
+            user_lines_of("12,340,5140910,-;WARNING: a\\x0aBUG: b\n"),
             ["WARNING: a", "BUG: b"]
         );
-        assert!(of_program("4,340,5140910,-;BUG: x\n").is_empty());
-        assert!(of_program("12,340,5140910,-;test 1 begins\n").is_empty());
-        assert!(of_program("").is_empty());
+        assert!(user_lines_of("4,340,5140910,-;BUG: x\n").is_empty());
+        assert!(user_lines_of("12,340,5140910,-;test 1 begins\n").is_empty());
+        assert!(user_lines_of("").is_empty());
+    }
+
+    #[test]
+    fn a_line_is_read_without_its_head_and_dictionary() {
+        let record = "4,340,5140910,-;hello_nl: Unknown symbol other (err -2)\n SUBSYSTEM=x\n";
+        let line = first_line(record);
+        assert_eq!(line.as_deref(), Some("hello_nl: Unknown symbol other (err -2)"));
+        assert_eq!(first_line("4,1,2,-;\n"), None);
+        assert_eq!(first_line("nonsense"), None);
+        let long = first_line(&format!("4,1,2,-;{}", "é".repeat(9999)));
+        assert_eq!(long.unwrap().chars().count(), LINE_MAX_BYTES);
     }
 }

@@ -1,16 +1,16 @@
-//! The mount table: `/etc/fstab` in the initramfs, in the format of fstab(5),
-//! which the rig writes from the image's recipe.
+//! The mount table: `/etc/fstab` in the initramfs, in fstab(5) format. The rig
+//! writes it from the image's manifest.
 
 use std::fs;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 
-/// Where the table is.
+/// Path of the table.
 pub const TABLE: &str = "/etc/fstab";
 
-/// Mounts everything in the table, in its order, and makes the folders. Goes on
-/// after a failure; gives back what failed.
+/// Mounts all entries in order, creating mount points. Continues after a
+/// failure, and returns all failures.
 pub fn mount_all(table: &Path) -> Vec<String> {
     let text = match fs::read_to_string(table) {
         Ok(text) => text,
@@ -37,7 +37,7 @@ fn mount_line(line: &str) -> Result<(), String> {
     mount(Some(source), target, Some(kind), flags, data).map_err(|err| err.to_string())
 }
 
-/// Splits mount options into flags and what the file system itself must read.
+/// Splits mount options into flags and file system data.
 fn options(words: &str) -> (MsFlags, String) {
     let mut flags = MsFlags::empty();
     let mut data = Vec::new();
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_one_is_a_fault() {
+    fn a_malformed_line_is_an_error() {
         assert!(mount_line("proc /proc").is_err());
     }
 }

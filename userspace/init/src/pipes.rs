@@ -1,4 +1,4 @@
-//! What a program writes: its output and its reports, passed on as they come.
+//! Pipes from a program: forwards its output and its reports.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
@@ -8,15 +8,15 @@ use nlrig_init::protocol::{Event, LINE_MAX_BYTES};
 
 use crate::channel::Channel;
 
-/// Room for one read from a pipe, which holds as much.
+/// Buffer size for one read: the default capacity of a pipe.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Copies one of the program's streams and counts its bytes.
+/// Forwards one output stream and counts its bytes.
 pub struct Pump {
-    /// None once it has ended.
+    /// None after end of file.
     pub source: Option<PipeReader>,
     sink: File,
-    /// How many have passed.
+    /// Bytes forwarded.
     pub bytes: u64,
 }
 
@@ -26,7 +26,7 @@ impl Pump {
         Ok(Pump { source: Some(source), sink, bytes: 0 })
     }
 
-    pub fn pass_on(&mut self, most: usize) -> io::Result<()> {
+    pub fn forward(&mut self, most: usize) -> io::Result<()> {
         let (sink, bytes) = (&mut self.sink, &mut self.bytes);
         drain(&mut self.source, most, |chunk| {
             *bytes += chunk.len() as u64;
@@ -35,9 +35,9 @@ impl Pump {
     }
 }
 
-/// Cuts what a workload reports into lines and passes each on as an event.
+/// Splits a workload's reports into lines and sends each as an event.
 pub struct Reports {
-    /// None once it has ended.
+    /// None after end of file.
     pub source: Option<PipeReader>,
     line: Vec<u8>,
 }
@@ -48,11 +48,12 @@ impl Reports {
         Ok(Reports { source: Some(source), line: Vec::new() })
     }
 
-    pub fn pass_on(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
+    pub fn forward(&mut self, channel: &mut Channel, most: usize) -> io::Result<()> {
         let line = &mut self.line;
         drain(&mut self.source, most, |chunk| {
             for part in chunk.split_inclusive(|&byte| byte == b'\n') {
-                // What is too long for the host is cut; it will not parse there.
+                // A line longer than the host accepts is truncated and does not
+                // parse.
                 let room = LINE_MAX_BYTES / 2 - line.len().min(LINE_MAX_BYTES / 2);
                 line.extend_from_slice(&part[..part.len().min(room)]);
                 if part.ends_with(b"\n") {
@@ -63,14 +64,14 @@ impl Reports {
         })
     }
 
-    pub fn last_line(&mut self, channel: &mut Channel) -> io::Result<()> {
+    pub fn send_last_line(&mut self, channel: &mut Channel) -> io::Result<()> {
         if self.line.is_empty() { Ok(()) } else { send_report(&mut self.line, channel) }
     }
 }
 
 fn send_report(line: &mut Vec<u8>, channel: &mut Channel) -> io::Result<()> {
-    // A workload that writes no JSON is the host's to judge; a part of it will
-    // do, because escapes make it longer.
+    // Non-JSON output is forwarded for the host to judge. A short part
+    // suffices, because escaping makes it longer.
     let part = &line[..line.len().min(1024)];
     let value = serde_json::from_slice(line)
         .unwrap_or_else(|_| serde_json::json!({ "not-json": String::from_utf8_lossy(part) }));
@@ -78,8 +79,8 @@ fn send_report(line: &mut Vec<u8>, channel: &mut Channel) -> io::Result<()> {
     channel.send(&Event::Data { value })
 }
 
-/// Reads what is there now without waiting, at most so many bytes: a writer
-/// that never stops must not keep this from ending.
+/// Reads the available bytes without blocking, at most `most`: an endless
+/// writer must not keep this loop running.
 fn drain(
     source: &mut Option<PipeReader>,
     most: usize,
@@ -106,10 +107,10 @@ fn drain(
     Ok(())
 }
 
-/// How many bytes a pipe holds.
+/// The number of bytes that a pipe holds.
 fn held_bytes(pipe: &PipeReader) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the request writes one int to where the pointer says.
+    // SAFETY: FIONREAD writes one int to `bytes`.
     if unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &mut bytes) } < 0 {
         return Err(io::Error::last_os_error());
     }

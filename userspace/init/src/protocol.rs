@@ -1,183 +1,193 @@
-//! The words that host and guest exchange: one JSON object a line, over
+//! The protocol between host and guest: JSON objects, one per line, over
 //! virtio-serial ports.
 //!
-//! A session is short. The guest says [`Event::Ready`]; the host sends
-//! [`Request::Run`], as often as it likes, and the guest answers each with
-//! `Started`, any number of `Data`, and `Exited`; the host sends
-//! [`Request::End`] and the guest answers with [`Event::End`] and is gone. A
-//! session without that last event is a lost VM, whatever QEMU's exit status
-//! says. [`Request::Ping`] and [`Request::Tasks`] are answered at any time, in
-//! the middle of a job too: who does not answer them hangs.
+//! The guest sends [`Event::Ready`]. The host sends any number of
+//! [`Request::Run`], and the guest answers each with `Started`, any number of
+//! `Data`, and `Exited`. The host sends [`Request::End`]; the guest answers
+//! [`Event::End`] and reboots. A session without this last event is a lost VM,
+//! whatever QEMU's exit status.
+//!
+//! [`Request::Ping`] and [`Request::Tasks`] are answered at any time, also
+//! during a job. A guest that does not answer them hangs.
 
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-/// The port that carries requests one way and events the other.
+/// The port for requests and events.
 pub const PORT_EVENTS: &str = "nlrig.events";
-/// The port that is a command's standard input.
+/// The port for a job's standard input.
 pub const PORT_STDIN: &str = "nlrig.stdin";
-/// The port that carries a command's standard output.
+/// The port for a job's standard output.
 pub const PORT_STDOUT: &str = "nlrig.stdout";
-/// The port that carries a command's standard error.
+/// The port for a job's standard error.
 pub const PORT_STDERR: &str = "nlrig.stderr";
 
-/// The descriptor on which a workload writes its JSON objects, one a line.
-/// PID 1 passes each on as [`Event::Data`].
+/// The descriptor to which a workload writes JSON objects, one per line. PID 1
+/// sends each as [`Event::Data`].
 pub const WORKLOAD_FD: i32 = 3;
 
-/// What PID 1 prints on the console when the event port is closed under it.
+/// PID 1 prints this on the console when the host closes the event port early.
 pub const PORT_CLOSED: &str = "nlrig-init: the host closed the event port";
 
-/// The longest line either side accepts, in bytes. A look at the address space
-/// of a small program is a few KiB.
+/// A kernel command line parameter, `NAME=1`, that makes PID 1 load no modules.
+/// The kernel passes a parameter that it does not know to PID 1 as an environment
+/// variable.
+pub const SKIP_MODULES: &str = "nlrig_skip_modules";
+
+/// The longest line that either side accepts, in bytes. A snapshot of a small
+/// program's address space takes a few KiB.
 pub const LINE_MAX_BYTES: usize = 256 * 1024;
 
-/// Writes one object as a line, at once: what a workload does on [`WORKLOAD_FD`].
+/// Writes one object as a line in a single write, as workloads do on
+/// [`WORKLOAD_FD`].
 ///
 /// # Errors
-/// It cannot be written.
+/// The object cannot be written.
 pub fn write_line(to: &mut impl Write, report: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(report)?;
     line.push(b'\n');
     to.write_all(&line)
 }
 
-/// What the host asks of the guest.
+/// A request from host to guest.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// Run one program and wait for it.
+    /// Run a program and wait for it.
     Run(Job),
-    /// Say that you are there: [`Event::Pong`].
+    /// Answer with [`Event::Pong`].
     Ping,
-    /// Say what the tasks do: [`Event::Tasks`].
+    /// Report the state of all tasks: [`Event::Tasks`].
     Tasks,
-    /// Do the next job wrongly: the rig's own tests of what it sees.
-    Misbehave(GuestFault),
-    /// End the virtual machine.
+    /// Inject a fault into the next job, to test its detection on the host.
+    #[serde(rename = "misbehave")]
+    InjectFault(GuestFault),
+    /// End the session and the virtual machine.
     End,
 }
 
-/// What a guest can do wrong, on request: each must be seen by the host.
+/// A fault that the guest injects on request. The host must detect each.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum GuestFault {
-    /// The machine ends in the middle of the job's last event.
+    /// The virtual machine ends in the middle of the job's last event.
     CutResult,
-    /// Bytes that are no event come in the place of the job's last one.
+    /// Bytes that are not an event replace the job's last event.
     Garbage,
-    /// Events come without end in the place of the job's last one.
+    /// Endless events replace the job's last event.
     Flood,
-    /// The session's last event comes in the place of the job's, and then the
-    /// kernel panics.
+    /// The session's last event replaces the job's, and then the kernel panics.
     ForgedEnd,
-    /// No word any more, from the start of the job; the kernel lives.
+    /// No further events after the start of the job, while the kernel keeps
+    /// running.
     Mute,
-    /// The machine ends without the session's last event.
+    /// The virtual machine ends without the session's last event.
     NoLastEvent,
 }
 
-/// One program to run in the guest.
+/// A program to run in the guest.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// Program and arguments. A program without a slash is looked up in PATH.
+    /// Program and arguments. A program name without a slash is looked up in
+    /// PATH.
     pub argv: Vec<String>,
-    /// Whether its standard input comes from the host, through the port; it is
-    /// empty otherwise. Output and error output always go to the host.
+    /// Whether standard input comes from the host; it is empty otherwise.
+    /// Standard output and error always go to the host.
     pub stdin: bool,
-    /// The folder to start in; `/` if absent.
+    /// The working directory; `/` if absent.
     pub cwd: Option<String>,
-    /// The user to run as: uid and gid are both set to it; root if absent.
+    /// Both the uid and the gid of the process; root if absent.
     pub user: Option<u32>,
-    /// Kernel parameters to set first, by dotted name.
+    /// Sysctls to set before the start, by dotted name.
     pub sysctls: Vec<(String, String)>,
-    /// Limits to set first, soft and hard alike.
+    /// Resource limits to set before the start, both soft and hard.
     pub rlimits: Vec<Rlimit>,
-    /// Whether the kernel places its mappings at random, as it does by default.
+    /// Address space layout randomisation, on by default.
     pub aslr: Aslr,
-    /// The order in which the kernel searches for a place for its mappings.
+    /// The direction in which mmap() searches for free address space.
     pub mmap_layout: MmapLayout,
-    /// Variables of its environment, beside `PATH`, `HOME` and `TERM`, which they
-    /// may override.
+    /// Environment variables. They override the defaults for `PATH`, `HOME` and
+    /// `TERM`.
     #[serde(default)]
     pub env: Vec<(String, String)>,
 }
 
-/// Address space layout randomisation of a program.
+/// Address space layout randomisation of a process.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aslr {
-    /// As the kernel does it.
+    /// As set by the sysctl kernel.randomize_va_space.
     #[default]
     On,
-    /// Off for this program: personality(2), ADDR_NO_RANDOMIZE.
+    /// Off for this program: personality(2) with ADDR_NO_RANDOMIZE.
     Off,
 }
 
-/// The layout of a program's address space.
+/// The mmap layout of a process.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub enum MmapLayout {
-    /// The kernel's choice: top-down, unless vm.legacy_va_layout is set.
+    /// The kernel's default: top-down, unless vm.legacy_va_layout is set.
     #[default]
     Default,
-    /// Bottom-up for this program: personality(2), ADDR_COMPAT_LAYOUT.
+    /// Bottom-up for this program: personality(2) with ADDR_COMPAT_LAYOUT.
     Legacy,
 }
 
-/// One resource limit, as setrlimit(2) knows it.
+/// A resource limit of setrlimit(2).
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Rlimit {
     /// The kernel's name in lower case, without `RLIMIT_`: `stack`, `nofile`.
     pub name: String,
-    /// The value; none is unlimited.
+    /// The value; unlimited if absent.
     pub value: Option<u64>,
 }
 
-/// What the guest tells the host.
+/// An event from guest to host.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// The guest is up: everything is mounted, the modules are loaded.
+    /// The guest is up: file systems are mounted, modules are loaded.
     Ready {
-        /// The kernel's release, as uname(2) has it.
+        /// The kernel's release, from uname(2).
         kernel: String,
         /// The kernel's machine name.
         machine: String,
-        /// Seconds since the kernel started.
+        /// Seconds since boot.
         uptime_s: f64,
-        /// The clock that the guest's times come from.
+        /// The clock source of the guest's time stamps.
         clocksource: String,
-        /// The kernel's taint mask, as in /proc/sys/kernel/tainted.
+        /// The taint mask, from /proc/sys/kernel/tainted.
         taint: u64,
-        /// What did not work while the guest came up; empty when all is well.
+        /// Errors during boot; empty if there were none.
         faults: Vec<String>,
-        /// Modules that the kernel refused to load, each with its error.
+        /// The module that the kernel refused to load, if any. Modules after it in
+        /// the list were not tried.
         #[serde(default)]
-        refused: Vec<String>,
+        refused: Vec<RefusedModule>,
     },
-    /// The program of the job runs.
+    /// The job's program has started.
     Started,
     /// A JSON object that the program wrote to [`WORKLOAD_FD`].
     Data {
-        /// The object as it came.
+        /// The object, unmodified.
         value: serde_json::Value,
     },
-    /// The job is over.
+    /// The job has ended.
     Exited {
-        /// How the program ended.
+        /// The exit status.
         status: Exit,
-        /// How many bytes it wrote to standard output.
+        /// Bytes written to standard output.
         stdout_bytes: u64,
-        /// How many bytes it wrote to standard error.
+        /// Bytes written to standard error.
         stderr_bytes: u64,
-        /// The kernel's taint mask after it.
+        /// The taint mask after the job.
         taint: u64,
-        /// Lines of the kernel's log that read like a fault report and that a
-        /// program wrote, as their facility shows.
+        /// Kernel log lines that resemble a fault report, but whose facility shows
+        /// that a user program wrote them.
         #[serde(default)]
         program_reports: Vec<String>,
     },
@@ -185,45 +195,57 @@ pub enum Event {
     Pong,
     /// The answer to [`Request::Tasks`].
     Tasks {
-        /// Those that are running or cannot be woken, and all that are no
-        /// kernel threads, as far as they were looked at.
+        /// All user tasks, and the kernel threads in state R or D, up to a
+        /// limit.
         tasks: Vec<Task>,
-        /// Whether there were more than could be looked at.
+        /// Whether a limit cut the list short.
         cut: bool,
     },
-    /// The last word: the guest ends itself after this.
+    /// The last event: the guest reboots after it.
     End,
 }
 
-/// What a task does.
+/// The state of a task.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Task {
-    /// Its process.
+    /// The process id.
     pub pid: u32,
-    /// The task itself: the thread.
+    /// The thread id.
     pub tid: u32,
-    /// Its name, as the kernel has it.
+    /// The name, from the kernel's comm.
     pub comm: String,
-    /// Its state, as ps(1) has it: `D` waits and cannot be woken by a signal.
+    /// The state as in ps(1): `D` is uninterruptible sleep.
     pub state: char,
-    /// Where in the kernel it is, innermost first: function+offset/size.
+    /// The kernel stack, innermost frame first: function+offset/size.
     pub stack: Vec<String>,
 }
 
-/// How a program ended.
+/// A module that the kernel refused to load.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct RefusedModule {
+    /// Its name.
+    pub name: String,
+    /// The error of init_module(2).
+    pub errno: i32,
+    /// The newest lines that were added to the kernel log meanwhile.
+    pub log: Vec<String>,
+}
+
+/// The result of a program.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exit {
-    /// It returned this exit status.
+    /// The program exited with this status.
     Code(i32),
-    /// This signal killed it.
+    /// A signal killed the program.
     Signal(i32),
-    /// It never ran, and this is why.
+    /// The program could not be started.
     NotStarted {
         /// The step that failed and its error.
         reason: String,
-        /// The status a shell would give: 127 if there is no such program, 126
-        /// if it cannot be run, 125 if the guest could not make things ready.
+        /// The status that a shell would give: 127 if the program does not
+        /// exist, 126 if it cannot be executed, 125 if the guest could not
+        /// prepare it.
         code: i32,
     },
 }
@@ -232,7 +254,8 @@ pub enum Exit {
 mod tests {
     use super::*;
 
-    /// The wire format is a contract between two programs that are built apart.
+    /// Host and guest programs are built separately, so the wire format is a
+    /// contract.
     #[test]
     fn the_wire_format_is_stable() {
         let job = Request::Run(Job {

@@ -1,5 +1,5 @@
-//! What an acknowledgement (NLMSG_ERROR) and the end of a dump (NLMSG_DONE)
-//! say, extended acknowledgements included.
+//! Acknowledgements (NLMSG_ERROR) and ends of dumps (NLMSG_DONE), with their
+//! extended acknowledgement attributes.
 
 use crate::attribute::Attributes;
 use crate::error::{Errno, Malformed};
@@ -9,35 +9,35 @@ use crate::wire::{
     NLMSGERR_ATTR_OFFS, align, u32_at,
 };
 
-/// Length of the number that both begin with, in bytes.
+/// Length in bytes of the errno at the start of both payloads.
 const ERROR_BYTES: usize = 4;
 
-/// What an NLMSG_ERROR says.
+/// The payload of an NLMSG_ERROR.
 #[derive(Clone, Debug)]
 pub struct Ack<'a> {
-    /// The error, positive; 0 is success. (The wire has it negative.)
+    /// The errno, positive; 0 is success. The wire carries it negated.
     pub errno: i32,
-    /// The header of the request it is about.
+    /// The header of the acknowledged request.
     pub header: Header,
-    /// The body of that request, if it was sent back: never on success, and not
-    /// if acknowledgements are capped.
+    /// The body of the request. None on success, and if acknowledgements are
+    /// capped.
     pub request: Option<&'a [u8]>,
-    /// What was wrong, in words.
+    /// The error text of the extended acknowledgement.
     pub message: Option<&'a str>,
-    /// Where in the request the attribute begins that was wrong, in bytes.
+    /// Byte offset in the request of the attribute that caused the error.
     pub offset: Option<u32>,
-    /// The type of an attribute that is missing.
+    /// The type of a missing attribute.
     pub missing: Option<u32>,
-    /// All attributes NLMSGERR_ATTR_* there are.
+    /// All NLMSGERR_ATTR_* attributes.
     pub attributes: Attributes<'a>,
 }
 
 impl<'a> Ack<'a> {
-    /// Reads a message that is an NLMSG_ERROR; its type is not looked at.
+    /// Parses an NLMSG_ERROR. Does not check the message type.
     ///
     /// # Errors
-    /// It is too short, or its attributes do not add up. Places count from the
-    /// message's payload, or from the first attribute.
+    /// The message is too short, or its attributes are malformed. Offsets count
+    /// from the start of the payload, or from the first attribute.
     pub fn parse(message: &Message<'a>) -> Result<Ack<'a>, Malformed> {
         let payload = message.payload;
         let fixed = ERROR_BYTES + HEADER_BYTES;
@@ -53,7 +53,7 @@ impl<'a> Ack<'a> {
         if !message.header.has(NLM_F_CAPPED) {
             end = ERROR_BYTES.saturating_add(header.length as usize).max(fixed);
             request = payload.get(fixed..end);
-            // Only what follows the body needs it to be whole.
+            // A truncated body matters only if attributes follow it.
             if tlvs && request.is_none() {
                 return Err(too_short(end));
             }
@@ -70,33 +70,33 @@ impl<'a> Ack<'a> {
         })
     }
 
-    /// Success, or the error.
+    /// Converts the errno into a `Result`.
     ///
     /// # Errors
-    /// The error that the acknowledgement carries.
+    /// The errno, unless it is 0.
     pub fn result(&self) -> Result<(), Errno> {
         if self.errno == 0 { Ok(()) } else { Err(Errno(self.errno)) }
     }
 }
 
-/// What an NLMSG_DONE says.
+/// The payload of an NLMSG_DONE.
 #[derive(Clone, Debug)]
 pub struct Done<'a> {
-    /// The dump's error, positive; 0 is success. (The wire has it negative.)
-    /// Also 0 if the message is empty, as that of some protocols is.
+    /// The errno of the dump, positive; 0 is success. The wire carries it
+    /// negated. An empty payload, as some protocols send, also counts as 0.
     pub errno: i32,
-    /// What was wrong, in words.
+    /// The error text of the extended acknowledgement.
     pub message: Option<&'a str>,
-    /// Where in the request the attribute begins that was wrong, in bytes.
+    /// Byte offset in the request of the attribute that caused the error.
     pub offset: Option<u32>,
 }
 
 impl<'a> Done<'a> {
-    /// Reads a message that is an NLMSG_DONE; its type is not looked at.
+    /// Parses an NLMSG_DONE. Does not check the message type.
     ///
     /// # Errors
-    /// It is too short, or its attributes do not add up. Places count as in
-    /// [`Ack::parse`].
+    /// The message is too short, or its attributes are malformed. Offsets count
+    /// as in [`Ack::parse`].
     pub fn parse(message: &Message<'a>) -> Result<Done<'a>, Malformed> {
         let payload = message.payload;
         let error = match u32_at(payload, 0) {
@@ -111,10 +111,10 @@ impl<'a> Done<'a> {
         Ok(Done { errno: error.wrapping_neg(), message: extended.message, offset: extended.offset })
     }
 
-    /// Success, or the error.
+    /// Converts the errno into a `Result`.
     ///
     /// # Errors
-    /// The error that the dump ended with.
+    /// The errno, unless it is 0.
     pub fn result(&self) -> Result<(), Errno> {
         if self.errno == 0 { Ok(()) } else { Err(Errno(self.errno)) }
     }
@@ -129,8 +129,8 @@ struct Extended<'a> {
 }
 
 impl<'a> Extended<'a> {
-    /// Those that begin after so many bytes, which are padded; none without
-    /// NLM_F_ACK_TLVS.
+    /// Parses the attributes after the first `after` bytes, rounded up to the
+    /// alignment. Without NLM_F_ACK_TLVS (`present`) there are none.
     fn parse(payload: &'a [u8], after: usize, present: bool) -> Result<Extended<'a>, Malformed> {
         let bytes = if present { payload.get(align(after)..).unwrap_or_default() } else { &[] };
         let attributes = Attributes::new(bytes);
@@ -149,10 +149,10 @@ impl<'a> Extended<'a> {
 mod tests {
     use super::*;
     use crate::wire::{NLMSG_DONE, NLMSG_ERROR};
-    use crate::{Builder, Messages};
+    use crate::{MessageBuilder, Messages};
 
     fn answer(flags: u16, errno: i32, request: &[u8], tlvs: bool) -> Vec<u8> {
-        let mut builder = Builder::new();
+        let mut builder = MessageBuilder::new();
         builder.message(Header::new(NLMSG_ERROR, flags, 7), |body| {
             body.raw(&(-errno).to_ne_bytes()).raw(request);
             if tlvs {
@@ -166,9 +166,9 @@ mod tests {
         Messages::new(bytes).next().unwrap().unwrap().ack().unwrap()
     }
 
-    /// Header and three bytes of body.
+    /// A request with a header and three bytes of body.
     fn request() -> Vec<u8> {
-        let mut builder = Builder::new();
+        let mut builder = MessageBuilder::new();
         builder.message(Header::ack(16, 0, 7), |body| {
             body.raw(&[1, 2, 3]);
         });
@@ -200,17 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_that_ends_too_soon_is_an_error() {
+    fn a_truncated_acknowledgement_is_an_error() {
         let request = request();
         let bytes = answer(NLM_F_CAPPED, 0, &request[..15], false);
         assert_eq!(parse(&bytes).unwrap_err(), Malformed::Truncated { at: 0, needs: 20, has: 19 });
-        // It says that a body follows, and then attributes.
+        // The length promises a body, and the flag promises attributes.
         let bytes = answer(NLM_F_ACK_TLVS, 1, &request[..16], false);
         assert_eq!(parse(&bytes).unwrap_err(), Malformed::Truncated { at: 0, needs: 23, has: 20 });
     }
 
     #[test]
-    fn a_dump_ends_with_its_error() {
+    fn an_nlmsg_done_carries_the_errno_of_the_dump() {
         let done = |payload: &[u8], flags| {
             let header = Header::new(NLMSG_DONE, flags, 1);
             let done = Message { header, payload }.done().unwrap();

@@ -1,4 +1,4 @@
-//! Attributes, taken apart: struct nlattr, or struct rtattr, and a payload.
+//! Parser for attributes: struct nlattr or struct rtattr, each with a payload.
 
 use crate::error::Malformed;
 use crate::wire::{
@@ -8,71 +8,71 @@ use crate::wire::{
 /// One attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attribute<'a> {
-    /// nla_type as it was sent, flags included.
+    /// nla_type on the wire, flags included.
     pub raw_kind: u16,
-    /// What follows the header, without the padding.
+    /// The bytes after the header, without padding.
     pub payload: &'a [u8],
 }
 
 impl<'a> Attribute<'a> {
-    /// Its type without the flags.
+    /// The type without its flags.
     pub fn kind(&self) -> u16 {
         self.raw_kind & NLA_TYPE_MASK
     }
 
-    /// Whether it says that its payload is attributes. Older protocols nest
-    /// without saying so.
+    /// Whether NLA_F_NESTED is set. Older protocols nest attributes without the
+    /// flag.
     pub fn is_nested(&self) -> bool {
         self.raw_kind & NLA_F_NESTED != 0
     }
 
-    /// Whether it says that its payload is in network byte order. The getters
-    /// do not look at that: see [`Attribute::payload`].
+    /// Whether NLA_F_NET_BYTEORDER is set. The getters ignore the flag; use
+    /// [`Attribute::payload`].
     pub fn is_net_byteorder(&self) -> bool {
         self.raw_kind & NLA_F_NET_BYTEORDER != 0
     }
 
-    /// The payload as so many bits in the machine's byte order, if it is
-    /// exactly as long.
+    /// The payload as an integer in native byte order; None unless the length
+    /// matches exactly.
     pub fn u8(&self) -> Option<u8> {
         self.payload.try_into().ok().map(u8::from_ne_bytes)
     }
 
-    /// As [`Attribute::u8`].
+    /// The payload as a u16; see [`Attribute::u8`].
     pub fn u16(&self) -> Option<u16> {
         self.payload.try_into().ok().map(u16::from_ne_bytes)
     }
 
-    /// As [`Attribute::u8`].
+    /// The payload as a u32; see [`Attribute::u8`].
     pub fn u32(&self) -> Option<u32> {
         self.payload.try_into().ok().map(u32::from_ne_bytes)
     }
 
-    /// As [`Attribute::u8`].
+    /// The payload as a u64; see [`Attribute::u8`].
     pub fn u64(&self) -> Option<u64> {
         self.payload.try_into().ok().map(u64::from_ne_bytes)
     }
 
-    /// As [`Attribute::u8`].
+    /// The payload as an i32; see [`Attribute::u8`].
     pub fn i32(&self) -> Option<i32> {
         self.payload.try_into().ok().map(i32::from_ne_bytes)
     }
 
-    /// The payload as text, without the NUL at its end if there is one. None if
-    /// it is not UTF-8 or has another NUL.
+    /// The payload as text, without a NUL at the end. None if the payload is
+    /// not UTF-8, or holds another NUL.
     pub fn str(&self) -> Option<&'a str> {
         let text = self.payload.strip_suffix(&[0]).unwrap_or(self.payload);
         if text.contains(&0) { None } else { std::str::from_utf8(text).ok() }
     }
 
-    /// The payload as attributes, whether it says so or not.
+    /// The payload parsed as attributes, with or without NLA_F_NESTED.
     pub fn nested(&self) -> Attributes<'a> {
         Attributes::new(self.payload)
     }
 }
 
-/// Goes through the attributes in these bytes. The first one that does not add
-/// up is an error, and the end; its place counts from the first byte.
+/// An iterator over attributes. The first malformed attribute is returned as an
+/// error and ends the iteration. Offsets count from the first byte.
 #[derive(Clone, Debug)]
 pub struct Attributes<'a> {
     bytes: &'a [u8],
@@ -80,21 +80,21 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    /// The attributes in these bytes, the first one at their beginning.
+    /// Iterates over the attributes in `bytes`.
     pub fn new(bytes: &'a [u8]) -> Attributes<'a> {
         Attributes { bytes, at: 0 }
     }
 
-    /// The first attribute of this type, flags left aside, before any that does
-    /// not add up.
+    /// The first attribute of type `kind`, ignoring the type's flags. The
+    /// search stops at a malformed attribute.
     pub fn find_kind(&self, kind: u16) -> Option<Attribute<'a>> {
         self.clone().map_while(Result::ok).find(|attribute| attribute.kind() == kind)
     }
 
-    /// Whether they all add up.
+    /// Checks that all attributes are well-formed.
     ///
     /// # Errors
-    /// The first one that does not.
+    /// The first malformed attribute.
     pub fn check(&self) -> Result<(), Malformed> {
         self.clone().try_for_each(|attribute| attribute.map(|_| ()))
     }
@@ -106,7 +106,8 @@ impl<'a> Iterator for Attributes<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let at = self.at;
         let rest = self.bytes.get(at..).filter(|rest| !rest.is_empty())?;
-        // Until this one is known to be whole, it is the last.
+        // A malformed attribute ends the iteration; a valid one sets `at` again
+        // below.
         self.at = self.bytes.len();
         let has = rest.len();
         let (Some(length), Some(raw_kind)) = (u16_at(rest, 0), u16_at(rest, 2)) else {
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_read_over_their_padding() {
+    fn padding_between_attributes_is_skipped() {
         let bytes = [attribute(5, 1, &[7, 0, 0, 0]), attribute(6, 2 | NLA_F_NESTED, b"hi")];
         let bytes = bytes.concat();
         let read: Vec<Attribute> = Attributes::new(&bytes).map(Result::unwrap).collect();
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_wrong_attribute_is_the_end() {
+    fn a_malformed_attribute_ends_the_iteration() {
         let right = attribute(4, 1, &[]);
         for (wrong, error) in [
             (vec![9], Malformed::Truncated { at: 4, needs: 4, has: 1 }),
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn text_ends_with_at_most_one_nul() {
+    fn at_most_one_trailing_nul_is_stripped() {
         let text = |payload| Attribute { raw_kind: 1, payload }.str();
         assert_eq!(text(b"lo\0"), Some("lo"));
         assert_eq!(text(b"lo"), Some("lo"));

@@ -1,21 +1,21 @@
-//! Messages put together: right ones, whose lengths and padding are filled in,
-//! and wrong ones, whose lengths are what the caller says.
+//! Builder for messages: well-formed ones, with lengths and padding filled in,
+//! and malformed ones, with lengths as the caller sets them.
 
 use std::fmt;
 
 use crate::wire::{ALIGNMENT, ATTRIBUTE_HEADER_BYTES, HEADER_BYTES, Header, NLA_F_NESTED, align};
 
-/// Why there are no bytes to send.
+/// A reason why a datagram cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildError {
-    /// They do not fit into the buffer.
+    /// The messages do not fit into the buffer.
     Full {
-        /// How many bytes they need.
+        /// Bytes needed.
         needs: usize,
     },
-    /// An attribute is longer than its 16 bits of length can say.
+    /// An attribute is longer than its 16-bit length field allows.
     AttributeTooLong {
-        /// How long it is, in bytes.
+        /// The attribute's length in bytes.
         length: usize,
     },
 }
@@ -27,7 +27,7 @@ impl fmt::Display for BuildError {
                 write!(f, "the buffer is too small: the messages need {needs} bytes")
             }
             BuildError::AttributeTooLong { length } => {
-                write!(f, "an attribute of {length} bytes is too long: 65535 is the most")
+                write!(f, "an attribute of {length} bytes exceeds the maximum of 65535")
             }
         }
     }
@@ -35,43 +35,44 @@ impl fmt::Display for BuildError {
 
 impl std::error::Error for BuildError {}
 
-/// Puts the messages of one datagram together, in a Vec that grows or in a
-/// buffer of the caller's, without the heap.
+/// Builds the messages of one datagram in a growing Vec, or without allocation
+/// in the caller's buffer.
 #[derive(Debug)]
-pub struct Builder<'a> {
+pub struct MessageBuilder<'a> {
     body: Body<'a>,
 }
 
-impl Builder<'static> {
-    /// Begins a datagram that may grow to any size. Allocates.
-    pub fn new() -> Builder<'static> {
-        Builder { body: Body::new(Store::Owned(Vec::new())) }
+impl MessageBuilder<'static> {
+    /// Starts a datagram of any size. Allocates.
+    pub fn new() -> MessageBuilder<'static> {
+        MessageBuilder { body: Body::new(Store::Owned(Vec::new())) }
     }
 }
 
-impl Default for Builder<'static> {
+impl Default for MessageBuilder<'static> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<'a> Builder<'a> {
-    /// Begins a datagram in this buffer. Never allocates.
-    pub fn over(buffer: &'a mut [u8]) -> Builder<'a> {
-        Builder { body: Body::new(Store::Lent(buffer)) }
+impl<'a> MessageBuilder<'a> {
+    /// Starts a datagram in `buffer`. Never allocates.
+    pub fn in_buffer(buffer: &'a mut [u8]) -> MessageBuilder<'a> {
+        MessageBuilder { body: Body::new(Store::Lent(buffer)) }
     }
 
-    /// Appends a message, whose body `fill` appends, and fills in its length.
-    /// It begins aligned.
+    /// Appends an aligned message. `fill` appends the body; the length is
+    /// filled in.
     pub fn message(&mut self, header: Header, fill: impl FnOnce(&mut Body<'a>)) -> &mut Self {
         let at = self.begin(header, fill);
-        // A datagram of 4 GiB cannot be sent, whatever its header says.
+        // The kernel cannot take a datagram of 4 GiB, so a saturated length
+        // does no harm.
         let length = u32::try_from(self.body.length - at).unwrap_or(u32::MAX);
         self.body.write(at, &length.to_ne_bytes());
         self
     }
 
-    /// As [`Builder::message`], but the header keeps the length it has.
+    /// Like [`MessageBuilder::message`], but keeps the length in `header`.
     pub fn message_as_is(&mut self, header: Header, fill: impl FnOnce(&mut Body<'a>)) -> &mut Self {
         self.begin(header, fill);
         self
@@ -85,7 +86,7 @@ impl<'a> Builder<'a> {
         at
     }
 
-    /// Appends bytes as they are.
+    /// Appends `bytes` unchanged.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.body.raw(bytes);
         self
@@ -94,7 +95,7 @@ impl<'a> Builder<'a> {
     /// The datagram, without padding after the last message.
     ///
     /// # Errors
-    /// It does not fit, or one of its attributes is too long.
+    /// The datagram does not fit, or an attribute is too long.
     pub fn bytes(&self) -> Result<&[u8], BuildError> {
         let Body { store, length, too_long } = &self.body;
         if let Some(length) = *too_long {
@@ -103,10 +104,10 @@ impl<'a> Builder<'a> {
         store.bytes().get(..*length).ok_or(BuildError::Full { needs: *length })
     }
 
-    /// The datagram in a Vec of its own. Allocates if it was in a buffer.
+    /// The datagram as a Vec. Copies it if it was built in a buffer.
     ///
     /// # Errors
-    /// As [`Builder::bytes`].
+    /// See [`MessageBuilder::bytes`].
     pub fn into_vec(self) -> Result<Vec<u8>, BuildError> {
         let bytes = self.bytes()?;
         match self.body.store {
@@ -116,13 +117,13 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// A message of a header and a body as it is, in a Vec. Allocates.
+/// Builds a message from `header` and an unmodified `body`. Allocates.
 pub fn message(header: Header, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
     [&Header { length, ..header }.to_bytes(), body].concat()
 }
 
-/// Where a datagram grows.
+/// The memory that holds the datagram.
 #[derive(Debug)]
 enum Store<'a> {
     Owned(Vec<u8>),
@@ -138,13 +139,13 @@ impl Store<'_> {
     }
 }
 
-/// The body of a message, or of a nest, that is being put together. Attributes
-/// begin aligned and are padded with zeros, which count as part of what they
-/// are in, as they do in the kernel's own messages.
+/// The body of a message or nested attribute under construction. Attributes are
+/// aligned and zero-padded. As in the kernel, the padding counts towards the
+/// length of the enclosing attribute or message.
 #[derive(Debug)]
 pub struct Body<'a> {
     store: Store<'a>,
-    /// How long the datagram is, or would be if it had room.
+    /// The length of the datagram, even if the buffer is too small for it.
     length: usize,
     /// The length of the first attribute that is too long.
     too_long: Option<usize>,
@@ -155,7 +156,7 @@ impl<'a> Body<'a> {
         Body { store, length: 0, too_long: None }
     }
 
-    /// Appends bytes as they are, such as a header of the protocol's own.
+    /// Appends `bytes` unchanged, for example a protocol-specific header.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         let at = self.length;
         self.length += bytes.len();
@@ -166,52 +167,52 @@ impl<'a> Body<'a> {
         self
     }
 
-    /// Appends zeros up to the next multiple of 4 bytes of the datagram.
+    /// Appends zeros up to the next multiple of 4 bytes in the datagram.
     pub fn align(&mut self) -> &mut Self {
         let missing = align(self.length) - self.length;
         self.raw(&[0; ALIGNMENT][..missing])
     }
 
-    /// Appends an attribute with this payload.
+    /// Appends an attribute with `payload`.
     pub fn bytes(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
         let length = ATTRIBUTE_HEADER_BYTES + payload.len();
         let length = self.attribute_length(length);
         self.attribute_as_is(length, kind, payload)
     }
 
-    /// Appends an attribute that says that it is this long in bytes, header
-    /// included, whatever its payload is.
+    /// Appends an attribute with the given length field, whatever the length of
+    /// `payload`.
     pub fn attribute_as_is(&mut self, length: u16, kind: u16, payload: &[u8]) -> &mut Self {
         self.align().raw(&length.to_ne_bytes()).raw(&kind.to_ne_bytes()).raw(payload).align()
     }
 
-    /// Appends an attribute without a payload.
+    /// Appends an attribute without payload.
     pub fn flag(&mut self, kind: u16) -> &mut Self {
         self.bytes(kind, &[])
     }
 
-    /// Appends an attribute of 8 bits.
+    /// Appends an 8-bit attribute.
     pub fn u8(&mut self, kind: u16, value: u8) -> &mut Self {
         self.bytes(kind, &[value])
     }
 
-    /// Appends an attribute of 16 bits in the machine's byte order.
+    /// Appends a 16-bit attribute in native byte order.
     pub fn u16(&mut self, kind: u16, value: u16) -> &mut Self {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
-    /// Appends an attribute of 32 bits in the machine's byte order.
+    /// Appends a 32-bit attribute in native byte order.
     pub fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
-    /// Appends an attribute of 64 bits in the machine's byte order. Like the
-    /// kernel's, it is aligned to 4 bytes only.
+    /// Appends a 64-bit attribute in native byte order. As in the kernel, it is
+    /// aligned to 4 bytes only.
     pub fn u64(&mut self, kind: u16, value: u64) -> &mut Self {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
-    /// Appends an attribute of text, with a NUL at its end.
+    /// Appends a NUL-terminated text attribute.
     pub fn string(&mut self, kind: u16, text: &str) -> &mut Self {
         let length = ATTRIBUTE_HEADER_BYTES + text.len() + 1;
         let length = self.attribute_length(length);
@@ -219,14 +220,13 @@ impl<'a> Body<'a> {
         self.raw(text.as_bytes()).raw(&[0]).align()
     }
 
-    /// Appends an attribute whose payload `fill` appends, with the flag
-    /// NLA_F_NESTED.
+    /// Appends an attribute with NLA_F_NESTED. `fill` appends its payload.
     pub fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
         self.nested_as_is(kind | NLA_F_NESTED, fill)
     }
 
-    /// As [`Body::nested`], but the type is sent as it is: older protocols nest
-    /// without the flag.
+    /// Like [`Body::nested`], but adds no flag to `kind`: older protocols nest
+    /// without NLA_F_NESTED.
     pub fn nested_as_is(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
         self.align();
         let at = self.length;
@@ -237,7 +237,7 @@ impl<'a> Body<'a> {
         self.align()
     }
 
-    /// An attribute's length as it is sent.
+    /// The value of the length field. Records a length that is too long.
     fn attribute_length(&mut self, length: usize) -> u16 {
         u16::try_from(length).unwrap_or_else(|_| {
             self.too_long.get_or_insert(length);
@@ -245,7 +245,7 @@ impl<'a> Body<'a> {
         })
     }
 
-    /// Writes over what is there, or leaves it if it does not fit.
+    /// Overwrites the bytes at `at`. Does nothing if they do not fit.
     fn write(&mut self, at: usize, bytes: &[u8]) {
         let all = match &mut self.store {
             Store::Owned(all) => all.as_mut_slice(),
@@ -270,10 +270,11 @@ mod tests {
 
     #[test]
     fn lengths_and_padding_are_filled_in() {
-        let mut builder = Builder::new();
+        let mut builder = MessageBuilder::new();
         builder.message(Header::new(16, 1, 2), fill);
         let bytes = builder.into_vec().unwrap();
-        // 16 header, 4 body, 8 of u8, 4 of the flag, and a nest of 4 + 8 + 12.
+        // 16 bytes of header, 4 of body, 8 of u8, 4 of the flag, and a nest of
+        // 4 + 8 + 12.
         assert_eq!(bytes.len(), 56);
         let message = Messages::new(&bytes).next().unwrap().unwrap();
         assert_eq!(message.header, Header { length: 56, ..Header::new(16, 1, 2) });
@@ -284,12 +285,12 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_of_the_callers_gets_the_same_or_says_what_it_lacks() {
-        let mut owned = Builder::new();
+    fn a_small_buffer_is_an_error_with_the_size_needed() {
+        let mut owned = MessageBuilder::new();
         owned.message(Header::new(16, 1, 2), fill);
         for room in 0..60 {
             let mut buffer = vec![0xaa; room];
-            let mut lent = Builder::over(&mut buffer);
+            let mut lent = MessageBuilder::in_buffer(&mut buffer);
             lent.message(Header::new(16, 1, 2), fill);
             if room < 56 {
                 assert_eq!(lent.bytes(), Err(BuildError::Full { needs: 56 }));
@@ -300,8 +301,8 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_has_an_end() {
-        let mut builder = Builder::new();
+    fn an_attribute_longer_than_65535_bytes_is_an_error() {
+        let mut builder = MessageBuilder::new();
         builder.raw(&[]).message(Header::default(), |body| {
             body.bytes(1, &vec![0; 65531]);
         });
@@ -315,8 +316,8 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lengths_are_kept() {
-        let mut builder = Builder::new();
+    fn explicit_lengths_are_kept() {
+        let mut builder = MessageBuilder::new();
         builder.message_as_is(Header { length: 3, ..Header::default() }, |body| {
             body.attribute_as_is(2, 1, &[1, 2, 3, 4]);
         });

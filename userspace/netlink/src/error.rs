@@ -1,4 +1,4 @@
-//! An errno, and what can be wrong with bytes.
+//! The errno type and the parse error.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Errno(pub i32);
 
-/// A table of errnos from the names that libc has for them.
+/// Builds a table of errnos from their names in libc.
 macro_rules! names {
     ($($name:ident)*) => { [$((libc::$name, stringify!($name))),*] };
 }
 
-/// What netlink, its protocols and the calls on its sockets answer with.
+/// The errnos that netlink, its protocols and its socket calls return.
 const NAMES: [(i32, &str); 51] = names! {
     EPERM ENOENT EINTR EIO ENXIO E2BIG EBADF EAGAIN ENOMEM EACCES EFAULT EBUSY EEXIST EXDEV
     ENODEV ENOTDIR EINVAL ENFILE EMFILE ENOTTY EFBIG ENOSPC EPIPE EDOM ERANGE ENAMETOOLONG ENOSYS
@@ -20,17 +20,17 @@ const NAMES: [(i32, &str); 51] = names! {
     EADDRNOTAVAIL ENETDOWN ENOBUFS EISCONN ENOTCONN ETIMEDOUT ECONNREFUSED EALREADY
 };
 
-/// The kernel's own ENOTSUPP, which user space should never see, and does.
+/// The kernel-internal ENOTSUPP, which some protocols leak to user space.
 const ENOTSUPP: i32 = 524;
 
 impl Errno {
-    /// The error of this thread's last call that failed.
+    /// The errno of this thread's last failed call.
     pub fn last() -> Errno {
-        // SAFETY: errno belongs to this thread; reading it touches nothing else.
+        // SAFETY: __errno_location() returns this thread's own errno.
         Errno(unsafe { *libc::__errno_location() })
     }
 
-    /// Its symbolic name, such as `EADDRINUSE`, if it is one that netlink gives.
+    /// The symbolic name, such as `EADDRINUSE`, if the table has the number.
     pub fn name(self) -> Option<&'static str> {
         if self.0 == ENOTSUPP {
             return Some("ENOTSUPP");
@@ -38,7 +38,7 @@ impl Errno {
         NAMES.iter().find(|(number, _)| *number == self.0).map(|(_, name)| *name)
     }
 
-    /// What a call returned, or its error if that is negative.
+    /// Turns a negative result of a system call into the thread's errno.
     pub(crate) fn check<T: Copy + PartialOrd + Default>(result: T) -> Result<T, Errno> {
         if result < T::default() { Err(Errno::last()) } else { Ok(result) }
     }
@@ -67,24 +67,24 @@ impl From<Errno> for std::io::Error {
     }
 }
 
-/// Bytes are not the messages or the attributes they should be. Places count
-/// from the beginning of what was to be taken apart.
+/// A malformed message or attribute. Offsets count from the start of the parsed
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// Something ends before its end.
+    /// A message, attribute or header extends past the end of the bytes.
     Truncated {
-        /// Where it begins, in bytes.
+        /// Byte offset of its start.
         at: usize,
-        /// How long it says it is, or its header would be, in bytes.
+        /// Its length in bytes, or that of its header.
         needs: usize,
-        /// How many bytes there are.
+        /// Bytes left.
         has: usize,
     },
-    /// Something says that it is shorter than its own header.
+    /// A length field is shorter than the header.
     BadLength {
-        /// Where it begins, in bytes.
+        /// Byte offset of its start.
         at: usize,
-        /// How long it says it is, in bytes.
+        /// The length field's value.
         length: usize,
     },
 }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_errno_says_its_name_or_its_number() {
+    fn an_errno_displays_as_its_name_or_number() {
         assert_eq!(Errno(libc::EADDRINUSE).to_string(), "EADDRINUSE");
         assert_eq!(Errno(libc::EOPNOTSUPP).to_string(), "EOPNOTSUPP");
         assert_eq!(Errno(524).to_string(), "ENOTSUPP");

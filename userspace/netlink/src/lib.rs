@@ -1,16 +1,17 @@
-//! Netlink, as netlink(7) and the kernel know it, for a rig that tests it.
+//! Netlink sockets and messages, for a rig that tests the kernel's netlink.
 //!
-//! - [`wire`]: the numbers, the header of a message, and alignment.
-//! - [`builder`]: messages put together, right ones and wrong ones.
-//! - [`message`] and [`attribute`]: messages and attributes taken apart. Any
-//!   bytes at all are taken: what does not add up is an error, never a panic.
-//! - [`ack`]: what an acknowledgement and the end of a dump say.
-//! - [`socket`]: sockets, a method a system call, each with its exact errno.
-//! - [`request`]: a request and all of its answer, on top of those.
-//! - [`error`]: an errno, and what can be wrong with bytes.
+//! - [`wire`]: constants, the message header, alignment.
+//! - [`builder`]: builds well-formed and malformed messages.
+//! - [`message`] and [`attribute`]: parsers. Malformed input is an error, never
+//!   a panic.
+//! - [`ack`]: acknowledgements and ends of dumps.
+//! - [`socket`]: sockets, with one method per system call and its exact errno.
+//! - [`request`]: one request with its whole answer.
+//! - [`error`]: errnos and parse errors.
 //!
 //! A thread's first malloc changes the address space that some experiments
-//! measure. So nothing here allocates unless its description says that it does.
+//! measure. Functions therefore do not allocate, unless their description says
+//! "Allocates".
 
 pub mod ack;
 pub mod attribute;
@@ -23,9 +24,9 @@ pub mod wire;
 
 pub use ack::{Ack, Done};
 pub use attribute::{Attribute, Attributes};
-pub use builder::{Body, BuildError, Builder};
+pub use builder::{Body, BuildError, MessageBuilder};
 pub use error::{Errno, Malformed};
 pub use message::{Message, Messages};
-pub use request::{Dump, Limits, RequestError, dump, request_ack};
+pub use request::{Dump, RequestError, RequestLimits, dump, request_ack};
 pub use socket::{Address, Group, GroupMask, Received, Socket};
 pub use wire::Header;

@@ -1,4 +1,4 @@
-//! Messages, taken apart.
+//! Parser for messages.
 
 use crate::ack::{Ack, Done};
 use crate::attribute::Attributes;
@@ -8,32 +8,33 @@ use crate::wire::{HEADER_BYTES, Header, NLMSG_DONE, NLMSG_ERROR, align};
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Its header.
+    /// The header.
     pub header: Header,
-    /// What follows the header, without the padding.
+    /// The bytes after the header, without padding.
     pub payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// The attributes after a header of the protocol's own of this length in
-    /// bytes, such as 16 for struct ifinfomsg. None if the message ends sooner.
+    /// The attributes after a protocol-specific header of `after` bytes, such
+    /// as 16 for struct ifinfomsg. Empty if the message is shorter.
     pub fn attributes(&self, after: usize) -> Attributes<'a> {
         Attributes::new(self.payload.get(align(after)..).unwrap_or_default())
     }
 
-    /// What it says if it is an NLMSG_ERROR.
+    /// The acknowledgement, if the message is an NLMSG_ERROR.
     pub fn ack(&self) -> Option<Result<Ack<'a>, Malformed>> {
         (self.header.kind == NLMSG_ERROR).then(|| Ack::parse(self))
     }
 
-    /// What it says if it is an NLMSG_DONE.
+    /// The end of the dump, if the message is an NLMSG_DONE.
     pub fn done(&self) -> Option<Result<Done<'a>, Malformed>> {
         (self.header.kind == NLMSG_DONE).then(|| Done::parse(self))
     }
 }
 
-/// Goes through the messages of a datagram. The first one that does not add up
-/// is an error, and the end; its place counts from the datagram's first byte.
+/// An iterator over the messages of a datagram. The first malformed message is
+/// returned as an error and ends the iteration. Offsets count from the start of
+/// the datagram.
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
     bytes: &'a [u8],
@@ -41,7 +42,7 @@ pub struct Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
-    /// The messages of this datagram.
+    /// Iterates over the messages of `datagram`.
     pub fn new(datagram: &'a [u8]) -> Messages<'a> {
         Messages { bytes: datagram, at: 0 }
     }
@@ -53,7 +54,8 @@ impl<'a> Iterator for Messages<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let at = self.at;
         let rest = self.bytes.get(at..).filter(|rest| !rest.is_empty())?;
-        // Until this one is known to be whole, it is the last.
+        // A malformed message ends the iteration; a valid one sets `at` again
+        // below.
         self.at = self.bytes.len();
         let has = rest.len();
         let Some(header) = Header::from_bytes(rest) else {
@@ -77,29 +79,30 @@ impl std::iter::FusedIterator for Messages<'_> {}
 mod tests {
     use super::*;
 
-    fn claiming(length: u32, payload: &[u8]) -> Vec<u8> {
+    fn message_with_length(length: u32, payload: &[u8]) -> Vec<u8> {
         let header = Header { length, ..Header::new(16, 0, 1) };
         [&header.to_bytes(), payload].concat()
     }
 
     #[test]
-    fn messages_are_read_over_their_padding() {
-        let bytes = [claiming(17, &[1, 0, 0, 0]), claiming(18, &[2, 3])].concat();
+    fn padding_between_messages_is_skipped() {
+        let bytes =
+            [message_with_length(17, &[1, 0, 0, 0]), message_with_length(18, &[2, 3])].concat();
         let payloads: Vec<&[u8]> =
             Messages::new(&bytes).map(|message| message.unwrap().payload).collect();
         assert_eq!(payloads, [&[1][..], &[2, 3]]);
     }
 
     #[test]
-    fn the_first_wrong_message_is_the_end() {
-        let right = claiming(16, &[]);
+    fn a_malformed_message_ends_the_iteration() {
+        let right = message_with_length(16, &[]);
         for (wrong, error) in [
             (vec![0; 15], Malformed::Truncated { at: 16, needs: 16, has: 15 }),
-            (claiming(0, &[0; 32]), Malformed::BadLength { at: 16, length: 0 }),
-            (claiming(15, &[]), Malformed::BadLength { at: 16, length: 15 }),
-            (claiming(17, &[]), Malformed::Truncated { at: 16, needs: 17, has: 16 }),
+            (message_with_length(0, &[0; 32]), Malformed::BadLength { at: 16, length: 0 }),
+            (message_with_length(15, &[]), Malformed::BadLength { at: 16, length: 15 }),
+            (message_with_length(17, &[]), Malformed::Truncated { at: 16, needs: 17, has: 16 }),
             (
-                claiming(u32::MAX, &[]),
+                message_with_length(u32::MAX, &[]),
                 Malformed::Truncated { at: 16, needs: u32::MAX as usize, has: 16 },
             ),
         ] {
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_begin_after_the_padded_header_of_the_protocol() {
+    fn attributes_start_after_the_padded_protocol_header() {
         let message = Message { header: Header::default(), payload: &[1, 0, 0, 0, 4, 0, 4, 0] };
         assert_eq!(message.attributes(1).count(), 1);
         assert_eq!(message.attributes(9).count(), 0);

@@ -1,4 +1,4 @@
-//! A request, and all of its answer.
+//! A request together with its whole answer.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,50 +12,51 @@ use crate::wire::{
     align,
 };
 
-/// How much of an answer is waited for.
+/// Limits on waiting for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// How long the whole answer may take.
+pub struct RequestLimits {
+    /// The longest time until the answer is complete.
     pub time: Duration,
-    /// How many datagrams may come in, those for others included.
+    /// The maximum number of datagrams, unrelated ones included.
     pub datagrams: usize,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     /// Ten seconds and 4096 datagrams.
-    fn default() -> Limits {
-        Limits { time: Duration::from_secs(10), datagrams: 4096 }
+    fn default() -> RequestLimits {
+        RequestLimits { time: Duration::from_secs(10), datagrams: 4096 }
     }
 }
 
-/// Why there is no answer.
+/// A reason why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestError {
-    /// The request is shorter than a header, or lacks the flags that bring an
+    /// The request is shorter than a header, or lacks the flags that request an
     /// answer.
     Request,
-    /// A call failed.
+    /// A system call failed.
     Call {
-        /// Its name.
+        /// The name of the call.
         call: &'static str,
-        /// Its error.
+        /// Its errno.
         errno: Errno,
     },
-    /// The answer did not end in time.
+    /// The answer was not complete in time.
     Time,
-    /// The answer did not end within so many datagrams.
+    /// The answer was not complete within this number of datagrams.
     Datagrams(usize),
-    /// A datagram is longer than the buffer: so many bytes.
+    /// A datagram of this many bytes is longer than the buffer.
     TooLong(usize),
-    /// The answer does not add up.
+    /// The answer is malformed.
     Malformed(Malformed),
-    /// The kernel says that data was lost (NLMSG_OVERRUN).
+    /// The kernel reported lost data (NLMSG_OVERRUN).
     Overrun,
-    /// The kernel answered with an error, at once or at the end of the dump.
+    /// The kernel answered with an error, immediately or at the end of the
+    /// dump.
     Refused {
-        /// The error.
+        /// The errno.
         errno: Errno,
-        /// What was wrong, in words, with extended acknowledgements.
+        /// The error text, if extended acknowledgements are enabled.
         message: Option<String>,
     },
 }
@@ -63,23 +64,25 @@ pub enum RequestError {
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RequestError::Request => {
-                f.write_str("the request is not one that is answered: see its length and flags")
-            }
+            RequestError::Request => f.write_str(
+                "the request is too short, or lacks NLM_F_REQUEST, NLM_F_ACK or NLM_F_DUMP",
+            ),
             RequestError::Call { call, errno } => write!(f, "{call} failed: {errno}"),
-            RequestError::Time => f.write_str("the answer did not end in time"),
+            RequestError::Time => f.write_str("timed out waiting for the answer"),
             RequestError::Datagrams(limit) => {
-                write!(f, "the answer did not end within {limit} datagrams")
+                write!(f, "the answer is incomplete after {limit} datagrams")
             }
             RequestError::TooLong(length) => {
                 write!(f, "a datagram of {length} bytes is longer than the buffer")
             }
             RequestError::Malformed(malformed) => write!(f, "the answer is malformed: {malformed}"),
-            RequestError::Overrun => f.write_str("the kernel says that data was lost"),
+            RequestError::Overrun => f.write_str("the kernel reported lost data (NLMSG_OVERRUN)"),
             RequestError::Refused { errno, message: Some(message) } => {
-                write!(f, "the kernel says {errno}: {message}")
+                write!(f, "the kernel returned {errno}: {message}")
             }
-            RequestError::Refused { errno, message: None } => write!(f, "the kernel says {errno}"),
+            RequestError::Refused { errno, message: None } => {
+                write!(f, "the kernel returned {errno}")
+            }
         }
     }
 }
@@ -95,33 +98,35 @@ impl From<Malformed> for RequestError {
 /// The answer to a request for a dump.
 #[derive(Clone, Debug)]
 pub struct Dump {
-    /// The messages, each aligned; all are known to add up.
+    /// The messages, each aligned and already checked.
     bytes: Vec<u8>,
-    /// Whether a message had NLM_F_DUMP_INTR: something changed meanwhile, and
-    /// what was read may be neither the old nor the new.
+    /// Whether a message had NLM_F_DUMP_INTR: the data changed during the dump
+    /// and may be inconsistent.
     pub interrupted: bool,
-    /// How many datagrams it came in, that of NLMSG_DONE included.
+    /// Datagrams received, including the one with NLMSG_DONE.
     pub datagrams: usize,
     /// The header of the NLMSG_DONE.
     pub done: Header,
 }
 
 impl Dump {
-    /// The messages up to NLMSG_DONE, without it.
+    /// The messages before NLMSG_DONE.
     pub fn messages(&self) -> impl Iterator<Item = Message<'_>> {
         Messages::new(&self.bytes).map_while(Result::ok)
     }
 }
 
-/// Sends one request for a dump (NLM_F_REQUEST and NLM_F_DUMP, see
-/// [`Header::dump`]) to the kernel, and collects its answer up to NLMSG_DONE. What
-/// has another sequence number is not for us, and is left out. Allocates.
+/// Sends one dump request to the kernel and collects the answer up to
+/// NLMSG_DONE.
+///
+/// The request needs NLM_F_REQUEST and NLM_F_DUMP, see [`Header::dump`].
+/// Messages with another sequence number are skipped. Allocates.
 ///
 /// # Errors
-/// The request is none for a dump, a call failed, the answer is not right or
-/// beyond a limit, or the kernel answered with an error.
-pub fn dump(socket: &Socket, request: &[u8], limits: Limits) -> Result<Dump, RequestError> {
-    /// The most that the kernel puts into one datagram of a dump, and some.
+/// The flags are missing, a call failed, the answer is malformed or exceeds a
+/// limit, or the kernel answered with an error.
+pub fn dump(socket: &Socket, request: &[u8], limits: RequestLimits) -> Result<Dump, RequestError> {
+    /// More than the kernel puts into one datagram of a dump.
     const DATAGRAM_BYTES: usize = 64 << 10;
     let mut receiver = Receiver::send(socket, request, NLM_F_DUMP, limits)?;
     let mut buffer = vec![0; DATAGRAM_BYTES];
@@ -161,18 +166,19 @@ pub fn dump(socket: &Socket, request: &[u8], limits: Limits) -> Result<Dump, Req
     }
 }
 
-/// Sends one request that asks for an acknowledgement (NLM_F_REQUEST and
-/// NLM_F_ACK, see [`Header::ack`]) to the kernel, and waits for that. Everything
-/// else that comes in meanwhile is dropped. Does not allocate.
+/// Sends one request to the kernel and waits for its acknowledgement.
+///
+/// The request needs NLM_F_REQUEST and NLM_F_ACK, see [`Header::ack`]. All
+/// other messages received meanwhile are dropped. Does not allocate.
 ///
 /// # Errors
-/// The request asks for none, a call failed, or the answer is not right or
-/// beyond a limit. What the acknowledgement says is no error here.
+/// The flags are missing, a call failed, or the answer is malformed or exceeds
+/// a limit. An errno in the acknowledgement is not an error of this function.
 pub fn request_ack<'b>(
     socket: &Socket,
     request: &[u8],
     buffer: &'b mut [u8],
-    limits: Limits,
+    limits: RequestLimits,
 ) -> Result<Ack<'b>, RequestError> {
     let mut receiver = Receiver::send(socket, request, NLM_F_ACK, limits)?;
     let (length, place) = loop {
@@ -190,7 +196,8 @@ pub fn request_ack<'b>(
         }
     };
     let ack = Messages::new(&buffer[..length]).flatten().nth(place).and_then(|found| found.ack());
-    // It was found there a moment ago.
+    // The loop above found an acknowledgement at `place`, so the error cannot
+    // occur.
     Ok(ack.ok_or(RequestError::Request)??)
 }
 
@@ -198,12 +205,12 @@ fn refused(errno: Errno, message: Option<&str>) -> RequestError {
     RequestError::Refused { errno, message: message.map(str::to_string) }
 }
 
-/// Receives what the kernel sends, until a limit is reached.
+/// Receives datagrams from the kernel within the limits.
 struct Receiver<'a> {
     socket: &'a Socket,
     /// The request's sequence number.
     sequence: u32,
-    limits: Limits,
+    limits: RequestLimits,
     start: Instant,
     received: usize,
 }
@@ -213,7 +220,7 @@ impl<'a> Receiver<'a> {
         socket: &'a Socket,
         request: &[u8],
         flags: u16,
-        limits: Limits,
+        limits: RequestLimits,
     ) -> Result<Receiver<'a>, RequestError> {
         let header = Header::from_bytes(request).ok_or(RequestError::Request)?;
         if !header.has(NLM_F_REQUEST | flags) || (header.length as usize) < HEADER_BYTES {
@@ -226,7 +233,8 @@ impl<'a> Receiver<'a> {
         Ok(Receiver { socket, sequence: header.sequence, limits, start, received: 0 })
     }
 
-    /// The next datagram from the kernel: its length in the buffer.
+    /// Receives the next datagram from the kernel into `buffer` and returns its
+    /// length.
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize, RequestError> {
         loop {
             let left = self.limits.time.saturating_sub(self.start.elapsed());
@@ -248,7 +256,7 @@ impl<'a> Receiver<'a> {
                 Err(errno) => return Err(RequestError::Call { call: "recvfrom", errno }),
             };
             self.received += 1;
-            // Anyone may send to our port on some protocols.
+            // On some protocols, any process may send to this port.
             if received.from.portid != Address::KERNEL.portid {
                 continue;
             }

@@ -1,8 +1,8 @@
-//! Sockets of AF_NETLINK: a method a system call, each with its exact errno.
-//! None repeats a call, and none allocates unless it says so.
+//! AF_NETLINK sockets, with one method per system call and its exact errno.
 //!
-//! Here is what a socket is and where it stands; [`transfer`] sends and
-//! receives, [`option`](mod@option) sets and asks its options.
+//! No method retries a call, and none allocates unless its description says so.
+//! This module has the socket and its addresses; [`transfer`] sends and
+//! receives, [`option`](mod@option) sets and reads socket options.
 
 pub mod option;
 pub mod transfer;
@@ -14,11 +14,11 @@ use std::time::Duration;
 use crate::error::Errno;
 pub use transfer::Received;
 
-/// The number of a multicast group, from 1; 0 is no group.
+/// The number of a multicast group, counted from 1; 0 is no group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(pub u32);
 
-/// Groups 1 to 32 as an address has them: bit n is group n + 1.
+/// Groups 1 to 32 as the bit mask of an address: bit n is group n + 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GroupMask(pub u32);
 
@@ -26,7 +26,7 @@ impl GroupMask {
     /// No group.
     pub const NONE: GroupMask = GroupMask(0);
 
-    /// One group, if a mask has a bit for it.
+    /// The mask with one group. None if the mask has no bit for it.
     pub const fn of(group: Group) -> Option<GroupMask> {
         match group.0 {
             1..=32 => Some(GroupMask(1 << (group.0 - 1))),
@@ -34,26 +34,27 @@ impl GroupMask {
         }
     }
 
-    /// Whether this group is one of them.
+    /// Whether the mask contains `group`.
     pub fn contains(self, group: Group) -> bool {
         GroupMask::of(group).is_some_and(|one| self.0 & one.0 != 0)
     }
 }
 
-/// An address, struct sockaddr_nl. That of zeros is the kernel's.
+/// A netlink address, struct sockaddr_nl. The default, all zeros, is the
+/// kernel's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Address {
-    /// The port; 0 is the kernel, or at bind() a port of its choice.
+    /// The port; 0 is the kernel. In bind(), 0 lets the kernel choose a port.
     pub portid: u32,
-    /// The groups. Sending goes to the first of them only.
+    /// The groups. A message is sent to the first of them only.
     pub groups: GroupMask,
 }
 
 impl Address {
-    /// The kernel.
+    /// The kernel's address.
     pub const KERNEL: Address = Address { portid: 0, groups: GroupMask::NONE };
 
-    /// A port, and no group.
+    /// The address of a port, without a group.
     pub const fn port(portid: u32) -> Address {
         Address { portid, groups: GroupMask::NONE }
     }
@@ -79,40 +80,40 @@ fn zero_address() -> libc::sockaddr_nl {
     unsafe { std::mem::zeroed() }
 }
 
-/// A socket of AF_NETLINK. Dropping it closes it;
-/// [`into_raw_fd`](IntoRawFd::into_raw_fd) leaves it open.
+/// An AF_NETLINK socket. Closed on drop;
+/// [`into_raw_fd`](IntoRawFd::into_raw_fd) keeps it open.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
 }
 
 impl Socket {
-    /// socket() of type SOCK_RAW for a protocol NETLINK_*, closed on exec.
+    /// socket() of type SOCK_RAW with close-on-exec, for a NETLINK_* protocol.
     ///
     /// # Errors
-    /// EPROTONOSUPPORT if the kernel has no such protocol; EMFILE, ENFILE,
-    /// ENOBUFS, ENOMEM.
+    /// EPROTONOSUPPORT if the kernel does not have the protocol; EMFILE,
+    /// ENFILE, ENOBUFS, ENOMEM.
     pub fn new(protocol: i32) -> Result<Socket, Errno> {
         Socket::with_type(libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol)
     }
 
-    /// socket() with this type, SOCK_* flags included, as it is.
+    /// socket() with type `kind`, including SOCK_* flags.
     ///
     /// # Errors
-    /// ESOCKTNOSUPPORT for a type other than SOCK_RAW and SOCK_DGRAM, and those
-    /// of [`Socket::new`].
+    /// ESOCKTNOSUPPORT if the type is neither SOCK_RAW nor SOCK_DGRAM; see
+    /// [`Socket::new`] for others.
     pub fn with_type(kind: i32, protocol: i32) -> Result<Socket, Errno> {
         // SAFETY: socket() takes no pointer.
         let fd = Errno::check(unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) })?;
-        // SAFETY: the descriptor is new, and nobody else has it.
+        // SAFETY: the descriptor is new and has no other owner.
         Ok(Socket { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// bind() to a port, 0 for one of the kernel's choice, and to groups.
+    /// bind() to a port and to groups. Port 0 lets the kernel choose.
     ///
     /// # Errors
-    /// EADDRINUSE if another socket has the port, EINVAL if this one has
-    /// another port, EPERM for groups that are not for everyone.
+    /// EADDRINUSE if another socket has the port, EINVAL if this socket has
+    /// another port, EPERM if the groups need a capability.
     pub fn bind(&self, portid: u32, groups: GroupMask) -> Result<(), Errno> {
         let address = Address { portid, groups }.to_raw();
         // SAFETY: the pointer and the length are those of `address`.
@@ -120,12 +121,12 @@ impl Socket {
         Errno::check(result).map(|_| ())
     }
 
-    /// connect(): what is sent without an address goes there from now on. Binds
-    /// to a port of the kernel's choice if that has not happened yet.
+    /// connect(): sets the default destination. Binds an unbound socket to a
+    /// port that the kernel chooses.
     ///
     /// # Errors
-    /// EPERM for an address other than the kernel's on a protocol that allows
-    /// no sending among users, and those of [`Socket::bind`].
+    /// EPERM for an address other than the kernel's, if the protocol does not
+    /// let users send to each other; see [`Socket::bind`] for others.
     pub fn connect(&self, portid: u32, groups: GroupMask) -> Result<(), Errno> {
         let address = Address { portid, groups }.to_raw();
         // SAFETY: the pointer and the length are those of `address`.
@@ -134,23 +135,22 @@ impl Socket {
         Errno::check(result).map(|_| ())
     }
 
-    /// getsockname(): the port, 0 before bind(), and the groups up to 32.
+    /// getsockname(): the port (0 before bind()) and groups 1 to 32.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn address(&self) -> Result<Address, Errno> {
         let mut address = zero_address();
         let mut length = ADDRESS_BYTES;
-        // SAFETY: the pointer is that of `address`; `length` says how much room
-        // there is.
+        // SAFETY: the pointer is that of `address`, and `length` is its size.
         let result =
             unsafe { libc::getsockname(self.raw(), (&raw mut address).cast(), &mut length) };
         Errno::check(result).map(|_| Address::from_raw(&address))
     }
 
-    /// poll() for these events, POLL*, at most this long, rounded up to a
-    /// millisecond; for ever if None. The events there are; 0 if it took too
-    /// long.
+    /// poll() for `events` (POLL*), at most for `timeout`, rounded up to a
+    /// millisecond; without a timeout if None. Returns the events, or 0 on
+    /// timeout.
     ///
     /// # Errors
     /// EINTR, ENOMEM.
@@ -159,7 +159,7 @@ impl Socket {
             i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
         });
         let mut poll = libc::pollfd { fd: self.raw(), events, revents: 0 };
-        // SAFETY: `poll` is one pollfd, and outlives the call.
+        // SAFETY: `poll` is one pollfd and outlives the call.
         Errno::check(unsafe { libc::poll(&mut poll, 1, timeout) }).map(|_| poll.revents)
     }
 
@@ -187,8 +187,8 @@ impl IntoRawFd for Socket {
 }
 
 impl From<OwnedFd> for Socket {
-    /// Takes a descriptor that came from elsewhere. If it is not a netlink
-    /// socket, the calls say so.
+    /// Adopts a descriptor. If it is not a netlink socket, the system calls
+    /// fail.
     fn from(fd: OwnedFd) -> Socket {
         Socket { fd }
     }

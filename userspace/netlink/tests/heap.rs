@@ -1,33 +1,34 @@
-//! What says that it does not allocate does not: threads use it that must not
-//! touch the heap.
+//! Functions documented as not allocating do not allocate. Some threads of the
+//! rig must not use the heap.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
 use nlrig_netlink::{
-    Address, Builder, Errno, Group, GroupMask, Header, Limits, Messages, Socket, request_ack,
+    Address, Errno, Group, GroupMask, Header, MessageBuilder, Messages, RequestLimits, Socket,
+    request_ack,
 };
 
 thread_local! {
-    /// Calls of the allocator by this thread.
+    /// The number of allocator calls of this thread.
     static CALLS: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-// SAFETY: everything is the system's allocator's; counting in a constant
-// thread-local does not allocate.
+// SAFETY: all calls are forwarded to the system allocator; the counter is a
+// const thread-local, which does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         CALLS.set(CALLS.get() + 1);
-        // SAFETY: the caller's word.
+        // SAFETY: the caller upholds the contract of alloc().
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         CALLS.set(CALLS.get() + 1);
-        // SAFETY: the caller's word.
+        // SAFETY: the caller upholds the contract of dealloc().
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -35,7 +36,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// All that a thread does with a socket, right and wrong.
+/// Uses a socket in every way that a worker thread does, including failing
+/// calls.
 fn use_everything() -> Result<(), Errno> {
     let socket = Socket::new(libc::NETLINK_ROUTE)?;
     socket.set_extended_acks(true)?;
@@ -49,7 +51,7 @@ fn use_everything() -> Result<(), Errno> {
     socket.connect(0, GroupMask::NONE)?;
 
     let mut room = [0; 64];
-    let mut builder = Builder::over(&mut room);
+    let mut builder = MessageBuilder::in_buffer(&mut room);
     builder.message(Header::ack(0x3fff, 0, 1), |body| {
         body.raw(&[0; 16]).nested(1, |nest| {
             nest.string(2, "text");
@@ -57,7 +59,7 @@ fn use_everything() -> Result<(), Errno> {
     });
     let request = builder.bytes().unwrap_or_default();
     let mut buffer = [0; 512];
-    let ack = request_ack(&socket, request, &mut buffer, Limits::default());
+    let ack = request_ack(&socket, request, &mut buffer, RequestLimits::default());
     assert!(ack.is_ok_and(|ack| ack.errno > 0));
 
     socket.send(request, 0)?;
@@ -72,7 +74,7 @@ fn use_everything() -> Result<(), Errno> {
 }
 
 #[test]
-fn a_thread_uses_a_socket_without_the_heap() {
+fn sockets_and_requests_do_not_allocate() {
     let before = CALLS.get();
     let result = use_everything();
     let calls = CALLS.get() - before;

@@ -1,5 +1,6 @@
-//! The crate against the kernel that runs: NETLINK_ROUTE, which every kernel
-//! with a network has, in a container too. Nothing is changed there.
+//! Tests against the running kernel's NETLINK_ROUTE, which is available
+//! wherever networking is, even in a container. The tests change no network
+//! settings.
 
 use std::os::fd::IntoRawFd;
 use std::time::{Duration, Instant};
@@ -9,15 +10,15 @@ use nlrig_netlink::wire::{
     NLMSG_NOOP,
 };
 use nlrig_netlink::{
-    Address, Builder, Errno, Group, GroupMask, Header, Limits, Messages, RequestError, Socket,
-    builder, dump, request_ack,
+    Address, Errno, Group, GroupMask, Header, MessageBuilder, Messages, RequestError,
+    RequestLimits, Socket, builder, dump, request_ack,
 };
 
-/// Length of struct ifinfomsg.
+/// Size of struct ifinfomsg.
 const IFINFOMSG_BYTES: usize = 16;
 const IFLA_IFNAME: u16 = 3;
 const RTNLGRP_LINK: Group = Group(1);
-/// Far above the types that rtnetlink has.
+/// Far above the message types of rtnetlink.
 const NO_SUCH_TYPE: u16 = 0x3fff;
 
 fn route() -> Socket {
@@ -26,20 +27,20 @@ fn route() -> Socket {
     socket
 }
 
-/// A port that the kernel gives nobody, another one for each test: those that
-/// it gives are this process's id first, and negative numbers then.
+/// A port that the kernel never assigns, unique to each test. The kernel
+/// assigns the process id first, and then negative numbers.
 fn own_port(test: u32) -> u32 {
     0x4000_0000 | test << 24 | std::process::id()
 }
 
-fn ask_for_links(sequence: u32) -> Vec<u8> {
+fn links_request(sequence: u32) -> Vec<u8> {
     builder::message(Header::dump(libc::RTM_GETLINK, sequence), &[0; IFINFOMSG_BYTES])
 }
 
 #[test]
-fn a_dump_of_links_has_lo_in_parts_and_an_end() {
+fn a_dump_of_links_contains_lo_and_ends_with_nlmsg_done() {
     let socket = route();
-    let dump = dump(&socket, &ask_for_links(77), Limits::default()).unwrap();
+    let dump = dump(&socket, &links_request(77), RequestLimits::default()).unwrap();
     let names: Vec<&str> = dump
         .messages()
         .map(|message| {
@@ -60,15 +61,16 @@ fn a_dump_of_links_has_lo_in_parts_and_an_end() {
 #[test]
 fn limits_end_a_dump() {
     let socket = route();
-    let limits = Limits { datagrams: 0, ..Limits::default() };
-    let error = dump(&socket, &ask_for_links(1), limits).unwrap_err();
+    let limits = RequestLimits { datagrams: 0, ..RequestLimits::default() };
+    let error = dump(&socket, &links_request(1), limits).unwrap_err();
     assert_eq!(error, RequestError::Datagrams(0));
 
-    // Longer than its datagram: netlink drops it without a word.
+    // The length exceeds the datagram, so netlink drops the message without an
+    // error.
     let other = route();
     let dropped = Header { length: 64, ..Header::ack(libc::RTM_GETLINK, 0, 1) }.to_bytes();
     let start = Instant::now();
-    let limits = Limits { time: Duration::from_millis(50), ..Limits::default() };
+    let limits = RequestLimits { time: Duration::from_millis(50), ..RequestLimits::default() };
     let error = request_ack(&other, &dropped, &mut [0; 256], limits).unwrap_err();
     assert_eq!(error, RequestError::Time);
     assert!(start.elapsed() >= limits.time);
@@ -83,12 +85,12 @@ fn an_unknown_type_is_refused() {
     let socket = route();
     let request = builder::message(Header::ack(NO_SUCH_TYPE, 0, 5), &[0; IFINFOMSG_BYTES]);
     let mut buffer = [0; 512];
-    let ack = request_ack(&socket, &request, &mut buffer, Limits::default()).unwrap();
+    let ack = request_ack(&socket, &request, &mut buffer, RequestLimits::default()).unwrap();
     let errno = ack.result().unwrap_err();
     assert!([libc::EOPNOTSUPP, libc::EINVAL, libc::EPERM].contains(&errno.0), "{errno}");
     assert_eq!((ack.header.kind, ack.header.sequence), (NO_SUCH_TYPE, 5));
     assert_eq!(ack.header.length as usize, request.len());
-    // An error carries the whole request, unless that is switched off.
+    // By default, an error includes the whole request.
     assert_eq!(ack.request, Some(&[0; IFINFOMSG_BYTES][..]));
 
     socket.set_capped_acks(true).unwrap();
@@ -104,19 +106,19 @@ fn an_unknown_type_is_refused() {
 #[test]
 fn success_is_acknowledged_without_the_request() {
     let socket = route();
-    // Netlink itself does nothing with it, and says that it did.
+    // Netlink core acknowledges the no-op.
     let request = builder::message(Header::ack(NLMSG_NOOP, 0, 6), &[1, 2, 3, 4]);
     let mut buffer = [0; 512];
-    let ack = request_ack(&socket, &request, &mut buffer, Limits::default()).unwrap();
+    let ack = request_ack(&socket, &request, &mut buffer, RequestLimits::default()).unwrap();
     assert_eq!((ack.result(), ack.request), (Ok(()), None));
     assert_eq!((ack.header.kind, ack.header.sequence), (NLMSG_NOOP, 6));
 }
 
 #[test]
-fn a_dump_that_is_refused_says_why() {
+fn a_refused_dump_returns_the_errno() {
     let socket = route();
     let request = builder::message(Header::dump(NO_SUCH_TYPE, 1), &[0; IFINFOMSG_BYTES]);
-    match dump(&socket, &request, Limits::default()).unwrap_err() {
+    match dump(&socket, &request, RequestLimits::default()).unwrap_err() {
         RequestError::Refused { errno, .. } => {
             assert!([libc::EOPNOTSUPP, libc::EINVAL, libc::EPERM].contains(&errno.0), "{errno}");
         }
@@ -125,33 +127,33 @@ fn a_dump_that_is_refused_says_why() {
 }
 
 #[test]
-fn a_request_that_is_too_short_gets_an_answer_or_none() {
+fn a_short_request_is_answered_or_dropped() {
     let socket = route();
-    // Shorter than the rtgenmsg that every message of the protocol begins with.
+    // Shorter than struct rtgenmsg, the start of every rtnetlink message.
     let request = builder::message(Header::ack(libc::RTM_GETLINK, 0, 1), &[]);
-    let limits = Limits { time: Duration::from_millis(200), ..Limits::default() };
+    let limits = RequestLimits { time: Duration::from_millis(200), ..RequestLimits::default() };
     match request_ack(&socket, &request, &mut [0; 512], limits) {
         Ok(_) | Err(RequestError::Time) => {}
         Err(other) => panic!("{other}"),
     }
-    // Shorter than a header: netlink itself drops it, and send() says nothing.
+    // Shorter than a header: netlink drops the message and send() succeeds.
     assert_eq!(socket.send(&request[..HEADER_BYTES - 1], 0), Ok(HEADER_BYTES - 1));
-    // Longer than the datagram: the same.
+    // The length exceeds the datagram: dropped as well.
     let header = Header { length: 64, ..Header::ack(libc::RTM_GETLINK, 0, 1) };
     assert_eq!(socket.send(&header.to_bytes(), 0), Ok(HEADER_BYTES));
     assert_eq!(socket.recv(&mut [0; 512], libc::MSG_DONTWAIT), Err(Errno(libc::EAGAIN)));
 }
 
 #[test]
-fn a_strict_socket_says_in_words_what_is_wrong() {
+fn a_strict_check_returns_an_error_text_and_offset() {
     let socket = route();
     socket.set_strict_check(true).unwrap();
     socket.set_extended_acks(true).unwrap();
-    // struct ifinfomsg with a change mask, which a request to get must not have.
+    // struct ifinfomsg with a change mask, which strict get requests reject.
     let mut body = [0; IFINFOMSG_BYTES];
     body[12..16].copy_from_slice(&1_u32.to_ne_bytes());
     let request = builder::message(Header::dump(libc::RTM_GETLINK, 3), &body);
-    match dump(&socket, &request, Limits::default()).unwrap_err() {
+    match dump(&socket, &request, RequestLimits::default()).unwrap_err() {
         RequestError::Refused { errno, message: Some(message) } => {
             assert_eq!(errno, Errno(libc::EINVAL));
             assert!(message.contains("Invalid values in header"), "{message}");
@@ -159,14 +161,15 @@ fn a_strict_socket_says_in_words_what_is_wrong() {
         other => panic!("{other}"),
     }
 
-    // An attribute of the wrong length is pointed at.
-    let mut wrong = Builder::new();
+    // The offset points to an attribute of the wrong length.
+    let mut wrong = MessageBuilder::new();
     wrong.message(Header::ack(libc::RTM_GETLINK, 0, 4), |body| {
         // IFLA_EXT_MASK is a u32.
         body.raw(&[0; IFINFOMSG_BYTES]).u8(29, 1);
     });
     let mut buffer = [0; 512];
-    let ack = request_ack(&socket, wrong.bytes().unwrap(), &mut buffer, Limits::default()).unwrap();
+    let ack = request_ack(&socket, wrong.bytes().unwrap(), &mut buffer, RequestLimits::default())
+        .unwrap();
     assert!(ack.errno > 0);
     assert!(ack.message.is_some(), "{ack:?}");
     assert_eq!(ack.offset, Some((HEADER_BYTES + IFINFOMSG_BYTES) as u32));
@@ -178,14 +181,15 @@ fn two_sockets_do_not_share_a_port() {
     let portid = own_port(1);
     first.bind(portid, GroupMask::NONE).unwrap();
     assert_eq!(second.bind(portid, GroupMask::NONE), Err(Errno(libc::EADDRINUSE)));
-    // Nor does one socket have two, nor is one port that of two protocols.
+    // A socket cannot have two ports; two protocols can use the same port
+    // number.
     assert_eq!(first.bind(portid ^ 1, GroupMask::NONE), Err(Errno(libc::EINVAL)));
     let other = Socket::new(libc::NETLINK_USERSOCK).unwrap();
     assert_eq!(other.bind(portid, GroupMask::NONE), Ok(()));
 }
 
 #[test]
-fn the_kernel_gives_the_pid_or_a_port_above() {
+fn the_kernel_assigns_the_pid_or_a_negative_port() {
     let socket = route();
     assert_eq!(socket.address(), Ok(Address::KERNEL));
     let (first, second) = (route(), route());
@@ -195,8 +199,8 @@ fn the_kernel_gives_the_pid_or_a_port_above() {
         assert!(portid == std::process::id() || portid >= 1 << 31, "{portid:#x}");
     }
     assert_ne!(first.address(), second.address());
-    // What is not bound is bound by its first message.
-    socket.send(&ask_for_links(1), 0).unwrap();
+    // Sending binds an unbound socket.
+    socket.send(&links_request(1), 0).unwrap();
     assert_ne!(socket.address(), Ok(Address::KERNEL));
 }
 
@@ -221,7 +225,7 @@ fn a_connected_socket_sends_without_an_address() {
 }
 
 #[test]
-fn a_datagram_that_is_too_long_is_cut_and_says_so() {
+fn a_truncated_datagram_has_msg_trunc() {
     let socket = route();
     let request = builder::message(Header::ack(NO_SUCH_TYPE, 0, 9), &[0; IFINFOMSG_BYTES]);
     let whole = HEADER_BYTES + 4 + request.len();
@@ -236,12 +240,12 @@ fn a_datagram_that_is_too_long_is_cut_and_says_so() {
     socket.send_to(&request, Address::KERNEL, 0).unwrap();
     let received = socket.recv_from(&mut buffer, libc::MSG_TRUNC).unwrap();
     assert_eq!(received.length, whole);
-    let error = request_ack(&socket, &request, &mut buffer, Limits::default()).unwrap_err();
+    let error = request_ack(&socket, &request, &mut buffer, RequestLimits::default()).unwrap_err();
     assert_eq!(error, RequestError::TooLong(whole));
 }
 
 #[test]
-fn groups_are_joined_by_number_and_seen_as_a_mask() {
+fn groups_are_joined_by_number_and_returned_as_a_mask() {
     let socket = route();
     assert_eq!(socket.memberships(), Ok(vec![]));
     socket.join(RTNLGRP_LINK).unwrap();
@@ -254,16 +258,16 @@ fn groups_are_joined_by_number_and_seen_as_a_mask() {
     assert_eq!(socket.join(Group(0)), Err(Errno(libc::EINVAL)));
     assert_eq!(socket.join(Group(1 << 20)), Err(Errno(libc::EINVAL)));
 
-    // bind() takes the mask, in which the same number is another group.
+    // bind() takes a bit mask, so 0b101 means groups 1 and 3.
     let masked = route();
     masked.bind(0, GroupMask(0b101)).unwrap();
     assert_eq!(masked.memberships(), Ok(vec![Group(1), Group(3)]));
 }
 
-/// NETLINK_USERSOCK lets users send to each other; only to join a group
-/// takes CAP_NET_ADMIN, which a container may lack.
+/// NETLINK_USERSOCK lets users send to each other. Joining a group requires
+/// CAP_NET_ADMIN, which a container may lack.
 #[test]
-fn users_send_to_each_other_and_learn_the_group() {
+fn users_receive_the_group_of_a_multicast() {
     let (sender, receiver) = (
         Socket::new(libc::NETLINK_USERSOCK).unwrap(),
         Socket::new(libc::NETLINK_USERSOCK).unwrap(),
@@ -275,7 +279,7 @@ fn users_send_to_each_other_and_learn_the_group() {
     receiver.set_packet_info(true).unwrap();
     let from = Address::port(sender.address().unwrap().portid);
     let to = Address::port(receiver.address().unwrap().portid);
-    // Netlink carries anything, not only messages.
+    // Netlink carries any bytes, not only messages.
     assert_eq!(sender.send_to(b"hello", to, 0), Ok(5));
     let mut buffer = [0; 16];
     let received = receiver.recv_message(&mut buffer, 0).unwrap();
@@ -285,7 +289,7 @@ fn users_send_to_each_other_and_learn_the_group() {
     let group = Group(7);
     let to = Address { portid: 0, groups: GroupMask::of(group).unwrap() };
     match receiver.join(group).and_then(|()| sender.send_to(b"all", to, 0)) {
-        // The group has got it; then it goes to the port, and nobody is there.
+        // The group has received the message; the unicast to port 0 then fails.
         Err(Errno(libc::ECONNREFUSED)) => {
             let received = receiver.recv_message(&mut buffer, 0).unwrap();
             assert_eq!((received.length, received.group), (3, Some(group)));
@@ -295,7 +299,7 @@ fn users_send_to_each_other_and_learn_the_group() {
 }
 
 #[test]
-fn options_keep_what_they_are_given() {
+fn options_return_the_values_set() {
     let socket = route();
     socket.set_receive_buffer(1 << 16).unwrap();
     assert_eq!(socket.receive_buffer(), Ok(1 << 17));
@@ -308,7 +312,7 @@ fn options_keep_what_they_are_given() {
     assert_eq!(socket.option(libc::SOL_SOCKET, libc::SO_REUSEADDR), Ok(1));
     assert_eq!(socket.option(libc::SOL_SOCKET, libc::SO_PROTOCOL), Ok(libc::NETLINK_ROUTE));
 
-    // What is shorter than an int is an error elsewhere, and 0 to netlink.
+    // For a value shorter than an int, other levels fail and netlink reads 0.
     let short = |level, name| socket.set_option_bytes(level, name, &[1, 0]);
     assert_eq!(short(libc::SOL_SOCKET, libc::SO_RCVBUF), Err(Errno(libc::EINVAL)));
     assert_eq!(short(libc::SOL_NETLINK, libc::NETLINK_NO_ENOBUFS), Ok(()));
@@ -325,7 +329,7 @@ fn options_keep_what_they_are_given() {
 }
 
 #[test]
-fn each_call_says_its_errno() {
+fn each_call_returns_its_errno() {
     let opened = |kind, protocol| Socket::with_type(kind, protocol).map(|_| ());
     assert_eq!(opened(libc::SOCK_RAW, 31), Err(Errno(libc::EPROTONOSUPPORT)));
     assert_eq!(opened(libc::SOCK_RAW, 999), Err(Errno(libc::EPROTONOSUPPORT)));
@@ -340,7 +344,7 @@ fn each_call_says_its_errno() {
 }
 
 #[test]
-fn a_socket_is_closed_when_it_is_dropped_unless_it_is_let_go() {
+fn drop_closes_a_socket_unless_into_raw_fd_took_it() {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     let portid = own_port(2);
     route().bind(portid, GroupMask::NONE).unwrap();
@@ -348,16 +352,16 @@ fn a_socket_is_closed_when_it_is_dropped_unless_it_is_let_go() {
     again.bind(portid, GroupMask::NONE).unwrap();
     let fd = again.into_raw_fd();
     assert_eq!(route().bind(portid, GroupMask::NONE), Err(Errno(libc::EADDRINUSE)));
-    // SAFETY: the descriptor was let go of above, and nobody else has it.
+    // SAFETY: into_raw_fd() gave up the descriptor, so it has no other owner.
     let back = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
     assert_eq!(back.as_raw_fd(), fd);
     assert_eq!(back.address().unwrap().portid, portid);
 }
 
 #[test]
-fn a_dump_and_an_acknowledgement_can_be_one_datagram() {
+fn one_datagram_can_request_an_acknowledgement_and_a_dump() {
     let socket = route();
-    let mut builder = Builder::new();
+    let mut builder = MessageBuilder::new();
     builder
         .message(Header::ack(NO_SUCH_TYPE, 0, 1), |body| {
             body.raw(&[0; 3]);

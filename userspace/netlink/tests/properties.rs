@@ -1,14 +1,14 @@
-//! What is built parses back to the same, and any bytes at all parse without a
-//! panic, within their bounds, and to an end.
+//! Round trips through the builder and the parsers; arbitrary bytes never cause
+//! a panic, an out-of-bounds slice or an endless loop.
 
 use nlrig_netlink::wire::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_DONE, NLMSG_ERROR, align};
 use nlrig_netlink::{
-    Attribute, Attributes, Body, BuildError, Builder, Header, Malformed, Message, Messages,
+    Attribute, Attributes, Body, BuildError, Header, Malformed, Message, MessageBuilder, Messages,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// An attribute as it is to be built.
+/// An attribute to build.
 #[derive(Clone, Debug)]
 enum Tree {
     Bytes(u16, Vec<u8>),
@@ -45,7 +45,7 @@ fn header() -> impl Strategy<Value = Header> {
     )
 }
 
-/// Messages of a header, a header of the protocol's own, and attributes.
+/// Messages: a header, a protocol-specific header, and attributes.
 fn datagram() -> impl Strategy<Value = Vec<(Header, Vec<u8>, Vec<Tree>)>> {
     vec((header(), vec(any::<u8>(), 0..20), vec(tree(), 0..5)), 0..5)
 }
@@ -65,7 +65,7 @@ fn build_trees(body: &mut Body, trees: &[Tree]) {
     }
 }
 
-fn build(builder: &mut Builder, messages: &[(Header, Vec<u8>, Vec<Tree>)]) {
+fn build(builder: &mut MessageBuilder, messages: &[(Header, Vec<u8>, Vec<Tree>)]) {
     for (header, own, trees) in messages {
         builder.message(*header, |body| build_trees(body.raw(own), trees));
     }
@@ -94,7 +94,8 @@ fn all_same(attributes: Attributes, trees: &[Tree]) -> bool {
     })
 }
 
-/// Bytes that look a little like messages, so that the parsers get somewhere.
+/// Bytes with plausible lengths and types, so that the parsers get past the
+/// first check.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         3 => any::<[u8; 4]>(),
@@ -108,13 +109,13 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(words, rest)| words.into_iter().flatten().chain(rest).collect())
 }
 
-/// Whether the part lies in the whole.
+/// Whether `part` lies within `whole`.
 fn within(part: &[u8], whole: &[u8]) -> bool {
     let (part, whole) = (part.as_ptr_range(), whole.as_ptr_range());
     whole.start <= part.start && part.end <= whole.end
 }
 
-/// Reads attributes and what they could contain, and counts them.
+/// Parses attributes recursively up to `depth` and counts them.
 fn read_attributes(attributes: Attributes, whole: &[u8], depth: u32) -> usize {
     let mut count = 0;
     for attribute in attributes {
@@ -138,8 +139,8 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn what_is_built_parses_back(datagram in datagram()) {
-        let mut builder = Builder::new();
+    fn built_messages_parse_back(datagram in datagram()) {
+        let mut builder = MessageBuilder::new();
         build(&mut builder, &datagram);
         let bytes = builder.into_vec().unwrap();
         let messages: Vec<Message> =
@@ -155,12 +156,12 @@ proptest! {
     }
 
     #[test]
-    fn a_buffer_of_the_callers_gets_the_same(datagram in datagram(), room in 0..600_usize) {
-        let mut owned = Builder::new();
+    fn a_buffer_gets_the_same_bytes_as_a_vec(datagram in datagram(), room in 0..600_usize) {
+        let mut owned = MessageBuilder::new();
         build(&mut owned, &datagram);
         let right = owned.bytes().unwrap();
         let mut buffer = vec![0xaa; room];
-        let mut lent = Builder::over(&mut buffer);
+        let mut lent = MessageBuilder::in_buffer(&mut buffer);
         build(&mut lent, &datagram);
         if right.len() <= room {
             prop_assert_eq!(lent.bytes(), Ok(right));
@@ -170,8 +171,8 @@ proptest! {
     }
 
     #[test]
-    fn a_datagram_cut_short_is_right_up_to_there(datagram in datagram(), cut in any::<usize>()) {
-        let mut builder = Builder::new();
+    fn a_truncated_datagram_parses_up_to_the_cut(datagram in datagram(), cut in any::<usize>()) {
+        let mut builder = MessageBuilder::new();
         build(&mut builder, &datagram);
         let bytes = builder.into_vec().unwrap();
         let cut = &bytes[..cut % (bytes.len() + 1)];
@@ -190,14 +191,14 @@ proptest! {
                 Err(other) => prop_assert!(false, "{}", other),
             }
         }
-        // What is missing is padding at most.
+        // At most padding is missing.
         prop_assert!(align(end) >= cut.len());
     }
 
     #[test]
-    fn any_bytes_are_read_to_an_end(bytes in noise(), after in 0..24_usize) {
+    fn parsing_any_bytes_terminates(bytes in noise(), after in 0..24_usize) {
         let mut messages = Messages::new(&bytes);
-        // Every message but the last takes 16 bytes at least.
+        // Every message except the last takes at least 16 bytes.
         for message in messages.by_ref().take(bytes.len() / 16 + 2) {
             let Ok(message) = message else { break };
             prop_assert!(within(message.payload, &bytes));
@@ -215,7 +216,7 @@ proptest! {
     }
 
     #[test]
-    fn any_acknowledgement_is_read_within_its_bounds(
+    fn parsing_any_acknowledgement_stays_within_its_bounds(
         payload in noise(),
         tlvs in any::<bool>(),
         capped in any::<bool>(),

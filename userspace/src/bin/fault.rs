@@ -1,13 +1,14 @@
-//! The workload `fault`: asks the module to go wrong in a named way. `none`
-//! asks for nothing, and must be answered like any other message.
+//! The workload `fault`: requests a fault from the module by name.
+//!
+//! `none` requests no fault, and the module must acknowledge it.
 
 use std::fs;
 use std::process::ExitCode;
 
-use nlrig_guest::netlink::Socket;
+use nlrig_guest::netlink::EchoSocket;
 use nlrig_guest::uapi;
 
-/// The module's switch: see `module/fault.c`.
+/// The module parameter that enables faults; see `module/fault.c`.
 const SWITCH: &str = "/sys/module/nlrig/parameters/faults";
 
 const KINDS: [(&str, u32); 8] = [
@@ -24,14 +25,14 @@ const KINDS: [(&str, u32); 8] = [
 fn main() -> ExitCode {
     let name = std::env::args().nth(1).unwrap_or_default();
     let Some((_, kind)) = KINDS.iter().find(|(known, _)| *known == name) else {
-        eprintln!("fault: no fault is called \"{name}\"");
+        eprintln!("fault: unknown fault \"{name}\"");
         return ExitCode::from(2);
     };
     if let Err(err) = fs::write(SWITCH, "1") {
         eprintln!("fault: {SWITCH}: {err}");
         return ExitCode::FAILURE;
     }
-    match Socket::open().and_then(|socket| socket.fault(*kind)) {
+    match EchoSocket::open().and_then(|socket| socket.fault(*kind)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("fault: {} failed: errno {}", failure.call.name(), failure.errno);

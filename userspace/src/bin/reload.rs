@@ -1,5 +1,5 @@
-//! The workload `reload TIMES`: unloads the module and loads it again, so often,
-//! with an echo in between, and looks whether that has cost memory.
+//! The workload `reload TIMES`: unloads and loads the module `TIMES` times,
+//! with an echo after each load, and measures the kernel memory lost.
 
 use std::error::Error;
 use std::ffi::CStr;
@@ -11,17 +11,18 @@ use std::time::Instant;
 
 use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use nlrig_guest::kmemleak;
-use nlrig_guest::netlink::Socket;
+use nlrig_guest::netlink::EchoSocket;
 use nlrig_guest::protocol::WORKLOAD_FD;
 use serde_json::json;
 
 const MODULE: &str = "/run/nlrig/guest/modules/nlrig.ko";
 const NAME: &CStr = c"nlrig";
-/// Caches fill in the first rounds; what grows after them is lost.
+/// Caches fill up in the first rounds. Growth after them is a leak.
 const WARM_UP: u32 = 50;
-/// How often a sign of life is given.
+/// Rounds between two heartbeats.
 const PROGRESS_EVERY: u32 = 25;
-/// What a round may switch on, so that all of the module's parts come and go.
+/// Module parameters of the rounds, so that all parts of the module are loaded
+/// and unloaded.
 const PARAMETERS: [&CStr; 4] = [c"", c"article=26", c"paper=27", c"article=26 paper=27"];
 
 fn main() -> ExitCode {
@@ -35,11 +36,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let times: u32 = std::env::args().nth(1).ok_or("how often?")?.parse()?;
-    // SAFETY: PID 1 opened this descriptor for us and nobody else in this
-    // process uses it.
+    let times: u32 = std::env::args().nth(1).ok_or("missing argument TIMES")?.parse()?;
+    // SAFETY: PID 1 opened this descriptor, and nothing else in this process
+    // uses it.
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
-    let searches = kmemleak::forget()?;
+    let has_kmemleak = kmemleak::clear()?;
     let mut before = memory_kib()?;
     let start = Instant::now();
     for round in 0..times {
@@ -59,8 +60,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         "{}",
         json!({ "grown_kib": grown_kib, "counted": times.saturating_sub(WARM_UP) })
     )?;
-    if searches {
-        let leaks = kmemleak::find()?;
+    if has_kmemleak {
+        let leaks = kmemleak::scan()?;
         writeln!(report, "{}", json!({ "leaks": leaks.objects, "leak": leaks.first }))?;
     }
     Ok(())
@@ -70,16 +71,16 @@ fn once(round: u32) -> Result<(), Box<dyn Error>> {
     delete_module(NAME, DeleteModuleFlags::O_NONBLOCK)?;
     let parameters = PARAMETERS[round as usize % PARAMETERS.len()];
     finit_module(&File::open(MODULE)?, parameters, ModuleInitFlags::empty())?;
-    // Closed again at once: a socket that is open holds the module.
-    let socket = Socket::open().map_err(|failure| format!("{failure:?}"))?;
+    // Closed immediately, because an open socket holds a reference to the
+    // module.
+    let socket = EchoSocket::open().map_err(|failure| format!("{failure:?}"))?;
     let echoed = socket.echo(u64::from(round));
-    // SAFETY: the descriptor is that socket's, and nobody uses it any more.
+    // SAFETY: the descriptor is that of `socket`, which is not used afterwards.
     unsafe { libc::close(socket.fd()) };
     Ok(echoed.map_err(|failure| format!("{failure:?}"))?)
 }
 
-/// What of the kernel's memory a module can lose: slabs, the space its code is
-/// loaded to, and the pages of tables.
+/// Kernel memory that a module can leak: slabs, vmalloc space and page tables.
 fn memory_kib() -> Result<i64, Box<dyn Error>> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let field = |name: &str| {

@@ -1,30 +1,39 @@
 //! Kernel configuration: fragments merged in their order, resolved by Kconfig,
 //! and then held against what was asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
 use nlrig_host::{Error, ErrorKind, Result, bail};
 
 use super::source::Source;
-use super::{Builder, does_not_build, make};
+use super::{Builder, does_not_build, flavour, kconfig, make};
 use crate::abi::Arch;
-use crate::sources::{DATA, data};
+use crate::environment;
+use crate::sources::data;
 use nlrig_host::cache::{self, Key};
 use nlrig_host::process::run_logged;
 
 /// Kconfig takes seconds; a cold disk takes longer.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// The value of a symbol that is off, in a fragment and in the result.
+const OFF: &str = "n";
+
+/// One fragment: the name that messages show, and its text.
+type Fragment = (String, String);
 
 /// The resolved configuration of one kernel, from the cache if Kconfig has seen
 /// this source, these fragments and this compiler before.
 ///
 /// # Errors
-/// A fragment is missing or damaged, or a symbol it asks for did not survive;
-/// all lost ones are named.
+/// A fragment is missing or damaged. A symbol that a fragment sets or unsets is
+/// otherwise in the result, or unknown to this source: an error of the kind
+/// [`ErrorKind::KernelBuild`] that names all of them.
 pub fn resolve(builder: &Builder, source: &Source, arch: Arch, compiler: &str) -> Result<String> {
-    let merged = merge(builder, arch)?;
+    let fragments = fragments(builder, arch)?;
+    let requested = requested(&fragments)?;
+    let merged = merge(&fragments);
     let entry = builder.cache.entry("config", key(source, &merged, arch, compiler), |dir| {
         let tree = source.unpack(&builder.cache)?;
         let build = dir.join("build");
@@ -34,7 +43,7 @@ pub fn resolve(builder: &Builder, source: &Source, arch: Arch, compiler: &str) -
         let log = dir.join("config.log");
         // What is named is set, everything else is off; then the dependencies.
         for target in ["allnoconfig", "olddefconfig"] {
-            let mut command = make(&tree, &build, arch, 1, &[target])?;
+            let mut command = make(&tree, &build, arch, 1, &[target]);
             command.env("KCONFIG_ALLCONFIG", &allconfig);
             run_logged(
                 command,
@@ -46,11 +55,12 @@ pub fn resolve(builder: &Builder, source: &Source, arch: Arch, compiler: &str) -
             .map_err(does_not_build)?;
         }
         let resolved = fs::read_to_string(build.join(".config"))?;
-        let lost = lost_symbols(&requested(&merged)?, &resolved);
+        let lost = lost_symbols(&requested, &resolved, &kconfig::symbols(builder, source)?);
         if !lost.is_empty() {
-            let lost = lost.join(", ");
-            let reason =
-                format!("kernel configuration {arch}: {lost} did not survive olddefconfig");
+            let reason = format!(
+                "kernel configuration {arch}: not as requested after olddefconfig: {}",
+                lost.join(", ")
+            );
             return Err(Error::new(reason).with_kind(ErrorKind::KernelBuild));
         }
         cache::write(&dir.join("config"), resolved)?;
@@ -70,7 +80,7 @@ pub fn resolved(
     arch: Arch,
     compiler: &str,
 ) -> Result<Option<String>> {
-    let merged = merge(builder, arch)?;
+    let merged = merge(&fragments(builder, arch)?);
     match builder.cache.find("config", key(source, &merged, arch, compiler)) {
         Some(entry) => Ok(Some(fs::read_to_string(entry.dir.join("config"))?)),
         None => Ok(None),
@@ -84,69 +94,61 @@ fn key(source: &Source, merged: &str, arch: Arch, compiler: &str) -> Key {
         .add("fragments", merged)
         .add("arch", arch.name())
         .add("compiler", compiler)
+        .add("environment", environment::kbuild_key())
 }
 
-fn merge(builder: &Builder, arch: Arch) -> Result<String> {
-    let mut merged = String::new();
-    for name in fragments(&builder.flavour, arch) {
-        merged.push_str(data(&name)?);
-        merged.push('\n');
+/// The fragments of one kernel, in the order in which they apply: a later one
+/// overrides an earlier one, and the user's come last.
+fn fragments(builder: &Builder, arch: Arch) -> Result<Vec<Fragment>> {
+    let mut names = vec!["base.config".to_string(), format!("arch-{arch}.config")];
+    names.extend(flavour::files(&builder.flavour, arch)?);
+    let mut fragments = Vec::new();
+    for name in names {
+        let name = format!("kernel-config/{name}");
+        let text = data(&name)?.to_string();
+        fragments.push((name, text));
     }
-    Ok(merged)
-}
-
-/// Whether there is a flavour of this name.
-pub fn is_flavour(name: &str) -> bool {
-    // A fragment with a dot is one architecture's part of a flavour.
-    !name.contains(['/', '.']) && has_fragment(&format!("kernel-config/flavour-{name}.config"))
-}
-
-fn has_fragment(name: &str) -> bool {
-    DATA.get_file(name).is_some()
-}
-
-/// The fragments of one kernel, in the order in which they apply. A flavour may
-/// have one more for an architecture.
-fn fragments(flavour: &str, arch: Arch) -> Vec<String> {
-    let mut names: Vec<_> = [
-        "base.config".to_string(),
-        format!("arch-{arch}.config"),
-        format!("flavour-{flavour}.config"),
-    ]
-    .map(|name| format!("kernel-config/{name}"))
-    .to_vec();
-    let of_arch = format!("kernel-config/flavour-{flavour}.{arch}.config");
-    if has_fragment(&of_arch) {
-        names.push(of_arch);
+    for path in &builder.fragments {
+        let text = String::from_utf8_lossy(&cache::read(path)?).into_owned();
+        fragments.push((path.display().to_string(), text));
     }
-    names
+    Ok(fragments)
 }
 
-/// What the fragments ask for, by symbol; a later line overrides an earlier
-/// one. `n` stands for `# CONFIG_X is not set`.
-fn requested(merged: &str) -> Result<BTreeMap<String, String>> {
+fn merge(fragments: &[Fragment]) -> String {
+    fragments.iter().map(|(_, text)| format!("{text}\n")).collect()
+}
+
+/// What the fragments ask for, by symbol; a later line overrides an earlier one.
+/// `# CONFIG_X is not set` and `CONFIG_X=n` are the same.
+fn requested(fragments: &[Fragment]) -> Result<BTreeMap<String, String>> {
     let mut symbols = BTreeMap::new();
-    for (number, line) in merged.lines().enumerate() {
-        if let Some(name) =
-            line.strip_prefix("# ").and_then(|rest| rest.strip_suffix(" is not set"))
-            && name.starts_with("CONFIG_")
-        {
-            symbols.insert(name.to_string(), "n".to_string());
-        } else if line.starts_with('#') || line.trim().is_empty() {
-        } else if let Some((name, value)) = line.split_once('=')
-            && name.starts_with("CONFIG_")
-        {
-            symbols.insert(name.to_string(), value.to_string());
-        } else {
-            bail!("line {} of the merged fragments is none of Kconfig: {line}", number + 1);
+    for (fragment, text) in fragments {
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            let unset = line.strip_prefix("# ").and_then(|rest| rest.strip_suffix(" is not set"));
+            if let Some(name) = unset.filter(|name| name.starts_with("CONFIG_")) {
+                symbols.insert(name.to_string(), OFF.to_string());
+            } else if line.starts_with('#') || line.is_empty() {
+            } else if let Some((name, value)) = line.split_once('=')
+                && name.starts_with("CONFIG_")
+            {
+                symbols.insert(name.to_string(), value.to_string());
+            } else {
+                bail!("{fragment}, line {}: not a line of Kconfig: {line}", number + 1);
+            }
         }
     }
     Ok(symbols)
 }
 
 /// The requested symbols that the resolved configuration has otherwise, each as
-/// `CONFIG_X=wanted (is got)`.
-fn lost_symbols(requested: &BTreeMap<String, String>, resolved: &str) -> Vec<String> {
+/// `CONFIG_X=wanted (is got)`, and those that are not in this source's Kconfig.
+fn lost_symbols(
+    requested: &BTreeMap<String, String>,
+    resolved: &str,
+    known: &BTreeSet<String>,
+) -> Vec<String> {
     let resolved: BTreeMap<&str, &str> = resolved
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -155,7 +157,10 @@ fn lost_symbols(requested: &BTreeMap<String, String>, resolved: &str) -> Vec<Str
     requested
         .iter()
         .filter_map(|(name, wanted)| {
-            let got = resolved.get(name.as_str()).copied().unwrap_or("n");
+            if !known.contains(name.trim_start_matches("CONFIG_")) {
+                return Some(format!("{name}={wanted} (no such symbol in this source)"));
+            }
+            let got = resolved.get(name.as_str()).copied().unwrap_or(OFF);
             (got != wanted).then(|| format!("{name}={wanted} (is {got})"))
         })
         .collect()
@@ -165,28 +170,49 @@ fn lost_symbols(requested: &BTreeMap<String, String>, resolved: &str) -> Vec<Str
 mod tests {
     use super::*;
 
-    const MERGED: &str = "# A reason.\n\nCONFIG_NET=y\n# CONFIG_INET is not set\nCONFIG_HZ=250\n";
+    fn of(text: &str) -> Result<BTreeMap<String, String>> {
+        requested(&[("a.config".to_string(), text.to_string())])
+    }
+
+    fn known(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_string()).collect()
+    }
 
     #[test]
-    fn a_lost_symbol_is_named() {
-        let requested = requested(MERGED).unwrap();
-        assert_eq!(requested.len(), 3);
-        let all = "CONFIG_NET=y\n# CONFIG_INET is not set\nCONFIG_HZ=250\n";
-        assert_eq!(lost_symbols(&requested, all), [""; 0]);
-        let lost =
-            lost_symbols(&requested, "# CONFIG_NET is not set\nCONFIG_INET=y\nCONFIG_HZ=250\n");
-        assert_eq!(lost, ["CONFIG_INET=n (is y)", "CONFIG_NET=y (is n)"]);
+    fn every_lost_symbol_is_named_set_or_not() {
+        let text =
+            "# A reason.\n\nCONFIG_NET=y\n# CONFIG_INET is not set\nCONFIG_IPV6=n\nCONFIG_HZ=250\n";
+        let requested = of(text).unwrap();
+        assert_eq!(requested.len(), 4);
+        let all = known(&["NET", "INET", "IPV6", "HZ"]);
+        let lost = |resolved| lost_symbols(&requested, resolved, &all);
+        assert_eq!(lost("CONFIG_NET=y\n# CONFIG_INET is not set\nCONFIG_HZ=250\n"), [""; 0]);
+        assert_eq!(
+            lost("# CONFIG_NET is not set\nCONFIG_INET=y\nCONFIG_IPV6=m\nCONFIG_HZ=250\n"),
+            ["CONFIG_INET=n (is y)", "CONFIG_IPV6=n (is m)", "CONFIG_NET=y (is n)"]
+        );
+    }
+
+    /// A misspelt or renamed symbol is never in the result: as good as unset.
+    #[test]
+    fn a_symbol_that_the_source_does_not_have_is_lost() {
+        let requested = of("# CONFIG_INETT is not set\nCONFIG_NET=y\nCONFIG_GONE=n\n").unwrap();
+        let lost = lost_symbols(&requested, "CONFIG_NET=y\n", &known(&["NET", "INET"]));
+        assert_eq!(lost.len(), 2, "{lost:?}");
+        assert!(lost.iter().all(|line| line.contains("no such symbol")), "{lost:?}");
     }
 
     #[test]
     fn a_later_fragment_overrides() {
-        let requested = requested("CONFIG_KASAN=y\n# CONFIG_KASAN is not set\n").unwrap();
-        assert_eq!(requested["CONFIG_KASAN"], "n");
+        let fragment = |text: &str| ("x".to_string(), text.to_string());
+        let merged = [fragment("CONFIG_KASAN=y\n"), fragment("# CONFIG_KASAN is not set\n")];
+        assert_eq!(requested(&merged).unwrap()["CONFIG_KASAN"], "n");
     }
 
     #[test]
-    fn what_is_no_kconfig_is_refused() {
-        assert!(requested("CONFIG_NET\n").is_err());
-        assert!(requested("NET=y\n").is_err());
+    fn what_is_not_kconfig_is_refused_with_its_place() {
+        let err = of("CONFIG_NET=y\nCONFIG_NET\n").unwrap_err();
+        assert!(err.to_string().contains("a.config, line 2"), "{err}");
+        assert!(of("NET=y\n").is_err());
     }
 }

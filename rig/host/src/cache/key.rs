@@ -1,4 +1,4 @@
-//! The hash of everything that goes into an entry of the cache.
+//! The key of a cache entry: a hash of all inputs of the build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use sha2::{Digest, Sha256};
 use super::{list, read};
 use crate::interrupt;
 
-/// The hash of what goes into an entry: labelled parts in their order.
+/// The key of an entry: a hash of labelled parts, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Key(Sha256);
 
 impl Key {
-    /// Begins with nothing.
+    /// Makes a key without parts.
     pub fn new() -> Key {
         Key::default()
     }
 
-    /// Adds one part. Label and length keep two parts from running together.
+    /// Adds one part. Label and length are hashed too, so parts do not run together.
     pub fn add(mut self, label: &str, part: impl AsRef<[u8]>) -> Key {
         let part = part.as_ref();
         self.0.update(format!("{label} {}\n", part.len()));
@@ -27,8 +27,7 @@ impl Key {
         self
     }
 
-    /// Adds the name and content of every file below a folder, git's own left
-    /// out.
+    /// Adds the name and content of each file below a folder, without `.git`.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -39,7 +38,7 @@ impl Key {
         self.add("tree", label).add_files(folder, &files)
     }
 
-    /// Adds the names and contents of these files of a folder, in this order.
+    /// Adds the names and contents of files of a folder, in the given order.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -48,7 +47,7 @@ impl Key {
         for file in files {
             interrupt::check()?;
             let name = file.strip_prefix(folder).unwrap_or(file).to_string_lossy();
-            // A link may point to a folder, or to nothing: what counts is where.
+            // Hash a link's target path: the target may be a folder or missing.
             key = if file.is_symlink() {
                 key.add(&name, fs::read_link(file)?.as_os_str().as_encoded_bytes())
             } else {
@@ -58,23 +57,23 @@ impl Key {
         Ok(key)
     }
 
-    /// The hash in hexadecimal.
+    /// Returns the hash in hexadecimal.
     pub fn finish(self) -> String {
         hex(&self.0.finalize())
     }
 }
 
-/// Bytes in hexadecimal.
+/// Formats bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The SHA-256 of a text or a small file's content, in hexadecimal.
+/// Returns the SHA-256 of bytes in memory, in hexadecimal.
 pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
     hex(&Sha256::digest(bytes.as_ref()))
 }
 
-/// Every file below a folder, links among them, git's own left out.
+/// Appends each file and link below a folder, without `.git`, to `into`.
 ///
 /// # Errors
 /// A folder cannot be read.

@@ -7,20 +7,20 @@ fn key(text: &str) -> Key {
 }
 
 #[test]
-fn an_entry_is_made_once() {
+fn an_entry_is_built_once() {
     let root = tempfile::tempdir().unwrap();
     let cache = Cache::at(root.path()).unwrap();
     let make = |dir: &Path| write(&dir.join("file"), "content");
     let first = cache.entry("thing", key("a"), make).unwrap();
     assert!(!first.from_cache && first.dir.join("file").is_file());
-    let second = cache.entry("thing", key("a"), |_| panic!("made twice")).unwrap();
+    let second = cache.entry("thing", key("a"), |_| panic!("built twice")).unwrap();
     assert!(second.from_cache);
     assert_eq!(first.dir, second.dir);
     assert!(!cache.entry("thing", key("b"), make).unwrap().from_cache);
 }
 
 #[test]
-fn a_failed_or_interrupted_entry_does_not_look_finished() {
+fn a_failed_build_leaves_no_entry() {
     let root = tempfile::tempdir().unwrap();
     let cache = Cache::at(root.path()).unwrap();
     let half = |dir: &Path| {
@@ -30,11 +30,11 @@ fn a_failed_or_interrupted_entry_does_not_look_finished() {
     assert!(cache.entry("thing", key("a"), half).is_err());
     let whole = cache.entry("thing", key("a"), |dir| write(&dir.join("file"), "")).unwrap();
     assert!(!whole.from_cache);
-    assert!(!whole.dir.join("half").exists(), "what was left before is gone");
+    assert!(!whole.dir.join("half").exists(), "files of the failed build remain");
 }
 
 #[test]
-fn a_damaged_entry_is_made_anew() {
+fn a_damaged_entry_is_rebuilt() {
     let root = tempfile::tempdir().unwrap();
     let cache = Cache::at(root.path()).unwrap();
     let make = |dir: &Path| write(&dir.join("file"), "content");
@@ -46,7 +46,7 @@ fn a_damaged_entry_is_made_anew() {
 }
 
 #[test]
-fn a_sweep_removes_what_was_killed_and_keeps_what_failed_or_runs() {
+fn gc_removes_entries_of_killed_runs_and_keeps_those_that_failed_or_run() {
     let root = tempfile::tempdir().unwrap();
     let cache = Cache::at(root.path()).unwrap();
     let partial = |text: &str| cache.path("kernel", &key(text).finish()).with_extension(PARTIAL);
@@ -55,7 +55,7 @@ fn a_sweep_removes_what_was_killed_and_keeps_what_failed_or_runs() {
     cache.entry("kernel", key("stopped"), |_| Err(interrupt::Interrupted.into())).unwrap_err();
     cache
         .entry("kernel", key("running"), |dir| {
-            cache.sweep();
+            cache.gc();
             assert!(dir.is_dir());
             write(&dir.join("file"), "")
         })
@@ -100,14 +100,14 @@ fn a_changed_file_has_another_hash() {
 }
 
 #[test]
-fn clearing_leaves_what_is_not_the_caches() {
+fn clear_leaves_other_files() {
     let root = tempfile::tempdir().unwrap();
     let cache = Cache::at(root.path()).unwrap();
     cache.entry("image", key("a"), |dir| write(&dir.join("file"), "")).unwrap();
-    cache.remember("kvm-i386.json", &1).unwrap();
+    cache.store("kvm-i386.json", &1).unwrap();
     write(&root.path().join("mine"), "").unwrap();
     cache.clear().unwrap();
     assert!(cache.find("image", key("a")).is_none());
-    assert_eq!(cache.recall::<u32>("kvm-i386.json"), None);
+    assert_eq!(cache.load::<u32>("kvm-i386.json"), None);
     assert!(root.path().join("mine").is_file());
 }

@@ -14,29 +14,29 @@ use crate::options::ExecOptions;
 use crate::outcome::KernelReport;
 use crate::report::{self, FaultDomain, Verdict, seconds};
 
-/// The name of this form of record.
+/// The schema of a record.
 const SCHEMA: &str = "nlrig.exec/1";
 
-/// One command in a guest. Keys that a trial of a report has too mean the same.
+/// The record of one command. Keys that a trial of a report also has mean the same.
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
     schema: &'static str,
-    /// Program and arguments.
+    /// The program and its arguments.
     command: Vec<String>,
     abi: Abi,
-    /// The kernel's release; none if it was not built.
+    /// The kernel's release, if it was built.
     kernel: Option<String>,
     flavour: String,
-    /// `kvm` or `tcg`; none if no guest was started.
+    /// `kvm` or `tcg`, if a guest was started.
     accel: Option<&'static str>,
     verdict: Verdict,
     reason: Option<String>,
     fault_domain: Option<FaultDomain>,
-    /// The line on the guest's console that decided the verdict.
+    /// The console line that decided the verdict.
     line: Option<String>,
-    /// The call trace behind that line, innermost function first.
+    /// The call trace of that report, innermost function first.
     trace: Vec<String>,
-    /// The command's own exit status, if it ended by itself.
+    /// The command's exit status, if it exited.
     exit_code: Option<i32>,
     /// The signal that killed the command.
     signal: Option<i32>,
@@ -46,7 +46,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record of a command whose guest has not been made yet.
+    /// Makes the record of a command whose guest is not built yet.
     pub fn new(options: &ExecOptions, abi: Abi) -> Record {
         Record {
             schema: SCHEMA,
@@ -67,13 +67,13 @@ impl Record {
         }
     }
 
-    /// What the guest is made of.
+    /// Adds the kernel and the accelerator.
     pub fn built(&mut self, built: &Built, accel: &'static str) {
         self.kernel = Some(built.kernel.version.clone());
         self.accel = Some(accel);
     }
 
-    /// What came of the command.
+    /// Adds the outcome of the command.
     pub fn ended(&mut self, outcome: &CommandOutcome) {
         self.verdict = outcome.verdict();
         self.reason = outcome.reason();
@@ -89,15 +89,15 @@ impl Record {
         }
     }
 
-    /// What kept the rig from running the command.
+    /// Adds the error that kept the rig from running the command.
     pub fn failed(&mut self, err: &anyhow::Error) {
         self.reason = Some(format!("{err:#}"));
     }
 
-    /// Writes it, with the exit status of the rig.
+    /// Writes the record, with the exit status of the rig.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn write(&mut self, path: &Path, exit_status: u8, duration: Duration) -> Result<()> {
         self.exit_status = exit_status;
         self.duration_s = seconds(duration);

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use nlrig_guest::hunt::{Guard, Layout, Setup};
+use nlrig_guest::hunt::{AddressSpaceLayout, Guard, Setup};
 use nlrig_guest::protocol::Aslr;
 
 use super::fit;
@@ -94,7 +94,7 @@ const NOTHING: Setup = Setup {
     mapped_bytes: None,
     address_space_bytes: None,
     nproc: None,
-    layout: Layout::Default,
+    layout: AddressSpaceLayout::Default,
     aslr: Aslr::On,
     guard: Guard::Outside,
 };
@@ -120,7 +120,7 @@ fn plain() -> Vec<Candidate> {
             "the layout of kernels before 2.6.9, which `setarch -L` and vm.legacy_va_layout \
              bring back, and on older kernels an unlimited stack too",
             Real,
-            Setup { layout: Layout::BottomUp, ..NOTHING },
+            Setup { layout: AddressSpaceLayout::BottomUp, ..NOTHING },
         ),
         one(
             "guard-inside",
@@ -239,7 +239,7 @@ fn top_down() -> Vec<Candidate> {
             "3.12, the kernel that the paper names, has the second search; only early 2.6 kernels had \
              none",
         ),
-        ..one(name, stands_for, HOW, Setup { layout: Layout::TopDownOnly, ..setup })
+        ..one(name, stands_for, HOW, Setup { layout: AddressSpaceLayout::TopDownOnly, ..setup })
     };
     let on = |name, cpus: i32, mapped_bytes| {
         candidate(
@@ -345,7 +345,7 @@ fn kernels() -> Vec<Candidate> {
                 "ia32-3gb",
                 "the 32-bit program on a 64-bit kernel, by `setarch --3gb`",
                 Real,
-                Setup { layout: Layout::Limit3G, ..NOTHING },
+                Setup { layout: AddressSpaceLayout::Limit3G, ..NOTHING },
             )
         },
     ]

@@ -2,7 +2,7 @@
 //! against the model's probabilities.
 
 use anyhow::Result;
-use nlrig_guest::ports::{Formula, Report};
+use nlrig_guest::ports::{Formula, PortReport};
 
 use super::formula::{Process, Tally, answers};
 use super::judge::{layout, report};
@@ -27,7 +27,7 @@ pub fn judge(
     let mut worst = Tally::of(std::iter::repeat_n(true, threads));
     let mut wrong = None;
     for value in &observed.data {
-        let Report::Process { pid, addresses, first_failed, in_use } = report(value)? else {
+        let PortReport::Process { pid, addresses, first_failed, in_use } = report(value)? else {
             continue;
         };
         processes += 1;

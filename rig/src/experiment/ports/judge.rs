@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
-use nlrig_guest::ports::{Formula, Report};
+use nlrig_guest::ports::{Formula, PortReport};
 use nlrig_guest::protocol::Exit;
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,8 +23,8 @@ const PROCESSES_MAX: usize = 2;
 const LISTED_MAX: usize = 20;
 
 /// A line that the workload has written.
-pub(super) fn report(data: &Value) -> Result<Report> {
-    Report::deserialize(data).context("the workload's report cannot be understood")
+pub(super) fn report(data: &Value) -> Result<PortReport> {
+    PortReport::deserialize(data).context("the workload's report cannot be understood")
 }
 
 /// A prediction, once all threads have reported where they are.
@@ -32,7 +32,7 @@ pub fn predict(trial: &Trial<PortParams>, so_far: &[Value]) -> Result<Option<Por
     let asked = processes(trial);
     // The last one decides; the others are read once a process.
     match so_far.last().map(report).transpose()? {
-        Some(Report::Gathered { of, .. }) if asked <= PROCESSES_MAX => {
+        Some(PortReport::Spawned { of, .. }) if asked <= PROCESSES_MAX => {
             ensure!(
                 of as usize == asked,
                 "{of} processes are reported, and {asked} were asked for"
@@ -41,7 +41,7 @@ pub fn predict(trial: &Trial<PortParams>, so_far: &[Value]) -> Result<Option<Por
             let all = crowds.gathered == asked;
             Ok(all.then(|| crowds.predicted(trial)))
         }
-        Some(Report::Batch { processors, .. }) if asked > PROCESSES_MAX => {
+        Some(PortReport::Batch { processors, .. }) if asked > PROCESSES_MAX => {
             let probabilities = layout(trial, processors).probabilities(batch_threads(trial)?);
             let probability = batch::rounded(&probabilities);
             Ok(Some(PortPrediction::Batch { probability }))
@@ -61,7 +61,7 @@ pub fn evaluate(
     let first = observed.data.first().map(report).transpose()?;
     let (measured, wrong) = match (processes(trial), first) {
         (0..=PROCESSES_MAX, _) => crowds(trial, observed)?,
-        (_, Some(Report::Batch { processors, .. })) => {
+        (_, Some(PortReport::Batch { processors, .. })) => {
             batch::judge(trial, observed, batch_threads(trial)?, processors)?
         }
         _ => bail!("the workload reported no batch of processes"),
@@ -100,7 +100,7 @@ struct Crowds {
     bound: Vec<BoundReport>,
 }
 
-/// See [`Report::Bound`].
+/// See [`PortReport::Bound`].
 #[derive(Debug)]
 struct BoundReport {
     formula: Formula,
@@ -114,12 +114,12 @@ impl Crowds {
         let mut crowds = Crowds::default();
         for value in data {
             match report(value)? {
-                Report::Threads { process, addresses, ids } => {
+                PortReport::Threads { process, addresses, ids } => {
                     ensure!(addresses.len() == ids.len(), "as many ids as threads are reported");
                     let threads = addresses.into_iter().zip(ids);
                     crowds.process(process, asked)?.threads.extend(threads);
                 }
-                Report::Gathered { process, pid, time_s, refused, threads, .. } => {
+                PortReport::Spawned { process, pid, time_s, refused, threads, .. } => {
                     let it = crowds.process(process, asked)?;
                     let told = it.threads.len();
                     ensure!(told == threads as usize, "{threads} threads, and {told} are reported");
@@ -129,7 +129,7 @@ impl Crowds {
                     crowds.gathered += 1;
                     crowds.refused = crowds.refused.or(refused);
                 }
-                Report::Ports { process, formula, ports } => {
+                PortReport::Ports { process, formula, ports } => {
                     let at = place(process, asked)?;
                     let known = crowds.ports.iter().position(|(known, _)| *known == formula);
                     let index = known.unwrap_or_else(|| {
@@ -138,8 +138,8 @@ impl Crowds {
                     });
                     crowds.ports[index].1[at].extend(ports);
                 }
-                Report::Bound { formula, echoes, strays, moved, failed, .. } => {
-                    let wrong = match (failed, strays, moved) {
+                PortReport::Bound { formula, echoes, unexpected, moved, failed, .. } => {
+                    let wrong = match (failed, unexpected, moved) {
                         (Some(failed), ..) => {
                             Some(format!("{} failed with {}", failed.call, failed.name))
                         }
@@ -147,14 +147,14 @@ impl Crowds {
                         (None, 0, moved) => {
                             Some(format!("{moved} threads were not where they were before"))
                         }
-                        (None, strays, _) => {
-                            Some(format!("{strays} sockets got what was not for them"))
+                        (None, unexpected, _) => {
+                            Some(format!("{unexpected} sockets got what was not for them"))
                         }
                     };
                     crowds.bound.push(BoundReport { formula, echoes: echoes.into(), wrong });
                 }
-                Report::Progress { .. } => {}
-                Report::Batch { .. } | Report::Process { .. } => {
+                PortReport::Progress { .. } => {}
+                PortReport::Batch { .. } | PortReport::Process { .. } => {
                     bail!("a batch of processes is reported, and none was asked for");
                 }
             }

@@ -82,12 +82,12 @@ fn what_glibc_would_refuse_is_refused_here() {
     }
 }
 
-fn outcome(threads: u64) -> Outcome {
-    Outcome {
+fn outcome(threads: u64) -> ThreadOutcome {
+    ThreadOutcome {
         threads,
         sockets: threads,
         echoes: threads,
-        failed: nlrig_guest::look::Failed {
+        failed: nlrig_guest::snapshot::Failed {
             call: "pthread_create".into(),
             errno: 11,
             name: "EAGAIN".into(),
@@ -114,14 +114,14 @@ fn a_count_that_is_off_by_one_fails_and_says_so() {
     let count = ThreadCount::of(&outcome(60), Limit::PidMax, 8000);
     assert_eq!(count.refusal().unwrap().threads_per_s, 30.0);
     let predicted = |threads| prediction(threads, None, Limit::PidMax);
-    fn judge(outcome: &Outcome, predicted: Option<&Prediction>) -> Option<String> {
+    fn judge(outcome: &ThreadOutcome, predicted: Option<&Prediction>) -> Option<String> {
         disagreement(outcome, Limit::PidMax, predicted)
     }
     assert_eq!(judge(&outcome(60), Some(&predicted(60))), None);
     let reason = judge(&outcome(60), Some(&predicted(61))).unwrap();
     assert!(reason.contains("60 threads") && reason.contains("predicted 61"), "{reason}");
     assert!(judge(&outcome(60), None).is_some());
-    let deaf = Outcome { echoes: 59, ..outcome(60) };
+    let deaf = ThreadOutcome { echoes: 59, ..outcome(60) };
     assert!(judge(&deaf, Some(&predicted(60))).unwrap().contains("59 echoes"));
 }
 

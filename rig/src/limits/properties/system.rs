@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use nlrig_guest::look::Look;
+use nlrig_guest::snapshot::Snapshot;
 
 use super::super::{Direction, Limit, Search, predict};
 use crate::abi::Abi;
@@ -60,7 +60,7 @@ pub struct System {
     top_down: bool,
     task_size: u64,
     pub ids: Ids,
-    pub look: Look,
+    pub look: Snapshot,
 }
 
 /// The ids of tasks: an `idr` and where it is.
@@ -275,7 +275,13 @@ impl System {
 
 /// An address space as exec leaves it (arch/x86/mm/mmap.c,
 /// `arch_pick_mmap_layout`), with a few more areas anywhere.
-pub fn exec(look: Look, abi: Abi, stack: u64, random: [u64; 4], more: &[(u64, u64, u8)]) -> System {
+pub fn exec(
+    look: Snapshot,
+    abi: Abi,
+    stack: u64,
+    random: [u64; 4],
+    more: &[(u64, u64, u8)],
+) -> System {
     let (task_size, stack_random, mmap_random) = match abi {
         Abi::I386 => (0xc000_0000, 0x7ff, 0xff),
         Abi::Ia32 => (0xffff_e000, 0x7ff, 0xff),

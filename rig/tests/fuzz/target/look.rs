@@ -111,7 +111,7 @@ fn observed(data: &[Value], told: Option<&Value>, made: Option<Object>) -> Obser
     Observed {
         predicted: told("predicted").and_then(Value::as_object).cloned().or(made),
         // The console has made it printable.
-        out_of_memory: told("out_of_memory").and_then(Value::as_str).map(nlrig::say::printable),
+        out_of_memory: told("out_of_memory").and_then(Value::as_str).map(nlrig::ui::sanitize),
         last_sign: data.iter().rfind(|value| value.get("progress").is_some()).cloned(),
         boot: second,
         total: second,

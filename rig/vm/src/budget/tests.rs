@@ -115,7 +115,7 @@ fn this_host_can_be_asked() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     // Neither kind of cleaning removes a file that is held, or waits for it.
-    cache.sweep();
+    cache.gc();
     cache.clear().unwrap();
     let all = Budget { runs_limit: Duration::ZERO, ..budget.clone() };
     assert!(all.take(&claim(0, budget.cores), || {}).is_err(), "it is still held");

@@ -12,7 +12,7 @@ use super::{Guest, VmFailure, Woken, seconds};
 use crate::outcome::Verdict;
 use crate::qemu;
 use nlrig_build::kernel::symbols::Symbols;
-use nlrig_host::ui::{brief, printable};
+use nlrig_host::ui::{sanitize, truncate};
 
 /// How long the console is listened to after a request to the kernel itself. A
 /// serial line of a guest takes some ten thousand characters a second.
@@ -169,7 +169,7 @@ fn with_cause(loss: VmFailure, cause: Option<&Splat>) -> VmFailure {
 
 /// What a guest calls a thing: one line, fit for a terminal.
 fn name(text: &str) -> String {
-    brief(printable(text))
+    truncate(sanitize(text))
 }
 
 /// A task a paragraph, fit for a terminal.

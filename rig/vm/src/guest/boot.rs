@@ -22,7 +22,7 @@ use crate::qemu::{self, Machine};
 use crate::share::{Folder, Share};
 use nlrig_host::process::{self, Child};
 use nlrig_host::scratch::Scratch;
-use nlrig_host::ui::brief;
+use nlrig_host::ui::truncate;
 
 /// How long a request may wait for QEMU to take it.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
@@ -114,7 +114,7 @@ impl Guest {
     fn wait_until_ready(&mut self, start: Instant, limit: Duration) -> Result<()> {
         match self.next_event(start + limit)? {
             Some(Event::Ready { clocksource, faults, refused, taint, .. }) => {
-                let clocksource = brief(clocksource);
+                let clocksource = truncate(clocksource);
                 self.ready = Ready { clocksource, faults, refused, boot: start.elapsed() };
                 (self.taint, self.taint_at_ready) = (taint, taint);
                 self.was_ready = true;

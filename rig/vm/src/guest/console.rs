@@ -10,7 +10,7 @@ use crate::outcome::Result;
 
 use super::log::Log;
 use super::read_some;
-use nlrig_host::ui::printable;
+use nlrig_host::ui::sanitize;
 use nlrig_splat::{Reader, Splat};
 
 /// A file takes no more than this; a guest may print for ever.
@@ -160,7 +160,7 @@ pub fn tail_of(file: &Path, lines: usize) -> Vec<String> {
 }
 
 fn text(line: &[u8]) -> String {
-    printable(String::from_utf8_lossy(line).trim_end_matches('\r'))
+    sanitize(String::from_utf8_lossy(line).trim_end_matches('\r'))
 }
 
 #[cfg(test)]

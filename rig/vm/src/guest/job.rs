@@ -1,8 +1,6 @@
 //! One program in a guest, from its start to its end, and what is wrong with the
 //! kernel after it.
 
-use std::ffi::OsStr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nlrig_init::protocol::{Event, Exit, GuestFault, Job, Request};
@@ -117,26 +115,6 @@ impl Guest {
         Some(VmFailure::new(verdict, format!("the kernel is tainted: {}", taint.names)))
     }
 
-    /// The loss of a guest whose kernel refused to load a module, with the
-    /// kernel's own reason if it printed one.
-    ///
-    /// # Errors
-    /// See [`Guest::listen_for`].
-    pub fn refused_module(&mut self) -> Result<Option<VmFailure>> {
-        let Some(refused) = self.ready.refused.first().cloned() else { return Ok(None) };
-        self.listen_for(CONSOLE_LAG)?;
-        let path = refused.split(": ").next().unwrap_or_default();
-        let name = Path::new(path).file_stem().and_then(OsStr::to_str).unwrap_or_default();
-        let prefix = format!("{name}: ");
-        let tail = self.console.tail();
-        let printed = tail.iter().rev().map(|line| nlrig_splat::text_of(line));
-        let mut words =
-            printed.filter(|line| line.starts_with(&prefix)).map(|line| format!("; {line}"));
-        let words = words.next().unwrap_or_default();
-        let reason = format!("the guest kernel refused to load the module {refused}{words}");
-        Ok(Some(self.with_splat(VmFailure::new(Verdict::Fail, reason))))
-    }
-
     /// Takes faults of these kinds for none: the kernel goes on after them.
     pub fn allow(&mut self, kinds: &[Verdict]) {
         self.allowed = kinds.to_vec();
@@ -178,8 +156,8 @@ impl Guest {
     ///
     /// # Errors
     /// A [`VmFailure`] if the machine is gone.
-    pub fn misbehave(&mut self, how: GuestFault) -> Result<()> {
-        self.send(&Request::Misbehave(how))
+    pub fn inject_fault(&mut self, how: GuestFault) -> Result<()> {
+        self.send(&Request::InjectFault(how))
     }
 
     /// How much has come of what nobody asked for.

@@ -1,4 +1,5 @@
-//! Options: setsockopt() and getsockopt(), and names for those of netlink.
+//! Socket options: setsockopt(), getsockopt(), and methods for netlink's
+//! options.
 
 use std::mem::size_of;
 use std::time::Duration;
@@ -7,12 +8,12 @@ use super::{Group, Socket};
 use crate::error::Errno;
 
 impl Socket {
-    /// setsockopt() with these bytes as they are.
+    /// setsockopt() with the bytes of `value`.
     ///
     /// # Errors
-    /// ENOPROTOOPT if there is no such option, EINVAL if it has another length
-    /// or the value is not one of its own, EPERM. Netlink's own options take
-    /// what is shorter than an int for 0.
+    /// ENOPROTOOPT if the option does not exist, EINVAL if the length or the
+    /// value is invalid, EPERM. Netlink's own options read a value shorter than
+    /// an int as 0.
     pub fn set_option_bytes(&self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         let length = value.len() as libc::socklen_t;
         // SAFETY: the pointer and the length are those of `value`.
@@ -21,11 +22,11 @@ impl Socket {
         Errno::check(result).map(|_| ())
     }
 
-    /// getsockopt() into these bytes: the length that the kernel says, which
-    /// may be more than there is room for.
+    /// getsockopt() into `value`. Returns the length that the kernel reports,
+    /// which may exceed the buffer.
     ///
     /// # Errors
-    /// As [`Socket::set_option_bytes`].
+    /// See [`Socket::set_option_bytes`].
     pub fn option_bytes(&self, level: i32, name: i32, value: &mut [u8]) -> Result<usize, Errno> {
         let mut length = value.len() as libc::socklen_t;
         // SAFETY: the pointer and the length are those of `value`.
@@ -38,7 +39,7 @@ impl Socket {
     /// setsockopt() with an int.
     ///
     /// # Errors
-    /// As [`Socket::set_option_bytes`].
+    /// See [`Socket::set_option_bytes`].
     pub fn set_option(&self, level: i32, name: i32, value: i32) -> Result<(), Errno> {
         self.set_option_bytes(level, name, &value.to_ne_bytes())
     }
@@ -46,14 +47,14 @@ impl Socket {
     /// getsockopt() of an int.
     ///
     /// # Errors
-    /// As [`Socket::set_option_bytes`].
+    /// See [`Socket::set_option_bytes`].
     pub fn option(&self, level: i32, name: i32) -> Result<i32, Errno> {
         let mut value = [0; size_of::<i32>()];
         self.option_bytes(level, name, &mut value)?;
         Ok(i32::from_ne_bytes(value))
     }
 
-    /// Joins a group, by its number: NETLINK_ADD_MEMBERSHIP.
+    /// Joins a group by number: NETLINK_ADD_MEMBERSHIP.
     ///
     /// # Errors
     /// EINVAL if the protocol has no such group, EPERM.
@@ -61,19 +62,19 @@ impl Socket {
         self.set_option(libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group.0 as i32)
     }
 
-    /// Leaves a group, by its number: NETLINK_DROP_MEMBERSHIP.
+    /// Leaves a group by number: NETLINK_DROP_MEMBERSHIP.
     ///
     /// # Errors
-    /// As [`Socket::join`].
+    /// See [`Socket::join`].
     pub fn leave(&self, group: Group) -> Result<(), Errno> {
         self.set_option(libc::SOL_NETLINK, libc::NETLINK_DROP_MEMBERSHIP, group.0 as i32)
     }
 
-    /// The groups the socket is in, in their order: NETLINK_LIST_MEMBERSHIPS.
-    /// Allocates.
+    /// The groups that the socket has joined, in ascending order:
+    /// NETLINK_LIST_MEMBERSHIPS. Allocates.
     ///
     /// # Errors
-    /// None are known since Linux 4.2, which brought the option.
+    /// None known since Linux 4.2, which added the option.
     pub fn memberships(&self) -> Result<Vec<Group>, Errno> {
         const WORD_BYTES: usize = size_of::<u32>();
         let mut bytes = vec![0; 64];
@@ -94,121 +95,124 @@ impl Socket {
         Ok(groups)
     }
 
-    /// Whether acknowledgements say more than a number: NETLINK_EXT_ACK.
+    /// Enables extended acknowledgements: NETLINK_EXT_ACK.
     ///
     /// # Errors
     /// ENOPROTOOPT before Linux 4.12.
     pub fn set_extended_acks(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_EXT_ACK, on)
+        self.set_bool_option(libc::NETLINK_EXT_ACK, on)
     }
 
-    /// Whether errors come without the request's body: NETLINK_CAP_ACK.
+    /// Omits the request's body from error acknowledgements: NETLINK_CAP_ACK.
     ///
     /// # Errors
     /// ENOPROTOOPT before Linux 4.3.
     pub fn set_capped_acks(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_CAP_ACK, on)
+        self.set_bool_option(libc::NETLINK_CAP_ACK, on)
     }
 
-    /// Whether recv() keeps quiet about what was dropped: NETLINK_NO_ENOBUFS.
+    /// Suppresses ENOBUFS from recv() after dropped messages:
+    /// NETLINK_NO_ENOBUFS.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn set_no_enobufs(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_NO_ENOBUFS, on)
+        self.set_bool_option(libc::NETLINK_NO_ENOBUFS, on)
     }
 
-    /// Whether the sender of a multicast is told of what this socket drops:
+    /// Reports messages dropped by this socket to the sender of a multicast:
     /// NETLINK_BROADCAST_ERROR.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn set_broadcast_error(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_BROADCAST_ERROR, on)
+        self.set_bool_option(libc::NETLINK_BROADCAST_ERROR, on)
     }
 
-    /// Whether requests for data are checked to the last byte:
-    /// NETLINK_GET_STRICT_CHK.
+    /// Enables strict checks of get requests: NETLINK_GET_STRICT_CHK.
     ///
     /// # Errors
     /// ENOPROTOOPT before Linux 4.20.
     pub fn set_strict_check(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_GET_STRICT_CHK, on)
+        self.set_bool_option(libc::NETLINK_GET_STRICT_CHK, on)
     }
 
-    /// Whether [`recv_message`](Socket::recv_message) says the group a message
-    /// was sent to: NETLINK_PKTINFO.
+    /// Makes [`recv_message`](Socket::recv_message) return the destination
+    /// group: NETLINK_PKTINFO.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn set_packet_info(&self, on: bool) -> Result<(), Errno> {
-        self.set_switch(libc::NETLINK_PKTINFO, on)
+        self.set_bool_option(libc::NETLINK_PKTINFO, on)
     }
 
-    /// Asks for a receive buffer of this many bytes: SO_RCVBUF. The kernel
-    /// doubles it, and keeps it within net.core.rmem_max and its minimum.
+    /// Sets the receive buffer size in bytes: SO_RCVBUF. The kernel doubles the
+    /// value and limits it to net.core.rmem_max and its own minimum.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn set_receive_buffer(&self, bytes: i32) -> Result<(), Errno> {
         self.set_option(libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)
     }
 
-    /// The receive buffer in bytes, as the kernel doubled it.
+    /// The receive buffer size in bytes, as doubled by the kernel.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn receive_buffer(&self) -> Result<i32, Errno> {
         self.option(libc::SOL_SOCKET, libc::SO_RCVBUF)
     }
 
-    /// Asks for a send buffer of this many bytes: SO_SNDBUF. As
-    /// [`Socket::set_receive_buffer`], with net.core.wmem_max.
+    /// Sets the send buffer size in bytes: SO_SNDBUF. Like
+    /// [`Socket::set_receive_buffer`], but limited by net.core.wmem_max.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn set_send_buffer(&self, bytes: i32) -> Result<(), Errno> {
         self.set_option(libc::SOL_SOCKET, libc::SO_SNDBUF, bytes)
     }
 
-    /// The send buffer in bytes, as the kernel doubled it.
+    /// The send buffer size in bytes, as doubled by the kernel.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn send_buffer(&self) -> Result<i32, Errno> {
         self.option(libc::SOL_SOCKET, libc::SO_SNDBUF)
     }
 
-    /// SO_REUSEADDR, which netlink takes and ignores.
+    /// Sets SO_REUSEADDR, which netlink accepts and ignores.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn set_reuse_address(&self, on: bool) -> Result<(), Errno> {
         self.set_option(libc::SOL_SOCKET, libc::SO_REUSEADDR, i32::from(on))
     }
 
-    /// How long a receive waits before EAGAIN; for ever if None: SO_RCVTIMEO.
+    /// Sets the time a receive blocks before EAGAIN, unlimited if None:
+    /// SO_RCVTIMEO.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn set_receive_timeout(&self, timeout: Option<Duration>) -> Result<(), Errno> {
         self.set_timeout(libc::SO_RCVTIMEO, timeout)
     }
 
-    /// How long a send waits before EAGAIN; for ever if None: SO_SNDTIMEO.
+    /// Sets the time a send blocks before EAGAIN, unlimited if None:
+    /// SO_SNDTIMEO.
     ///
     /// # Errors
-    /// None are known.
+    /// None known.
     pub fn set_send_timeout(&self, timeout: Option<Duration>) -> Result<(), Errno> {
         self.set_timeout(libc::SO_SNDTIMEO, timeout)
     }
 
-    fn set_switch(&self, name: i32, on: bool) -> Result<(), Errno> {
+    fn set_bool_option(&self, name: i32, on: bool) -> Result<(), Errno> {
         self.set_option(libc::SOL_NETLINK, name, i32::from(on))
     }
 
     fn set_timeout(&self, name: i32, timeout: Option<Duration>) -> Result<(), Errno> {
-        // The kernel reads zero as for ever; no time at all is the least time.
+        // The kernel takes zero for no timeout, so a zero duration becomes 1
+        // us.
         let timeout = timeout.map_or(Duration::ZERO, |time| time.max(Duration::from_micros(1)));
         let timeout = libc::timeval {
             tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),

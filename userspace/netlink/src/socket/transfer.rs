@@ -1,35 +1,36 @@
-//! Sending and receiving. Flags are those of the calls, MSG_*.
+//! Sending and receiving. `flags` are the MSG_* flags of the system calls.
 
 use std::mem::{size_of, zeroed};
 
 use super::{ADDRESS_BYTES, Address, Group, Socket, zero_address};
 use crate::error::Errno;
 
-/// What came in.
+/// A received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes in the buffer; with the flag MSG_TRUNC the datagram's own length,
-    /// which may be more than the buffer has.
+    /// Bytes in the buffer. With MSG_TRUNC, the length of the datagram, which
+    /// may exceed the buffer.
     pub length: usize,
-    /// Who sent it.
+    /// The sender.
     pub from: Address,
-    /// msg_flags: MSG_TRUNC if the datagram was longer than the buffer. 0 from
-    /// calls that do not tell.
+    /// msg_flags: MSG_TRUNC if the datagram was longer than the buffer. 0 for
+    /// calls that do not return flags.
     pub flags: i32,
-    /// The group it was sent to, group 0 if none: with
-    /// [`set_packet_info`](Socket::set_packet_info) and
-    /// [`recv_message`](Socket::recv_message) only.
+    /// The destination group; 0 for unicast. Set only by
+    /// [`recv_message`](Socket::recv_message) after
+    /// [`set_packet_info`](Socket::set_packet_info).
     pub group: Option<Group>,
 }
 
-/// Room for the control messages of netlink: NETLINK_PKTINFO, 4 bytes,
-/// NETLINK_LISTEN_ALL_NSID, 4, SCM_CREDENTIALS, 12, each with a header, and some.
+/// A buffer for netlink's control messages: NETLINK_PKTINFO (4 bytes),
+/// NETLINK_LISTEN_ALL_NSID (4) and SCM_CREDENTIALS (12), each with a header.
 #[repr(C, align(8))]
 struct Control([u8; 128]);
 
-/// The header of a call with one buffer, and nothing else yet.
+/// A message header with one buffer and no address or control data.
 fn header(iov: &mut libc::iovec) -> libc::msghdr {
-    // SAFETY: msghdr is integers and pointers, for which zero is a value.
+    // SAFETY: msghdr consists of integers and pointers, for which zero is
+    // valid.
     let mut header: libc::msghdr = unsafe { zeroed() };
     header.msg_iov = iov;
     header.msg_iovlen = 1;
@@ -37,26 +38,27 @@ fn header(iov: &mut libc::iovec) -> libc::msghdr {
 }
 
 impl Socket {
-    /// send(): to where the socket is connected, else to the kernel. How many
-    /// bytes were sent. Binds to a port of the kernel's choice if that has not
-    /// happened yet.
+    /// send() to the connected address, by default the kernel. Returns the
+    /// bytes sent. Binds an unbound socket to a port that the kernel chooses.
     ///
     /// # Errors
-    /// ECONNREFUSED if nobody has the port, EMSGSIZE if it is more than the
-    /// send buffer, ENOBUFS, ENODATA if it is nothing, EAGAIN.
+    /// ECONNREFUSED if no socket has the port, EMSGSIZE if `bytes` exceeds the
+    /// send buffer, ENODATA if it is empty, ENOBUFS, EAGAIN.
     pub fn send(&self, bytes: &[u8], flags: i32) -> Result<usize, Errno> {
         // SAFETY: the pointer and the length are those of `bytes`.
         let sent = unsafe { libc::send(self.raw(), bytes.as_ptr().cast(), bytes.len(), flags) };
         Errno::check(sent).map(|sent| sent as usize)
     }
 
-    /// sendto(): as [`Socket::send`], but to this address: first to its group,
-    /// if it has one, and then to its port, be that the kernel's. The result is
-    /// that of the port: ECONNREFUSED may mean that the group has got it.
+    /// sendto(): like [`Socket::send`], but to an address.
+    ///
+    /// The kernel sends first to the group, if there is one, and then to the
+    /// port, even if that is port 0. The result is that of the port, so after
+    /// ECONNREFUSED the group may still have the message.
     ///
     /// # Errors
-    /// EPERM for an address other than the kernel's on a protocol that allows
-    /// no sending among users, and those of [`Socket::send`].
+    /// EPERM for an address other than the kernel's, if the protocol does not
+    /// let users send to each other; see [`Socket::send`] for others.
     pub fn send_to(&self, bytes: &[u8], to: Address, flags: i32) -> Result<usize, Errno> {
         let to = to.to_raw();
         // SAFETY: the pointers and the lengths are those of `bytes` and `to`.
@@ -73,11 +75,11 @@ impl Socket {
         Errno::check(sent).map(|sent| sent as usize)
     }
 
-    /// sendmsg(): as [`Socket::send_to`], or as [`Socket::send`] without an
+    /// sendmsg(): like [`Socket::send_to`], or like [`Socket::send`] without an
     /// address.
     ///
     /// # Errors
-    /// As [`Socket::send_to`].
+    /// See [`Socket::send_to`].
     pub fn send_message(
         &self,
         bytes: &[u8],
@@ -92,17 +94,18 @@ impl Socket {
             header.msg_name = (&raw mut *to).cast();
             header.msg_namelen = ADDRESS_BYTES;
         }
-        // SAFETY: all that `header` points to outlives the call, which only
-        // reads it.
+        // SAFETY: everything that `header` points to outlives the call, which
+        // only reads it.
         let sent = unsafe { libc::sendmsg(self.raw(), &header, flags) };
         Errno::check(sent).map(|sent| sent as usize)
     }
 
-    /// recv(): how many bytes came in; with MSG_TRUNC the datagram's own length.
+    /// recv(). Returns the bytes received; with MSG_TRUNC, the length of the
+    /// datagram.
     ///
     /// # Errors
-    /// EAGAIN if there is nothing and it shall not wait, or not longer; ENOBUFS
-    /// if the kernel had to drop something; EINTR.
+    /// EAGAIN if the queue is empty and the call does not block or times out;
+    /// ENOBUFS if the kernel dropped a message; EINTR.
     pub fn recv(&self, buffer: &mut [u8], flags: i32) -> Result<usize, Errno> {
         let room = buffer.len();
         // SAFETY: the pointer and the length are those of `buffer`.
@@ -110,10 +113,10 @@ impl Socket {
         Errno::check(got).map(|got| got as usize)
     }
 
-    /// recvfrom(): as [`Socket::recv`], and says who sent it.
+    /// recvfrom(): like [`Socket::recv`], and returns the sender.
     ///
     /// # Errors
-    /// As [`Socket::recv`].
+    /// See [`Socket::recv`].
     pub fn recv_from(&self, buffer: &mut [u8], flags: i32) -> Result<Received, Errno> {
         let mut from = zero_address();
         let mut length = ADDRESS_BYTES;
@@ -133,11 +136,11 @@ impl Socket {
         Ok(Received { length, from: Address::from_raw(&from), flags: 0, group: None })
     }
 
-    /// recvmsg(): as [`Socket::recv_from`], and says what the kernel tells
-    /// besides.
+    /// recvmsg(): like [`Socket::recv_from`], and returns the flags and the
+    /// group.
     ///
     /// # Errors
-    /// As [`Socket::recv`].
+    /// See [`Socket::recv`].
     pub fn recv_message(&self, buffer: &mut [u8], flags: i32) -> Result<Received, Errno> {
         let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
         let mut from = zero_address();
@@ -147,34 +150,37 @@ impl Socket {
         header.msg_namelen = ADDRESS_BYTES;
         header.msg_control = (&raw mut control).cast();
         header.msg_controllen = size_of::<Control>() as _;
-        // SAFETY: all that `header` points to outlives the call, with the
-        // lengths that it says.
+        // SAFETY: everything that `header` points to outlives the call and has
+        // the lengths in `header`.
         let got = unsafe { libc::recvmsg(self.raw(), &mut header, flags) };
         let length = Errno::check(got)? as usize;
-        // SAFETY: the kernel has filled `header` in, and `control` is still there.
+        // SAFETY: the kernel filled in `header`, and `control` is still alive.
         let group = unsafe { packet_info(&header) };
         Ok(Received { length, from: Address::from_raw(&from), flags: header.msg_flags, group })
     }
 }
 
-/// The group in the control message NETLINK_PKTINFO, if there is one.
+/// The group in the NETLINK_PKTINFO control message, if there is one.
 ///
 /// # Safety
-/// The kernel has filled in the header and the control messages it points to.
+/// The kernel must have filled in `header` and its control messages.
 unsafe fn packet_info(header: &libc::msghdr) -> Option<Group> {
-    // SAFETY: the caller's word; the macros stay within msg_controllen.
+    // SAFETY: the caller guarantees a filled header; the macro stays within
+    // msg_controllen.
     let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !at.is_null() {
-        // SAFETY: a header that the macros give is within the control messages.
+        // SAFETY: a header returned by the macros lies within the control
+        // messages.
         let message = unsafe { &*at };
         if (message.cmsg_level, message.cmsg_type) == (libc::SOL_NETLINK, libc::NETLINK_PKTINFO) {
-            // SAFETY: the kernel puts a struct nl_pktinfo into this message; it
-            // need not be aligned.
+            // SAFETY: the kernel stores a struct nl_pktinfo here, possibly
+            // unaligned.
             let info: libc::nl_pktinfo =
                 unsafe { libc::CMSG_DATA(at).cast::<libc::nl_pktinfo>().read_unaligned() };
             return Some(Group(info.group));
         }
-        // SAFETY: as for the first.
+        // SAFETY: `at` came from CMSG_FIRSTHDR or CMSG_NXTHDR on the same
+        // header.
         at = unsafe { libc::CMSG_NXTHDR(header, at) };
     }
     None

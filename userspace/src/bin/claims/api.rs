@@ -1,4 +1,5 @@
-//! The functions that a module calls. Most of these rows are for a compiler.
+//! Claims about the functions that a module calls. Most of them are checked by
+//! a compiler on the host.
 
 use std::time::Duration;
 
@@ -6,14 +7,14 @@ use nlrig_guest::uapi::NETLINK_NLRIG_ARTICLE;
 use nlrig_netlink::builder::message;
 use nlrig_netlink::{Address, Header, Socket};
 
-use crate::Rows;
-use crate::evidence::{Evidence, Trouble};
+use crate::Cases;
+use crate::evidence::{BoxError, Evidence};
 use crate::module;
 
-pub const ROWS: Rows = &[("B10.3", two_settings_do)];
+pub const CASES: Cases = &[("B10.3", two_settings_suffice)];
 
-/// The module gives netlink_kernel_create() groups and input, and nothing else.
-fn two_settings_do(evidence: &mut Evidence) -> Result<(), Trouble> {
+/// The module passes only `groups` and `input` to netlink_kernel_create().
+fn two_settings_suffice(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.outcome("created", &module::article(1, Duration::ZERO));
     let socket = Socket::new(NETLINK_NLRIG_ARTICLE as i32)?;
     socket.bind(0, nlrig_netlink::GroupMask::NONE)?;

@@ -1,4 +1,4 @@
-//! The article's module as it is printed, and its protocol number.
+//! Claims about the article's module as printed, and about its protocol number.
 
 use std::time::Duration;
 
@@ -6,27 +6,28 @@ use nlrig_guest::uapi::*;
 use nlrig_netlink::Socket;
 use serde_json::{Value, json};
 
-use crate::Rows;
+use crate::Cases;
 use crate::client::{ANSWER, Client, PORTID};
-use crate::evidence::{Evidence, Trouble};
+use crate::evidence::{BoxError, Evidence};
 use crate::module;
-use crate::process::{CHILD_LIMIT, Child};
+use crate::process::{CHILD_TIMEOUT, ForkedChild};
 use crate::state::State;
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("A27.1", writing_into_a_literal),
     ("A27.2", writing_into_a_literal),
-    ("A30.1", a_number_that_no_header_has),
-    ("A30.2", a_number_that_no_module_has),
+    ("A30.1", an_unassigned_protocol_number),
+    ("A30.2", a_protocol_number_without_module),
 ];
 
-/// What ends the text of each answer in the article is a write into a constant.
-fn writing_into_a_literal(evidence: &mut Evidence) -> Result<(), Trouble> {
+/// The article's module terminates each answer by writing into a string
+/// literal.
+fn writing_into_a_literal(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(10, Duration::from_millis(50))?;
     State::reset()?;
     module::set("article_writes_literal", 1)?;
     evidence.note("answers", 0);
-    let client = Child::start(|| {
+    let client = ForkedChild::start(|| {
         let client = Client::new(PORTID, PORTID)?;
         client.greet(0)?;
         let mut right = 0;
@@ -35,15 +36,15 @@ fn writing_into_a_literal(evidence: &mut Evidence) -> Result<(), Trouble> {
         }
         Ok(json!({ "answers": right }))
     })?;
-    let told = client.wait(CHILD_LIMIT);
-    evidence.note("client_reported", told.is_ok());
-    let answers = told.ok().and_then(|told| told.get("answers").and_then(Value::as_u64));
+    let report = client.wait(CHILD_TIMEOUT);
+    evidence.note("client_reported", report.is_ok());
+    let answers = report.ok().and_then(|report| report.get("answers").and_then(Value::as_u64));
     evidence.note("answers", answers.unwrap_or(0));
     evidence.note("kernel_sent", State::read()?.article.sent);
     Ok(())
 }
 
-fn a_number_that_no_header_has(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn an_unassigned_protocol_number(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(1, Duration::ZERO)?;
     evidence.note("number", NETLINK_NLRIG_ARTICLE);
     evidence.outcome("socket", &Socket::new(NETLINK_NLRIG_ARTICLE as i32));
@@ -53,7 +54,7 @@ fn a_number_that_no_header_has(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn a_number_that_no_module_has(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_protocol_number_without_module(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.outcome("socket", &Socket::new(30));
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Device nodes: what copies to and from a program, who begins, and /dev/mem.
+//! Claims about device nodes: copying from and to programs, kernel-initiated
+//! events, and /dev/mem.
 
 use std::fs::{self, File, OpenOptions};
 use std::mem::zeroed;
@@ -11,14 +12,14 @@ use nix::poll::PollFlags;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nlrig_netlink::Errno;
 
-use crate::Rows;
+use crate::Cases;
 use crate::chardev::{Device, Exchange, Mapping, page_bytes};
-use crate::events::{EVENT_LIMIT, woken_by};
-use crate::evidence::{Evidence, Trouble};
-use crate::process::{Child, stay_on};
+use crate::events::{EVENT_TIMEOUT, woken_by};
+use crate::evidence::{BoxError, Evidence};
+use crate::process::{ForkedChild, pin_to_cpu};
 
-pub const ROWS: Rows = &[
-    ("B1.1", copying_from_memory_that_is_not_there_yet),
+pub const CASES: Cases = &[
+    ("B1.1", copying_from_a_page_not_in_memory),
     ("B2.1", poll_and_a_timer_of_the_kernel),
     ("B2.2", a_blocked_read_and_a_timer_of_the_kernel),
     ("B2.3", a_signal_from_a_timer_of_the_kernel),
@@ -29,21 +30,22 @@ pub const ROWS: Rows = &[
     ("B5.4", writing_to_the_interrupt_controller),
 ];
 
-/// Not in libc.
+/// The libc crate lacks this constant.
 const F_SETSIG: i32 = 10;
-/// How long the timer of the kernel takes.
+/// The delay of the kernel timer.
 const DELAY: Duration = Duration::from_millis(100);
 
-/// The argument of the ioctl is in a file that is mapped, and no longer in memory.
-fn copying_from_memory_that_is_not_there_yet(evidence: &mut Evidence) -> Result<(), Trouble> {
+/// The argument of the ioctl is in a file mapping whose page is not in memory.
+fn copying_from_a_page_not_in_memory(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
-    // Any file of the share that nobody runs.
+    // A file of the share that no process executes.
     let file = File::open("/run/nlrig/guest/workloads/fault")?;
     let before = usage()?;
     let mut exchange = Ok(());
-    // Once is too few: the host may have answered before we could fall asleep.
+    // Repeated, because the host may answer a single read before the process
+    // sleeps.
     for _ in 0..10 {
-        // SAFETY: a hint about a file of ours; no pointer.
+        // SAFETY: posix_fadvise() takes an open descriptor and no pointer.
         let forgotten =
             unsafe { libc::posix_fadvise64(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         if forgotten != 0 {
@@ -51,7 +53,8 @@ fn copying_from_memory_that_is_not_there_yet(evidence: &mut Evidence) -> Result<
         }
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let mapping = Mapping::new(&file, 0, page_bytes(), protection, libc::MAP_PRIVATE)?;
-        // SAFETY: within the mapping, which is ours alone, and at its start.
+        // SAFETY: the address is the start of a private mapping that nothing
+        // else uses.
         exchange = unsafe { device.exchange_at(mapping.start().cast::<Exchange>()) }.map(|_| ());
         if exchange.is_err() {
             break;
@@ -72,14 +75,14 @@ fn usage() -> Result<Usage, nix::Error> {
     getrusage(UsageWho::RUSAGE_THREAD)
 }
 
-fn poll_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn poll_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
     woken_by(evidence, &device, PollFlags::POLLIN, || Ok(device.wake_after(DELAY)?))
 }
 
-fn a_blocked_read_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // In a child, which can be ended if nothing wakes it.
-    let reader = Child::start(|| {
+fn a_blocked_read_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
+    // A child process, which can be killed if nothing wakes it.
+    let reader = ForkedChild::start(|| {
         let device = Device::open()?;
         let start = Instant::now();
         device.wake_after(DELAY)?;
@@ -87,7 +90,7 @@ fn a_blocked_read_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(
         let waited_ms = start.elapsed().as_millis() as u64;
         Ok(serde_json::json!({ "expiries": expiries, "waited_ms": waited_ms }))
     })?;
-    let report = reader.wait(EVENT_LIMIT);
+    let report = reader.wait(EVENT_TIMEOUT);
     evidence.note("woken", report.is_ok());
     if let Ok(report) = report {
         for key in ["expiries", "waited_ms"] {
@@ -97,18 +100,18 @@ fn a_blocked_read_and_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(
     Ok(())
 }
 
-fn a_signal_from_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_signal_from_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
     let fd = device.as_fd().as_raw_fd();
-    // SAFETY: a sigset_t is plain integers, for which zero is a value.
+    // SAFETY: sigset_t consists of integers, for which zero is valid.
     let mut set: libc::sigset_t = unsafe { zeroed() };
-    // SAFETY: the pointers are those of `set`; no handler is called.
+    // SAFETY: the pointers are those of `set`; no handler is installed.
     unsafe {
         libc::sigaddset(&raw mut set, libc::SIGIO);
         libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
     }
-    // SAFETY: these take numbers, no pointer. With F_SETSIG the signal tells of
-    // the file it is about.
+    // SAFETY: these fcntl() commands take integers. F_SETSIG makes the signal
+    // carry the descriptor.
     let asked = unsafe {
         libc::fcntl(fd, libc::F_SETOWN, libc::getpid()) == 0
             && libc::fcntl(fd, F_SETSIG, libc::SIGIO) == 0
@@ -119,10 +122,10 @@ fn a_signal_from_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Tr
     }
     let start = Instant::now();
     device.wake_after(DELAY)?;
-    let limit = libc::timespec { tv_sec: EVENT_LIMIT.as_secs() as libc::time_t, tv_nsec: 0 };
-    // SAFETY: a siginfo_t is plain integers, for which zero is a value.
+    let limit = libc::timespec { tv_sec: EVENT_TIMEOUT.as_secs() as libc::time_t, tv_nsec: 0 };
+    // SAFETY: siginfo_t consists of integers, for which zero is valid.
     let mut info: libc::siginfo_t = unsafe { zeroed() };
-    // SAFETY: the pointers are those of the variables.
+    // SAFETY: the pointers are those of local variables.
     let signal = unsafe { libc::sigtimedwait(&raw const set, &raw mut info, &raw const limit) };
     evidence.note("woken", signal == libc::SIGIO);
     evidence.note("waited_ms", start.elapsed().as_millis() as u64);
@@ -130,10 +133,10 @@ fn a_signal_from_a_timer_of_the_kernel(evidence: &mut Evidence) -> Result<(), Tr
     Ok(())
 }
 
-fn an_exchange_while_a_read_waits(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn an_exchange_while_a_read_waits(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
-    // Before anything can be stuck; far off.
-    device.wake_after(EVENT_LIMIT)?;
+    // A late wakeup, started first, so that the reader cannot block forever.
+    device.wake_after(EVENT_TIMEOUT)?;
     thread::scope(|scope| {
         let reader = scope.spawn(|| device.expiries());
         thread::sleep(DELAY);
@@ -141,7 +144,7 @@ fn an_exchange_while_a_read_waits(evidence: &mut Evidence) -> Result<(), Trouble
         evidence.note("read_still_waits", !reader.is_finished());
         evidence.io_outcome("ioctl", &back);
         evidence.note("came_back", back.map_or(0, |back| back.value));
-        // It is the same timer, and expires once.
+        // This restarts the same timer, which expires once.
         device.wake_after(Duration::ZERO)?;
         let read = reader.join().map_err(|_| "the reader panicked")?;
         evidence.note("read", read?);
@@ -149,7 +152,7 @@ fn an_exchange_while_a_read_waits(evidence: &mut Evidence) -> Result<(), Trouble
     })
 }
 
-fn mapping_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn mapping_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), BoxError> {
     let memory = File::open("/dev/mem")?;
     let code = resource("Kernel code")?;
     evidence.note("address", format!("{:#x}", code.start));
@@ -160,26 +163,27 @@ fn mapping_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), Trouble> 
     Ok(())
 }
 
-/// A line of /proc/iomem.
+/// A memory range of /proc/iomem.
 struct Resource {
     start: u64,
-    /// The first address behind it.
+    /// The last address plus one.
     end: u64,
 }
 
-/// The first of this name.
-fn resource(name: &str) -> Result<Resource, Trouble> {
+/// The first range with this name.
+fn resource(name: &str) -> Result<Resource, BoxError> {
     let text = fs::read_to_string("/proc/iomem")?;
     let line = text.lines().find(|line| line.trim_end().ends_with(&format!(": {name}")));
-    let line = line.ok_or_else(|| format!("/proc/iomem has no {name}"))?;
+    let line = line.ok_or_else(|| format!("/proc/iomem: no {name}"))?;
     let range = line.split(" : ").next().unwrap_or("").trim();
-    let (start, last) = range.split_once('-').ok_or("a range without an end")?;
+    let (start, last) = range.split_once('-').ok_or("/proc/iomem: malformed range")?;
     let number = |text| u64::from_str_radix(text, 16);
     Ok(Resource { start: number(start)?, end: number(last)? + 1 })
 }
 
-/// What was put below 1 MiB for processors that start there is not all zeros.
-fn memory_below_one_megabyte(evidence: &mut Evidence) -> Result<(), Trouble> {
+/// The real-mode trampoline below 1 MiB, where the kernel starts other CPUs, is
+/// not all zeros.
+fn memory_below_one_megabyte(evidence: &mut Evidence) -> Result<(), BoxError> {
     const MEGABYTE: u64 = 1 << 20;
     let memory = File::open("/dev/mem")?;
     let low = resource("System RAM")?;
@@ -198,7 +202,7 @@ fn memory_below_one_megabyte(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn writing_to_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn writing_to_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), BoxError> {
     let memory = OpenOptions::new().read(true).write(true).open("/dev/mem")?;
     let code = resource("Kernel code")?;
     evidence.note("address", format!("{:#x}", code.start));
@@ -213,17 +217,17 @@ fn writing_to_the_kernels_own_code(evidence: &mut Evidence) -> Result<(), Troubl
     Ok(())
 }
 
-/// Has one processor's interrupt controller let through what it should not, and
-/// another one's send it an interrupt with the number of an exception. Nobody
-/// expects that in the kernel, where an idle processor is.
-fn writing_to_the_interrupt_controller(evidence: &mut Evidence) -> Result<(), Trouble> {
-    /// Where each processor finds its own.
+/// Lowers the task priority in one CPU's APIC, and makes another CPU's APIC
+/// send interrupts with the vector of an exception. The kernel does not expect
+/// that exception in its idle loop.
+fn writing_to_the_interrupt_controller(evidence: &mut Evidence) -> Result<(), BoxError> {
+    /// The physical address of each CPU's own APIC.
     const CONTROLLER: u64 = 0xfee0_0000;
-    /// The task priority; interrupts up to it are held back.
+    /// The task priority register, which blocks interrupts up to its value.
     const PRIORITY: usize = 0x80;
-    /// The lower half of the command.
+    /// The lower half of the interrupt command register.
     const COMMAND: usize = 0x300;
-    /// To all but this one: the number of an error of the floating point unit.
+    /// To all CPUs but this one: vector 16, the x87 floating-point exception.
     const OTHERS: u32 = 0b11 << 18 | 16;
     let memory = OpenOptions::new().read(true).write(true).open("/dev/mem")?;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -231,9 +235,9 @@ fn writing_to_the_interrupt_controller(evidence: &mut Evidence) -> Result<(), Tr
     evidence.io_outcome("map", &mapping);
     let mapping = mapping?;
     evidence.deliver()?;
-    stay_on(1)?;
+    pin_to_cpu(1)?;
     mapping.write(PRIORITY, 0);
-    stay_on(0)?;
+    pin_to_cpu(0)?;
     for _ in 0..20 {
         mapping.write(COMMAND, OTHERS);
         thread::sleep(Duration::from_millis(20));

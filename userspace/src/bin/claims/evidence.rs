@@ -1,5 +1,5 @@
-//! What a row reports: values by name, each at once, because the machine may not
-//! live much longer.
+//! Evidence: named values, each reported immediately, because the guest may
+//! crash next.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -12,25 +12,26 @@ use nlrig_guest::protocol::WORKLOAD_FD;
 use nlrig_netlink::Errno;
 use serde_json::{Map, Value};
 
-use crate::observe::{state, waiting};
+use crate::observe::{queued_bytes, state};
 
-/// Why a claim could not be tried: no evidence, and no finding.
-pub type Trouble = Box<dyn std::error::Error>;
+/// An error that prevents the test of a claim. It counts neither for nor
+/// against the claim.
+pub type BoxError = Box<dyn std::error::Error>;
 
-/// How long PID 1 may take to pass on a line.
-const PASSED_ON_LIMIT: Duration = Duration::from_secs(5);
-/// How long the host's side of a port takes at most, the machine being busy.
-const TAKEN_BY_HOST: Duration = Duration::from_millis(100);
+/// The longest time PID 1 may take to forward a line.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest time the host takes to read from a port while it is busy.
+const HOST_READ_DELAY: Duration = Duration::from_millis(100);
 
-/// Where evidence goes.
+/// The report descriptor.
 pub struct Evidence {
     report: File,
 }
 
 impl Evidence {
-    /// For the one process that reports.
+    /// Creates the only instance of the process.
     pub fn new() -> Evidence {
-        // SAFETY: PID 1 opened this descriptor for us and nobody else in this
+        // SAFETY: PID 1 opened this descriptor, and nothing else in this
         // process uses it.
         Evidence { report: unsafe { File::from_raw_fd(WORKLOAD_FD) } }
     }
@@ -39,30 +40,32 @@ impl Evidence {
     pub fn note(&mut self, key: &str, value: impl Into<Value>) {
         let mut line = Map::new();
         line.insert(key.to_string(), value.into());
-        // Without the host nobody is left to be told of it.
+        // Errors are ignored: without the host, nothing receives the report.
         let _ = writeln!(self.report, "{}", Value::Object(line));
     }
 
-    /// Waits until the host has what was reported. For who breaks the machine
-    /// next: PID 1 passes it on, and may be the first that the break hits.
+    /// Waits until the host has received the evidence. Needed before a case
+    /// crashes the guest, because PID 1 forwards the evidence and may be the
+    /// first victim.
     ///
     /// # Errors
-    /// PID 1 does not pass it on.
-    pub fn deliver(&self) -> Result<(), Trouble> {
-        let deadline = Instant::now() + PASSED_ON_LIMIT;
-        // It has taken all, and waits for more.
-        while waiting(&self.report)? > 0 || state(1, 1)? != 'S' {
+    /// PID 1 does not forward the evidence in time.
+    pub fn deliver(&self) -> Result<(), BoxError> {
+        let deadline = Instant::now() + FORWARD_TIMEOUT;
+        // PID 1 sleeps after it has read everything.
+        while queued_bytes(&self.report)? > 0 || state(1, 1)? != 'S' {
             if Instant::now() > deadline {
-                return Err("PID 1 does not pass on what was reported".into());
+                return Err("timed out waiting for PID 1 to forward the evidence".into());
             }
             thread::sleep(Duration::from_millis(1));
         }
-        // It is in the queue of the port, which the host empties by itself.
-        thread::sleep(TAKEN_BY_HOST);
+        // The evidence is in the port's queue, which the host empties without
+        // the guest's help.
+        thread::sleep(HOST_READ_DELAY);
         Ok(())
     }
 
-    /// Reports how a call ended: `ok`, or the name of its error.
+    /// Reports the result of a call: `ok`, or the name of the errno.
     pub fn outcome<T, E: Display>(&mut self, key: &str, result: &Result<T, E>) {
         match result {
             Ok(_) => self.note(key, "ok"),
@@ -70,10 +73,10 @@ impl Evidence {
         }
     }
 
-    /// As [`Evidence::outcome`], for calls of the standard library, whose errors
-    /// have no such names.
+    /// Like [`Evidence::outcome`], for the standard library, whose errors do
+    /// not display errno names.
     pub fn io_outcome<T>(&mut self, key: &str, result: &io::Result<T>) {
-        let named = result.as_ref().map_err(|err| Errno(err.raw_os_error().unwrap_or(0)));
-        self.outcome(key, &named);
+        let with_errno = result.as_ref().map_err(|err| Errno(err.raw_os_error().unwrap_or(0)));
+        self.outcome(key, &with_errno);
     }
 }

@@ -1,4 +1,4 @@
-//! Files of /proc and sysfs: events, and how much goes through.
+//! Claims about files in /proc and sysfs: events and sizes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -9,13 +9,13 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::PollFlags;
 use nlrig_guest::uapi::NLRIG_BIG_BYTES;
 
-use crate::Rows;
+use crate::Cases;
 use crate::chardev::page_bytes;
 use crate::events::woken_by;
-use crate::evidence::{Evidence, Trouble};
-use crate::process::{Child, in_child};
+use crate::evidence::{BoxError, Evidence};
+use crate::process::{ForkedChild, run_in_child};
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("B3.1", an_event_of_a_file_of_proc),
     ("B3.2", an_event_of_a_file_of_sysfs),
     ("B3.3", an_event_of_the_kernels_own_in_proc),
@@ -23,30 +23,31 @@ pub const ROWS: Rows = &[
     ("B4.2", bytes_of_sysfs),
     ("B4.3", a_megabyte_of_proc),
     ("B4.4", a_table_of_the_kernels_own_in_proc),
-    ("B4.5", writing_much_to_proc),
+    ("B4.5", a_large_write_to_proc),
 ];
 
-/// Before somebody writes, so that the reader waits by then.
+/// The delay before the write, so that the reader is already waiting.
 const DELAY: Duration = Duration::from_millis(100);
-/// More than any of the files has.
+/// Larger than any of the files.
 const BUFFER_BYTES: usize = 2 * BIG_BYTES;
 const BIG_BYTES: usize = NLRIG_BIG_BYTES as usize;
 
-fn an_event_of_a_file_of_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn an_event_of_a_file_of_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     event_of_write(evidence, "/proc/nlrig/value", "/proc/nlrig/value")
 }
 
-fn an_event_of_a_file_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn an_event_of_a_file_of_sysfs(evidence: &mut Evidence) -> Result<(), BoxError> {
     event_of_write(evidence, "/sys/kernel/nlrig/event", "/sys/kernel/nlrig/value")
 }
 
-/// Waits for an event of one file while another process writes to another.
-fn event_of_write(evidence: &mut Evidence, waits: &str, written: &str) -> Result<(), Trouble> {
+/// Waits for an event on the file `waits` while another process writes to
+/// `written`.
+fn event_of_write(evidence: &mut Evidence, waits: &str, written: &str) -> Result<(), BoxError> {
     let mut file = File::open(waits)?;
-    // An event is what has happened since it was read.
+    // POLLPRI reports changes since the last read.
     io::copy(&mut file, &mut io::sink())?;
     woken_by(evidence, &file, PollFlags::POLLPRI, || {
-        Child::start(|| {
+        ForkedChild::start(|| {
             std::thread::sleep(DELAY);
             std::fs::write(written, "1")?;
             Ok(serde_json::Value::Null)
@@ -54,10 +55,11 @@ fn event_of_write(evidence: &mut Evidence, waits: &str, written: &str) -> Result
     })
 }
 
-/// In a child, whose mounts are its own.
-fn an_event_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
-    in_child(|| {
-        // SAFETY: takes no pointer; this process has one thread.
+/// In a child with its own mount namespace.
+fn an_event_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
+    run_in_child(|| {
+        // SAFETY: unshare() takes no pointer, and this process has a single
+        // thread.
         if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
             return Err(io::Error::last_os_error().into());
         }
@@ -73,8 +75,8 @@ fn an_event_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), Tr
     Ok(())
 }
 
-/// Notes how much one read() gives, and how much there is in all, which comes back.
-fn read_much(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, Trouble> {
+/// Notes the size of one read() and of the whole file. Returns the contents.
+fn note_sizes(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, BoxError> {
     let mut file = File::open(path)?;
     let mut bytes = vec![0; BUFFER_BYTES];
     let one_read = file.read(&mut bytes)?;
@@ -85,10 +87,11 @@ fn read_much(evidence: &mut Evidence, path: &str) -> Result<Vec<u8>, Trouble> {
     Ok(bytes)
 }
 
-fn text_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn text_of_sysfs(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("page", page_bytes() as u64);
-    read_much(evidence, "/sys/kernel/nlrig/page")?;
-    // Any number of zeros is a number, so that what is cut off is no error.
+    note_sizes(evidence, "/sys/kernel/nlrig/page")?;
+    // Any number of zeros is a valid number, even if the kernel truncates the
+    // write.
     let file = OpenOptions::new().write(true).open("/sys/kernel/nlrig/value")?;
     let written = file.write_at(&vec![b'0'; 2 * page_bytes()], 0);
     evidence.io_outcome("write", &written);
@@ -96,22 +99,22 @@ fn text_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn bytes_of_sysfs(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn bytes_of_sysfs(evidence: &mut Evidence) -> Result<(), BoxError> {
     const PATH: &str = "/sys/kernel/nlrig/blob";
     evidence.note("page", page_bytes() as u64);
     let pattern: Vec<u8> = (0..BIG_BYTES).map(|place| (place % 251) as u8).collect();
     let file = OpenOptions::new().write(true).open(PATH)?;
     evidence.note("one_write", file.write_at(&pattern, 0)? as u64);
     file.write_all_at(&pattern, 0)?;
-    let read = read_much(evidence, PATH)?;
+    let read = note_sizes(evidence, PATH)?;
     evidence.note("as_written", read == pattern);
     Ok(())
 }
 
-fn a_megabyte_of_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_megabyte_of_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("page", page_bytes() as u64);
-    let bytes = read_much(evidence, "/proc/nlrig/big")?;
-    // Each line is its number.
+    let bytes = note_sizes(evidence, "/proc/nlrig/big")?;
+    // Each line contains its line number.
     let whole = String::from_utf8(bytes)?
         .lines()
         .enumerate()
@@ -120,14 +123,14 @@ fn a_megabyte_of_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn a_table_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_table_of_the_kernels_own_in_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     evidence.note("page", page_bytes() as u64);
-    read_much(evidence, "/proc/kallsyms")?;
+    note_sizes(evidence, "/proc/kallsyms")?;
     Ok(())
 }
 
-/// By the file that is this process's own memory.
-fn writing_much_to_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
+/// Uses the process's own /proc/self/mem.
+fn a_large_write_to_proc(evidence: &mut Evidence) -> Result<(), BoxError> {
     const BYTES: usize = 64 << 10;
     evidence.note("page", page_bytes() as u64);
     let (source, mut target) = (vec![0x5a; BYTES], vec![0; BYTES]);
@@ -135,7 +138,8 @@ fn writing_much_to_proc(evidence: &mut Evidence) -> Result<(), Trouble> {
     let written = memory.write_at(&source, target.as_mut_ptr().expose_provenance() as u64);
     evidence.io_outcome("write", &written);
     evidence.note("one_write", written.unwrap_or(0) as u64);
-    // The compiler has not seen who wrote there.
+    // black_box, because the compiler does not know about the write through
+    // /proc.
     evidence.note("arrived", std::hint::black_box(&target) == &source);
     Ok(())
 }

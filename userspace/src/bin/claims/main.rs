@@ -1,7 +1,7 @@
-//! The workload `claims`: tries one claim and reports what it saw. What that
-//! means for the claim is for the host to say.
+//! The workload `claims`: tests one claim and reports evidence. The host
+//! decides what the evidence means for the claim.
 //!
-//! A file a theme; each has its counterpart of the same name in the ledger, in
+//! Each topic is a file, with a counterpart of the same name in
 //! `rig/src/experiment/claims/ledger`.
 
 mod api;
@@ -11,12 +11,12 @@ mod calls;
 mod chardev;
 mod client;
 mod contexts;
-mod crowd;
 mod devices;
 mod events;
 mod evidence;
 mod families;
 mod files;
+mod formula_group;
 mod formulas;
 mod groups;
 mod lifetime;
@@ -38,50 +38,50 @@ mod zero;
 
 use std::process::ExitCode;
 
-use evidence::{Evidence, Trouble};
+use evidence::{BoxError, Evidence};
 
-/// How one row is tried.
-type Try = fn(&mut Evidence) -> Result<(), Trouble>;
+/// The function that tests one case.
+type CaseFn = fn(&mut Evidence) -> Result<(), BoxError>;
 
-/// Rows of the ledger, each with how it is tried.
-type Rows = &'static [(&'static str, Try)];
+/// Case ids with their functions.
+type Cases = &'static [(&'static str, CaseFn)];
 
-const THEMES: [Rows; 22] = [
-    api::ROWS,
-    article::ROWS,
-    buffers::ROWS,
-    calls::ROWS,
-    contexts::ROWS,
-    devices::ROWS,
-    families::ROWS,
-    files::ROWS,
-    formulas::ROWS,
-    groups::ROWS,
-    lifetime::ROWS,
-    listing::ROWS,
-    messages::ROWS,
-    others::ROWS,
-    paper::ROWS,
-    peers::ROWS,
-    ports::ROWS,
-    speed::ROWS,
-    senders::ROWS,
-    threads::ROWS,
-    timing::ROWS,
-    zero::ROWS,
+const TOPICS: [Cases; 22] = [
+    api::CASES,
+    article::CASES,
+    buffers::CASES,
+    calls::CASES,
+    contexts::CASES,
+    devices::CASES,
+    families::CASES,
+    files::CASES,
+    formulas::CASES,
+    groups::CASES,
+    lifetime::CASES,
+    listing::CASES,
+    messages::CASES,
+    others::CASES,
+    paper::CASES,
+    peers::CASES,
+    ports::CASES,
+    speed::CASES,
+    senders::CASES,
+    threads::CASES,
+    timing::CASES,
+    zero::CASES,
 ];
 
 fn main() -> ExitCode {
     let id = std::env::args().nth(1).unwrap_or_default();
-    let Some((_, attempt)) = THEMES.into_iter().flatten().find(|(known, _)| *known == id) else {
-        eprintln!("claims: no row is called \"{id}\"");
+    let Some((_, case)) = TOPICS.into_iter().flatten().find(|(known, _)| *known == id) else {
+        eprintln!("claims: unknown case \"{id}\"");
         return ExitCode::from(2);
     };
     let mut evidence = Evidence::new();
-    match attempt(&mut evidence) {
+    match case(&mut evidence) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(trouble) => {
-            evidence.note("error", trouble.to_string());
+        Err(error) => {
+            evidence.note("error", error.to_string());
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-//! The paper's asynchronous module, and its tables.
+//! Claims about the paper's asynchronous module, and its tables.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -7,51 +7,52 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use nlrig_guest::look::Report;
 use nlrig_guest::protocol::WORKLOAD_FD;
+use nlrig_guest::snapshot::ThreadReport;
 use nlrig_guest::uapi::*;
 use nlrig_netlink::{Address, Errno, GroupMask, Header, Socket, builder};
 
-use crate::Rows;
-use crate::evidence::{Evidence, Trouble};
+use crate::Cases;
+use crate::evidence::{BoxError, Evidence};
 use crate::module;
 use crate::state::State;
 
-pub const ROWS: Rows = &[
-    ("B19.1", sender_returns_at_once),
+pub const CASES: Cases = &[
+    ("B19.1", sender_returns_immediately),
     ("B19.2", one_thread_for_eight_clients),
     ("B19.3", eight_threads_for_eight_clients),
-    ("B20.1", the_queue_works),
+    ("B20.1", every_message_is_answered),
     ("B20.2", a_copy_is_not_accounted),
     ("B20.3", a_reference_is_not_limited),
     ("B20.4", a_copy_can_be_lost),
     ("B22.1", threads_at_2m),
-    ("B22.2", what_code_and_data_take),
+    ("B22.2", size_of_code_and_data),
     ("B23", threads_at_2m),
 ];
 
 const ARTICLE: i32 = NETLINK_NLRIG_ARTICLE as i32;
 const PAPER: i32 = NETLINK_NLRIG_PAPER as i32;
-/// How long an answer is waited for.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-/// What a handler sleeps over a message, where the sleep is what is compared.
-const HANDLING: Duration = Duration::from_millis(200);
-/// The paper's clients at once.
+/// The longest wait for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The handler's sleep per message when handlers are compared.
+const HANDLER_DELAY: Duration = Duration::from_millis(200);
+/// The number of concurrent clients in the paper.
 const CLIENTS: usize = 8;
-/// Messages of a KiB: many times what a receive buffer of the default size holds.
+/// The number of messages of 1 KiB, many times more than a default receive
+/// buffer holds.
 const FLOOD: u32 = 1500;
 
-/// A socket with a port of the kernel's choice.
-fn client(protocol: i32) -> Result<(Socket, u32), Trouble> {
+/// A socket with a port that the kernel chooses.
+fn client(protocol: i32) -> Result<(Socket, u32), BoxError> {
     let socket = Socket::new(protocol)?;
     socket.bind(0, GroupMask::NONE)?;
-    socket.set_receive_timeout(Some(ANSWER_LIMIT))?;
+    socket.set_receive_timeout(Some(ANSWER_TIMEOUT))?;
     let portid = socket.address()?.portid;
     Ok((socket, portid))
 }
 
-/// A message with the sender's own port in its header, which the article's
-/// module answers to.
+/// A message with the sender's port in its header, to which the article's
+/// module answers.
 fn message(portid: u32, bytes: usize) -> Vec<u8> {
     builder::message(Header { portid, ..Header::default() }, &vec![b'x'; bytes])
 }
@@ -60,18 +61,19 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round()
 }
 
-/// The least of three times: what else the host does can only add to one.
-fn least(mut once: impl FnMut() -> Result<Duration, Trouble>) -> Result<Duration, Trouble> {
-    let mut least = once()?;
+/// The minimum of three measurements, because load on the host can only add
+/// time.
+fn minimum(mut once: impl FnMut() -> Result<Duration, BoxError>) -> Result<Duration, BoxError> {
+    let mut minimum = once()?;
     for _ in 1..3 {
-        least = least.min(once()?);
+        minimum = minimum.min(once()?);
     }
-    Ok(least)
+    Ok(minimum)
 }
 
-fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), Trouble> {
-    module::article(1, HANDLING)?;
-    module::paper(HANDLING)?;
+fn sender_returns_immediately(evidence: &mut Evidence) -> Result<(), BoxError> {
+    module::article(1, HANDLER_DELAY)?;
+    module::paper(HANDLER_DELAY)?;
     for (key, protocol) in [("inside_ms", ARTICLE), ("handed_over_ms", PAPER)] {
         let (socket, portid) = client(protocol)?;
         let once = || {
@@ -81,14 +83,15 @@ fn sender_returns_at_once(evidence: &mut Evidence) -> Result<(), Trouble> {
             socket.recv(&mut [0; 2048], 0)?;
             Ok(took)
         };
-        evidence.note(key, milliseconds(least(once)?));
+        evidence.note(key, milliseconds(minimum(once)?));
     }
-    evidence.note("handling_ms", milliseconds(HANDLING));
+    evidence.note("handling_ms", milliseconds(HANDLER_DELAY));
     Ok(())
 }
 
-/// From the first message sent to the last one answered, by so many clients.
-fn all_answered(protocol: i32) -> Result<Duration, Trouble> {
+/// The time from the first message sent to the last answer received, with all
+/// clients.
+fn all_answered(protocol: i32) -> Result<Duration, BoxError> {
     let clients = (0..CLIENTS).map(|_| client(protocol)).collect::<Result<Vec<_>, _>>()?;
     let ready = Barrier::new(CLIENTS);
     let once = |(socket, portid): &(Socket, u32)| {
@@ -109,11 +112,11 @@ fn all_answered(protocol: i32) -> Result<Duration, Trouble> {
     })
 }
 
-fn compare_walls(evidence: &mut Evidence) -> Result<(), Trouble> {
-    let inside = least(|| all_answered(ARTICLE))?;
-    let handed_over = least(|| all_answered(PAPER))?;
+fn compare_durations(evidence: &mut Evidence) -> Result<(), BoxError> {
+    let inside = minimum(|| all_answered(ARTICLE))?;
+    let handed_over = minimum(|| all_answered(PAPER))?;
     evidence.note("clients", CLIENTS);
-    evidence.note("handling_ms", milliseconds(HANDLING));
+    evidence.note("handling_ms", milliseconds(HANDLER_DELAY));
     evidence.note("inside_ms", milliseconds(inside));
     evidence.note("handed_over_ms", milliseconds(handed_over));
     let times = handed_over.as_secs_f64() / inside.as_secs_f64();
@@ -121,21 +124,21 @@ fn compare_walls(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn one_thread_for_eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
-    module::article(1, HANDLING)?;
-    module::paper(HANDLING)?;
-    compare_walls(evidence)
+fn one_thread_for_eight_clients(evidence: &mut Evidence) -> Result<(), BoxError> {
+    module::article(1, HANDLER_DELAY)?;
+    module::paper(HANDLER_DELAY)?;
+    compare_durations(evidence)
 }
 
-/// In a guest where the paper's module is not on yet.
-fn eight_threads_for_eight_clients(evidence: &mut Evidence) -> Result<(), Trouble> {
+/// Requires a guest in which the paper's module is not yet enabled.
+fn eight_threads_for_eight_clients(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::set("paper_threads", CLIENTS)?;
-    module::article(1, HANDLING)?;
-    module::paper(HANDLING)?;
-    compare_walls(evidence)
+    module::article(1, HANDLER_DELAY)?;
+    module::paper(HANDLER_DELAY)?;
+    compare_durations(evidence)
 }
 
-fn the_queue_works(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn every_message_is_answered(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::paper(Duration::ZERO)?;
     State::reset()?;
     let (socket, portid) = client(PAPER)?;
@@ -150,9 +153,11 @@ fn the_queue_works(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Sends a flood that the handler's thread cannot follow, and looks at what waits.
-fn flood(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // Not closed before all is handled: an answer to nobody is no news.
+/// Sends messages faster than the handler's thread works, and notes the state
+/// of the queue.
+fn flood(evidence: &mut Evidence) -> Result<(), BoxError> {
+    // The socket stays open until all messages are handled. Otherwise the
+    // module's answers would fail.
     let (socket, portid) = client(PAPER)?;
     let kilobyte = message(portid, 1024);
     let refused = (0..FLOOD)
@@ -165,38 +170,38 @@ fn flood(evidence: &mut Evidence) -> Result<(), Trouble> {
     evidence.note("charged_bytes", state.paper.charged);
     evidence.note("receive_buffer_bytes", socket.receive_buffer()?);
     module::set("paper_delay_ms", 0)?;
-    if !State::wait(|now| now.paper.done >= FLOOD - state.paper.dropped, ANSWER_LIMIT)? {
-        return Err("the flood is not handled".into());
+    if !State::wait(|now| now.paper.done >= FLOOD - state.paper.dropped, ANSWER_TIMEOUT)? {
+        return Err("timed out waiting for the module to handle the flood".into());
     }
     Ok(())
 }
 
-fn a_copy_is_not_accounted(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_copy_is_not_accounted(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::paper(Duration::from_millis(100))?;
     State::reset()?;
     flood(evidence)
 }
 
-fn a_reference_is_not_limited(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_reference_is_not_limited(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::paper(Duration::from_millis(100))?;
     module::set("paper_takes_reference", 1)?;
     State::reset()?;
     flood(evidence)
 }
 
-/// In a guest with little memory. A copy needs its memory in one piece, the
+/// Requires a guest with little memory. A copy needs contiguous memory and the
 /// original does not, so copies fail first.
-fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), BoxError> {
     const BYTES: usize = 1 << 20;
-    const MOST: u32 = 1000;
+    const MAX_MESSAGES: u32 = 1000;
     module::paper(Duration::from_secs(10))?;
     State::reset()?;
     let (socket, portid) = client(PAPER)?;
-    // More than the default allows; root may.
+    // Exceeds net.core.wmem_max, as root may.
     socket.set_option(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 4 << 20)?;
     let large = message(portid, BYTES);
     let mut sent = 0;
-    while sent < MOST && State::read()?.paper.dropped == 0 {
+    while sent < MAX_MESSAGES && State::read()?.paper.dropped == 0 {
         socket.send_to(&large, Address::KERNEL, 0)?;
         sent += 1;
     }
@@ -208,14 +213,14 @@ fn a_copy_can_be_lost(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// As many threads as there can be, each with a bound socket: the workload
-/// `threads`, whose stack size is this process's own limit.
-fn threads_at_2m(evidence: &mut Evidence) -> Result<(), Trouble> {
+/// Runs the workload `threads`, which creates as many threads with bound
+/// sockets as possible. It inherits the stack limit of this process.
+fn threads_at_2m(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (reader, writer) = std::io::pipe()?;
     let writer = OwnedFd::from(writer);
     let number = writer.as_raw_fd();
     let mut command = Command::new("/run/nlrig/guest/workloads/threads");
-    // SAFETY: between fork and exec only dup2 is called, on an open descriptor.
+    // SAFETY: the closure calls only dup2(), on an open descriptor.
     unsafe {
         std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
             match libc::dup2(number, WORKLOAD_FD) {
@@ -228,12 +233,12 @@ fn threads_at_2m(evidence: &mut Evidence) -> Result<(), Trouble> {
     drop(writer);
     let mut outcome = None;
     for line in BufReader::new(File::from(OwnedFd::from(reader))).lines() {
-        if let Report::Outcome(last) = serde_json::from_str(&line?)? {
+        if let ThreadReport::Outcome(last) = serde_json::from_str(&line?)? {
             outcome = Some(last);
         }
     }
     let status = child.wait()?;
-    let outcome = outcome.ok_or_else(|| format!("threads ended with {status}"))?;
+    let outcome = outcome.ok_or_else(|| format!("the workload threads ended with {status}"))?;
     evidence.note("threads", outcome.threads);
     evidence.note("sockets", outcome.sockets);
     evidence.note("failed_call", outcome.failed.call);
@@ -241,8 +246,9 @@ fn threads_at_2m(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// What a program has mapped before it makes threads, its main stack left out.
-fn what_code_and_data_take(evidence: &mut Evidence) -> Result<(), Trouble> {
+/// Memory that a program has mapped before it creates threads, without the main
+/// stack.
+fn size_of_code_and_data(evidence: &mut Evidence) -> Result<(), BoxError> {
     let text = std::fs::read_to_string("/proc/self/maps")?;
     let mapped: u64 = text
         .lines()
@@ -254,7 +260,7 @@ fn what_code_and_data_take(evidence: &mut Evidence) -> Result<(), Trouble> {
         })
         .sum();
     evidence.note("code_and_data_kib", mapped >> 10);
-    // Of 1536 stacks of 2 MiB to 1449.
+    // The difference between 1536 stacks of 2 MiB and 1449.
     evidence.note("missing_kib", (1536 - 1449) * (2 << 10));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Ports: who has which, and who gives them.
+//! Claims about ports: assignment, conflicts and scope.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use nlrig_netlink::wire::{NLM_F_DUMP, NLM_F_REQUEST};
 use nlrig_netlink::{Address, Errno, GroupMask, Header, Messages, Socket};
 use serde_json::{Value, json};
 
-use crate::Rows;
-use crate::evidence::{Evidence, Trouble};
+use crate::Cases;
+use crate::evidence::{BoxError, Evidence};
 use crate::module;
-use crate::process::{Birth, CHILD_LIMIT, Child, in_child};
+use crate::process::{CHILD_TIMEOUT, CloneOptions, ForkedChild, run_in_child};
 use crate::state::State;
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("A8.1", port_0_is_the_kernel),
     ("A8.2", port_0_from_another_network_namespace),
     ("A10.1", port_0_as_ones_own),
     ("A10.2", work_after_binding_port_0),
-    ("A10.3", what_is_chosen_for_port_0),
+    ("A10.3", ports_chosen_for_port_0),
     ("A11.1", answers_without_bind),
     ("A11.2", ports_without_bind),
     ("A12", same_port_twice),
@@ -38,15 +38,15 @@ const ARTICLE: i32 = NETLINK_NLRIG_ARTICLE as i32;
 /// The port of the article's clients.
 const PORT: u32 = 100;
 
-/// A message as the article's client sends it: type, flags and sequence number 0,
-/// and this port as its own.
+/// A message like that of the article's client: type, flags and sequence number
+/// 0, and `portid` as nlmsg_pid.
 pub fn greeting(portid: u32) -> Vec<u8> {
     message(Header { portid, ..Header::default() }, b"Hello you!\0")
 }
 
-/// Takes what is there, without waiting, and says how much that was. The
-/// article's module answers before the sender's call returns.
-pub fn take_answers(socket: &Socket) -> u32 {
+/// Receives all queued answers without blocking and returns their number. The
+/// article's module answers before send() returns.
+pub fn receive_answers(socket: &Socket) -> u32 {
     let mut buffer = [0; 2048];
     let mut answers = 0;
     while socket.recv(&mut buffer, libc::MSG_DONTWAIT).is_ok() {
@@ -55,16 +55,16 @@ pub fn take_answers(socket: &Socket) -> u32 {
     answers
 }
 
-/// A socket with this port.
-pub fn bound(protocol: i32, portid: u32) -> Result<Socket, Trouble> {
+/// A socket bound to this port.
+pub fn bound(protocol: i32, portid: u32) -> Result<Socket, BoxError> {
     let socket = Socket::new(protocol)?;
     socket.bind(portid, GroupMask::NONE)?;
     Ok(socket)
 }
 
-/// Makes a socket, binds this port and says what came of that: `ok`, or the name
-/// of the error. The socket has to be kept.
-fn try_bind(protocol: i32, portid: u32) -> Result<(Socket, String), Trouble> {
+/// Binds a new socket. Also returns the result, `ok` or the name of the errno.
+/// The caller keeps the socket to hold the port.
+fn try_bind(protocol: i32, portid: u32) -> Result<(Socket, String), BoxError> {
     let socket = Socket::new(protocol)?;
     let outcome = match socket.bind(portid, GroupMask::NONE) {
         Ok(()) => "ok".to_string(),
@@ -73,21 +73,26 @@ fn try_bind(protocol: i32, portid: u32) -> Result<(Socket, String), Trouble> {
     Ok((socket, outcome))
 }
 
-/// One echo: the port that the kernel saw it come from, and the answer's sender.
-fn echo(socket: &Socket) -> Result<(u32, Address), Trouble> {
+/// Exchanges one echo. Returns the source port as seen by the kernel, and the
+/// sender of the answer.
+fn echo(socket: &Socket) -> Result<(u32, Address), BoxError> {
     let request = Header::new(NLRIG_MSG_ECHO as u16, NLM_F_REQUEST, 1);
     socket.send_to(&message(request, &[0; size_of::<nlrig_echo>()]), Address::KERNEL, 0)?;
     let mut buffer = [0; 256];
     let received = socket.recv_from(&mut buffer, libc::MSG_DONTWAIT)?;
     let answer = Messages::new(&buffer[..received.length]).next().ok_or("an empty answer")??;
     if u32::from(answer.header.kind) != NLRIG_MSG_ECHO_REPLY {
-        return Err(format!("no echo but a message of type {}", answer.header.kind).into());
+        return Err(format!(
+            "expected an echo reply, received a message of type {}",
+            answer.header.kind
+        )
+        .into());
     }
     Ok((answer.header.portid, received.from))
 }
 
-/// Makes this process, which has one thread, the first in such a namespace.
-fn enter_new(namespace: i32) -> Result<(), Trouble> {
+/// Moves this process, which has a single thread, into a new namespace.
+fn unshare_namespace(namespace: i32) -> Result<(), BoxError> {
     // SAFETY: unshare() takes no pointer.
     Ok(Errors::result(unsafe { libc::unshare(namespace) }).map(drop)?)
 }
@@ -99,7 +104,7 @@ fn note_all(evidence: &mut Evidence, values: Value) {
     }
 }
 
-fn port_0_is_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn port_0_is_the_kernel(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(1, Duration::ZERO)?;
     let socket = bound(ARTICLE, PORT)?;
     State::reset()?;
@@ -112,9 +117,9 @@ fn port_0_is_the_kernel(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn port_0_from_another_network_namespace(evidence: &mut Evidence) -> Result<(), Trouble> {
-    let seen = in_child(|| {
-        enter_new(libc::CLONE_NEWNET)?;
+fn port_0_from_another_network_namespace(evidence: &mut Evidence) -> Result<(), BoxError> {
+    let seen = run_in_child(|| {
+        unshare_namespace(libc::CLONE_NEWNET)?;
         let (ours, theirs) = (Socket::new(PROTOCOL), Socket::new(libc::NETLINK_ROUTE)?);
         let socket = name_of(&ours);
         let echo = message(
@@ -128,7 +133,7 @@ fn port_0_from_another_network_namespace(evidence: &mut Evidence) -> Result<(), 
             "socket_of_the_module": socket,
             "send_to_the_module": name_of(&sent),
             "send_to_rtnetlink": name_of(&route),
-            "answers_of_rtnetlink": take_answers(&theirs),
+            "answers_of_rtnetlink": receive_answers(&theirs),
         }))
     })?;
     note_all(evidence, seen);
@@ -139,14 +144,14 @@ fn name_of<T>(result: &Result<T, Errno>) -> String {
     result.as_ref().err().map_or("ok".to_string(), Errno::to_string)
 }
 
-fn port_0_as_ones_own(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn port_0_as_ones_own(evidence: &mut Evidence) -> Result<(), BoxError> {
     let socket = Socket::new(PROTOCOL)?;
     evidence.outcome("bind", &socket.bind(0, GroupMask::NONE));
     evidence.note("port", socket.address()?.portid);
     Ok(())
 }
 
-fn work_after_binding_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn work_after_binding_port_0(evidence: &mut Evidence) -> Result<(), BoxError> {
     let sockets = [Socket::new(PROTOCOL)?, Socket::new(PROTOCOL)?];
     let mut answered = 0;
     for (socket, key) in sockets.iter().zip(["first_bind", "second_bind"]) {
@@ -160,31 +165,31 @@ fn work_after_binding_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
     module::article(3, Duration::ZERO)?;
     let client = bound(ARTICLE, 0)?;
     client.send_to(&greeting(client.address()?.portid), Address::KERNEL, 0)?;
-    evidence.note("answers_of_the_articles_module", take_answers(&client));
+    evidence.note("answers_of_the_articles_module", receive_answers(&client));
     Ok(())
 }
 
-fn what_is_chosen_for_port_0(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn ports_chosen_for_port_0(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (first, second) = (bound(PROTOCOL, 0)?, bound(PROTOCOL, 0)?);
     let (first, second) = (first.address()?.portid, second.address()?.portid);
     evidence.note("first_is_process_id", first == std::process::id());
     evidence.note("second_is_process_id", second == std::process::id());
-    // As the kernel has it: a number with a sign.
+    // As a signed number, like in the kernel.
     evidence.note("second", second as i32);
     Ok(())
 }
 
-fn answers_without_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn answers_without_bind(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(10, Duration::ZERO)?;
     let socket = Socket::new(ARTICLE)?;
     evidence.note("port_before", socket.address()?.portid);
     let sent = socket.send_to(&greeting(std::process::id()), Address::KERNEL, 0);
     evidence.outcome("send", &sent);
-    evidence.note("answers", take_answers(&socket));
+    evidence.note("answers", receive_answers(&socket));
     Ok(())
 }
 
-fn ports_without_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn ports_without_bind(evidence: &mut Evidence) -> Result<(), BoxError> {
     module::article(0, Duration::ZERO)?;
     let (sender, connected) = (Socket::new(ARTICLE)?, Socket::new(ARTICLE)?);
     evidence.note("new", sender.address()?.portid);
@@ -195,16 +200,16 @@ fn ports_without_bind(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn same_port_twice(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn same_port_twice(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (first, second) = (Socket::new(PROTOCOL)?, Socket::new(PROTOCOL)?);
     evidence.outcome("first_bind", &first.bind(PORT, GroupMask::NONE));
     evidence.outcome("second_bind", &second.bind(PORT, GroupMask::NONE));
-    let other = in_child(|| Ok(json!({"other_process_bind": try_bind(PROTOCOL, PORT)?.1})))?;
+    let other = run_in_child(|| Ok(json!({"other_process_bind": try_bind(PROTOCOL, PORT)?.1})))?;
     note_all(evidence, other);
     Ok(())
 }
 
-fn same_port_twice_with_reuse(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn same_port_twice_with_reuse(evidence: &mut Evidence) -> Result<(), BoxError> {
     let sockets = [Socket::new(PROTOCOL)?, Socket::new(PROTOCOL)?];
     let mut reuse = 0;
     for (socket, key) in sockets.iter().zip(["first_bind", "second_bind"]) {
@@ -216,7 +221,7 @@ fn same_port_twice_with_reuse(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn same_port_of_several_protocols(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn same_port_of_several_protocols(evidence: &mut Evidence) -> Result<(), BoxError> {
     let _first = bound(PROTOCOL, PORT)?;
     let (_route, outcome) = try_bind(libc::NETLINK_ROUTE, PORT)?;
     evidence.note("bind_of_rtnetlink", outcome);
@@ -227,11 +232,11 @@ fn same_port_of_several_protocols(evidence: &mut Evidence) -> Result<(), Trouble
     Ok(())
 }
 
-fn same_port_in_another_network_namespace(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn same_port_in_another_network_namespace(evidence: &mut Evidence) -> Result<(), BoxError> {
     let _first = bound(PROTOCOL, PORT)?;
-    let seen = in_child(|| {
+    let seen = run_in_child(|| {
         let (_here, here) = try_bind(PROTOCOL, PORT)?;
-        enter_new(libc::CLONE_NEWNET)?;
+        unshare_namespace(libc::CLONE_NEWNET)?;
         let (_there, there) = try_bind(PROTOCOL, PORT)?;
         Ok(json!({"bind_in_the_same": here, "bind_in_another": there}))
     })?;
@@ -239,17 +244,17 @@ fn same_port_in_another_network_namespace(evidence: &mut Evidence) -> Result<(),
     Ok(())
 }
 
-fn a_port_above_all_process_ids(evidence: &mut Evidence) -> Result<(), Trouble> {
-    const ABOVE: u32 = 1_000_000_007;
+fn a_port_above_all_process_ids(evidence: &mut Evidence) -> Result<(), BoxError> {
+    const ABOVE_PID_MAX: u32 = 1_000_000_007;
     let highest: u32 = std::fs::read_to_string("/proc/sys/kernel/pid_max")?.trim().parse()?;
-    evidence.note("is_above_pid_max", ABOVE > highest);
+    evidence.note("is_above_pid_max", ABOVE_PID_MAX > highest);
     let socket = Socket::new(PROTOCOL)?;
-    evidence.outcome("bind", &socket.bind(ABOVE, GroupMask::NONE));
-    evidence.note("echo_to_that_port", echo(&socket)?.0 == ABOVE);
+    evidence.outcome("bind", &socket.bind(ABOVE_PID_MAX, GroupMask::NONE));
+    evidence.note("echo_to_that_port", echo(&socket)?.0 == ABOVE_PID_MAX);
     Ok(())
 }
 
-fn ports_and_the_process_id(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn ports_and_the_process_id(evidence: &mut Evidence) -> Result<(), BoxError> {
     let (_chosen, outcome) = try_bind(PROTOCOL, std::process::id() ^ 1)?;
     evidence.note("bind_of_another_number", outcome);
     let by_kernel = bound(PROTOCOL, 0)?.address()?.portid;
@@ -257,24 +262,25 @@ fn ports_and_the_process_id(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Two processes that bind this port of their own choice, or that of the kernel's,
-/// one after the other and alive at once: process id, what came of it, and port.
+/// Starts two processes, which bind to their own process ids or to ports that
+/// the kernel chooses, and live at the same time. Returns the process id, the
+/// result and the port of each.
 fn two_processes(
     namespaces: i32,
     port_is_own_id: bool,
-) -> Result<[(u64, String, u64); 2], Trouble> {
+) -> Result<[(u64, String, u64); 2], BoxError> {
     let attempt = || {
         let id = std::process::id();
         let (socket, outcome) = try_bind(PROTOCOL, if port_is_own_id { id } else { 0 })?;
         let port = socket.address()?.portid;
-        // Held until the process ends.
+        // Keeps the port until the process ends.
         std::mem::forget(socket);
         Ok(json!({"id": id, "bind": outcome, "port": port}))
     };
-    let birth = Birth { namespaces, stays: true, ..Birth::default() };
-    let mut first = Child::start_as(birth, attempt)?;
-    let one = first.report(CHILD_LIMIT)?;
-    let other = Child::start_as(birth, attempt)?.wait(CHILD_LIMIT)?;
+    let options = CloneOptions { namespaces, keep_alive: true, ..CloneOptions::default() };
+    let mut first = ForkedChild::start_with(options, attempt)?;
+    let one = first.report(CHILD_TIMEOUT)?;
+    let other = ForkedChild::start_with(options, attempt)?.wait(CHILD_TIMEOUT)?;
     let read = |seen: &Value| {
         let number = |key: &str| seen[key].as_u64().unwrap_or_default();
         (number("id"), seen["bind"].as_str().unwrap_or_default().to_string(), number("port"))
@@ -282,9 +288,9 @@ fn two_processes(
     Ok([read(&one), read(&other)])
 }
 
-/// Where processes take their ids as ports: in one pid namespace, and each the
-/// first in one of its own.
-pub fn process_ids_as_ports(evidence: &mut Evidence) -> Result<(), Trouble> {
+/// Processes that use their ids as ports: in one pid namespace, and each in a
+/// pid namespace of its own.
+pub fn process_ids_as_ports(evidence: &mut Evidence) -> Result<(), BoxError> {
     let [(_, first, _), (_, second, _)] = two_processes(0, true)?;
     evidence.note("first_bind", first);
     evidence.note("second_bind", second);
@@ -294,7 +300,7 @@ pub fn process_ids_as_ports(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn process_ids_that_are_the_same(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn process_ids_that_are_the_same(evidence: &mut Evidence) -> Result<(), BoxError> {
     let [first, second] = two_processes(libc::CLONE_NEWPID, false)?;
     evidence.note("first_id", first.0);
     evidence.note("second_id", second.0);

@@ -1,4 +1,4 @@
-//! Other processes: as another user, in another namespace, or just another one.
+//! Child processes: plain, as another user, or in other namespaces.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -8,65 +8,69 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Gid, Pid, Uid, setgid, setuid};
-pub use nlrig_guest::birth::{Birth, stay_on};
+pub use nlrig_guest::clone::{CloneOptions, pin_to_cpu};
 use serde_json::Value;
 
-use crate::evidence::Trouble;
+use crate::evidence::BoxError;
 
-/// How long a child may take; rows that know better say so.
-pub const CHILD_LIMIT: Duration = Duration::from_secs(15);
-/// What a child may report.
+/// The default time limit for a child.
+pub const CHILD_TIMEOUT: Duration = Duration::from_secs(15);
+/// The maximum size of a child's report.
 const REPORT_MAX_BYTES: u64 = 64 << 10;
 
-/// A process that was forked, and what it will report. It is killed when this is
-/// dropped.
-pub struct Child {
+/// A forked process that reports a value. Killed on drop.
+pub struct ForkedChild {
     pid: Pid,
     report: std::io::PipeReader,
 }
 
-impl Child {
-    /// Starts a child that does this and reports a value. This process must have
-    /// no other threads.
-    pub fn start(body: impl FnOnce() -> Result<Value, Trouble>) -> Result<Child, Trouble> {
-        Child::start_as(Birth::default(), body)
+impl ForkedChild {
+    /// Starts a child that runs `body` and reports its value. Fails if this
+    /// process has several threads.
+    pub fn start(body: impl FnOnce() -> Result<Value, BoxError>) -> Result<ForkedChild, BoxError> {
+        ForkedChild::start_with(CloneOptions::default(), body)
     }
 
-    /// As [`Child::start`], but born in a certain way.
-    pub fn start_as(
-        birth: Birth,
-        body: impl FnOnce() -> Result<Value, Trouble>,
-    ) -> Result<Child, Trouble> {
+    /// Like [`ForkedChild::start`], with clone options.
+    pub fn start_with(
+        options: CloneOptions,
+        body: impl FnOnce() -> Result<Value, BoxError>,
+    ) -> Result<ForkedChild, BoxError> {
+        if !is_single_threaded()? {
+            return Err("cannot fork: the process has several threads".into());
+        }
         let (report, mut writer) = std::io::pipe()?;
-        match birth.fork()? {
-            ForkResult::Parent { child } => Ok(Child { pid: child, report }),
+        // SAFETY: the check at the start found a single thread.
+        match unsafe { options.fork() }? {
+            ForkResult::Parent { child } => Ok(ForkedChild { pid: child, report }),
             ForkResult::Child => {
                 drop(report);
                 let value =
                     body().unwrap_or_else(|err| serde_json::json!({"error": err.to_string()}));
                 let _ = writer.write_all(value.to_string().as_bytes());
                 drop(writer);
-                if birth.stays {
-                    wait_for_ever();
+                if options.keep_alive {
+                    sleep_forever();
                 }
-                // SAFETY: ends this process at once, as a forked child should.
+                // SAFETY: _exit() ends the forked child without running exit
+                // handlers.
                 unsafe { libc::_exit(0) }
             }
         }
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Waits until it has reported, and ends it.
-    pub fn wait(mut self, limit: Duration) -> Result<Value, Trouble> {
+    /// Waits for the report and kills the child.
+    pub fn wait(mut self, limit: Duration) -> Result<Value, BoxError> {
         self.report(limit)
     }
 
-    /// Waits until it has reported.
-    pub fn report(&mut self, limit: Duration) -> Result<Value, Trouble> {
+    /// Waits for the report.
+    pub fn report(&mut self, limit: Duration) -> Result<Value, BoxError> {
         let deadline = Instant::now() + limit;
         let mut text = Vec::new();
         loop {
@@ -74,7 +78,7 @@ impl Child {
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             let mut fds = [PollFd::new(self.report.as_fd(), PollFlags::POLLIN)];
             if poll(&mut fds, timeout)? == 0 {
-                return Err("a child process is late".into());
+                return Err("timed out waiting for a child process".into());
             }
             let mut chunk = [0; 4096];
             match self.report.read(&mut chunk)? {
@@ -82,7 +86,7 @@ impl Child {
                 length => text.extend_from_slice(&chunk[..length]),
             }
             if text.len() as u64 > REPORT_MAX_BYTES {
-                return Err("a child process reports without end".into());
+                return Err("a child process: its report is too long".into());
             }
         }
         let value: Value = serde_json::from_slice(&text)?;
@@ -93,29 +97,36 @@ impl Child {
     }
 }
 
+fn is_single_threaded() -> std::io::Result<bool> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count() == 1)
+}
+
 /// Sleeps until the process ends.
-pub fn wait_for_ever() -> ! {
+pub fn sleep_forever() -> ! {
     loop {
-        // SAFETY: takes nothing; ends with any signal that is handled.
+        // SAFETY: pause() takes no arguments.
         unsafe { libc::pause() };
     }
 }
 
-impl Drop for Child {
+impl Drop for ForkedChild {
     fn drop(&mut self) {
         let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
     }
 }
 
-/// Does this in a child, and gives back what it reports.
-pub fn in_child(body: impl FnOnce() -> Result<Value, Trouble>) -> Result<Value, Trouble> {
-    Child::start(body)?.wait(CHILD_LIMIT)
+/// Runs `body` in a child and returns its report.
+pub fn run_in_child(body: impl FnOnce() -> Result<Value, BoxError>) -> Result<Value, BoxError> {
+    ForkedChild::start(body)?.wait(CHILD_TIMEOUT)
 }
 
-/// Does this in a child of this user, without any capability.
-pub fn as_user(uid: u32, body: impl FnOnce() -> Result<Value, Trouble>) -> Result<Value, Trouble> {
-    in_child(|| {
+/// Runs `body` in a child as an unprivileged user.
+pub fn run_as_user(
+    uid: u32,
+    body: impl FnOnce() -> Result<Value, BoxError>,
+) -> Result<Value, BoxError> {
+    run_in_child(|| {
         setgid(Gid::from_raw(uid))?;
         setuid(Uid::from_raw(uid))?;
         body()

@@ -1,5 +1,6 @@
-//! How long an exchange takes, by netlink and by other ways. What is reported are
-//! ratios, because it may be an emulated machine that is measured.
+//! Claims about speed: netlink compared with other ways of communication.
+//!
+//! Results are ratios, because the guest may run under emulation.
 
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
@@ -12,41 +13,41 @@ use nlrig_guest::netlink;
 use nlrig_guest::uapi::*;
 use nlrig_netlink::{GroupMask, Socket};
 
-use crate::Rows;
+use crate::Cases;
 use crate::chardev::Device;
-use crate::evidence::{Evidence, Trouble};
-use crate::module::Send;
-use crate::process::{Child, stay_on};
+use crate::evidence::{BoxError, Evidence};
+use crate::module::SendRequest;
+use crate::process::{ForkedChild, pin_to_cpu};
 
-pub const ROWS: Rows = &[
+pub const CASES: Cases = &[
     ("A33.8", netlink_and_others_among_programs),
     ("B6", mapped_memory_and_calls),
-    ("B24.1", netlink_and_what_is_faster_and_slower),
+    ("B24.1", netlink_ioctl_and_pipes),
     ("B24.2", netlink_and_files),
     ("B24.3", netlink_and_another_socket),
-    ("B24.4", netlink_and_files_with_much_data),
+    ("B24.4", netlink_and_files_with_64_kib),
 ];
 
-/// How often each way is timed; the middle one counts.
+/// The number of measurements per method; the median counts.
 const ROUNDS: usize = 250;
-/// Exchanges that are timed together, because the clock costs something as well.
+/// Exchanges per measurement, because reading the clock takes time too.
 const CALLS: u32 = 8;
-/// Reads of mapped memory that are timed together.
+/// Reads of mapped memory per measurement.
 const LOADS: u32 = 1000;
 
-/// A way to exchange a number, and how long it takes.
-struct Way<'a> {
+/// A method of exchanging a number, with its measured times.
+struct Method<'a> {
     calls: u32,
-    exchange: Box<dyn FnMut() -> Result<(), Trouble> + 'a>,
+    exchange: Box<dyn FnMut() -> Result<(), BoxError> + 'a>,
     times_ns: Vec<f64>,
 }
 
-impl<'a> Way<'a> {
-    fn new(exchange: impl FnMut() -> Result<(), Trouble> + 'a) -> Way<'a> {
-        Way { calls: CALLS, exchange: Box::new(exchange), times_ns: Vec::new() }
+impl<'a> Method<'a> {
+    fn new(exchange: impl FnMut() -> Result<(), BoxError> + 'a) -> Method<'a> {
+        Method { calls: CALLS, exchange: Box::new(exchange), times_ns: Vec::new() }
     }
 
-    fn time(&mut self) -> Result<(), Trouble> {
+    fn time(&mut self) -> Result<(), BoxError> {
         let start = Instant::now();
         for _ in 0..self.calls {
             (self.exchange)()?;
@@ -56,19 +57,19 @@ impl<'a> Way<'a> {
     }
 }
 
-/// The median of each, in nanoseconds. They take turns, so that a machine that is
-/// slow for a while is slow for all.
-fn medians<const N: usize>(mut ways: [Way; N]) -> Result<[f64; N], Trouble> {
-    // One processor: what it costs to wake another one is another question.
-    stay_on(0)?;
+/// The median time of each method in nanoseconds. The methods alternate, so
+/// that a slow phase of the machine affects all of them.
+fn medians<const N: usize>(mut methods: [Method; N]) -> Result<[f64; N], BoxError> {
+    // One CPU, because cross-CPU wakeups are not part of the comparison.
+    pin_to_cpu(0)?;
     for _ in 0..ROUNDS {
-        for way in &mut ways {
-            way.time()?;
+        for method in &mut methods {
+            method.time()?;
         }
     }
-    Ok(ways.map(|mut way| {
-        way.times_ns.sort_unstable_by(f64::total_cmp);
-        way.times_ns[ROUNDS / 2]
+    Ok(methods.map(|mut method| {
+        method.times_ns.sort_unstable_by(f64::total_cmp);
+        method.times_ns[ROUNDS / 2]
     }))
 }
 
@@ -77,93 +78,93 @@ fn note_ratio(evidence: &mut Evidence, key: &str, ratio: f64) {
     evidence.note(key, (ratio * 10.0).round() / 10.0);
 }
 
-/// By netlink: send, which has queued the answer when it returns, and receive.
-fn by_netlink<'a>() -> Result<Way<'a>, Trouble> {
+/// By netlink: send() queues the answer before it returns, then recv().
+fn by_netlink<'a>() -> Result<Method<'a>, BoxError> {
     let failed = |failure: netlink::Failure| format!("{}: {}", failure.call.name(), failure.errno);
-    let socket = netlink::Socket::open().map_err(failed)?;
+    let socket = netlink::EchoSocket::open().map_err(failed)?;
     let mut number = 0;
-    Ok(Way::new(move || {
+    Ok(Method::new(move || {
         number += 1;
         Ok(socket.echo(number).map_err(failed)?)
     }))
 }
 
-fn by_ioctl(device: &Device) -> Way<'_> {
+fn by_ioctl(device: &Device) -> Method<'_> {
     let mut number = 0;
-    Way::new(move || {
+    Method::new(move || {
         number += 1;
         match device.exchange(number)?.value == number + 1 {
             true => Ok(()),
-            false => Err("another number came back".into()),
+            false => Err("the answer has another number".into()),
         }
     })
 }
 
-/// By a file that stays open: write and read, what has to come back.
-fn by_file<'a>(path: &str, back: &'a str) -> Result<Way<'a>, Trouble> {
+/// By an open file: write, then read and compare with `back`.
+fn by_file<'a>(path: &str, back: &'a str) -> Result<Method<'a>, BoxError> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let mut text = [0; 32];
-    Ok(Way::new(move || {
+    Ok(Method::new(move || {
         file.write_at(b"41", 0)?;
         let length = file.read_at(&mut text, 0)?;
         match text[..length].trim_ascii() == back.as_bytes() {
             true => Ok(()),
-            false => Err("another number came back".into()),
+            false => Err("the answer has another number".into()),
         }
     }))
 }
 
-/// As much as an echo has.
+/// As many bytes as an echo has.
 const NOTE: [u8; 32] = [b'.'; 32];
 
-/// By a pipe whose both ends are ours: write and read.
-fn by_own_pipe<'a>() -> Result<Way<'a>, Trouble> {
+/// By a pipe within this process: write and read.
+fn by_own_pipe<'a>() -> Result<Method<'a>, BoxError> {
     let (mut reader, mut writer) = io::pipe()?;
     let mut note = NOTE;
-    Ok(Way::new(move || {
+    Ok(Method::new(move || {
         writer.write_all(&NOTE)?;
         Ok(reader.read_exact(&mut note)?)
     }))
 }
 
-/// By local datagram sockets that are both ours: send and receive.
-fn by_own_sockets<'a>() -> Result<Way<'a>, Trouble> {
+/// By a pair of Unix datagram sockets within this process: send and receive.
+fn by_own_sockets<'a>() -> Result<Method<'a>, BoxError> {
     let (one, other) = UnixDatagram::pair()?;
     let mut note = NOTE;
-    Ok(Way::new(move || {
+    Ok(Method::new(move || {
         one.send(&NOTE)?;
         other.recv(&mut note)?;
         Ok(())
     }))
 }
 
-/// By netlink sockets that are both ours: send and receive.
-fn by_own_netlink<'a>() -> Result<Way<'a>, Trouble> {
+/// By two netlink sockets within this process: send and receive.
+fn by_own_netlink<'a>() -> Result<Method<'a>, BoxError> {
     let (one, other) = (Socket::new(libc::NETLINK_USERSOCK)?, Socket::new(libc::NETLINK_USERSOCK)?);
     other.bind(0, GroupMask(0))?;
     one.connect(other.address()?.portid, GroupMask(0))?;
     let mut note = NOTE;
-    Ok(Way::new(move || {
+    Ok(Method::new(move || {
         one.send(&NOTE, 0)?;
         other.recv(&mut note, 0)?;
         Ok(())
     }))
 }
 
-fn netlink_and_others_among_programs(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn netlink_and_others_among_programs(evidence: &mut Evidence) -> Result<(), BoxError> {
     let [netlink, pipe, socket] = medians([by_own_netlink()?, by_own_pipe()?, by_own_sockets()?])?;
     note_ratio(evidence, "netlink_by_pipe", netlink / pipe);
     note_ratio(evidence, "netlink_by_socket", netlink / socket);
     Ok(())
 }
 
-fn mapped_memory_and_calls(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn mapped_memory_and_calls(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
     let page = device.page()?;
-    // What is read there is what this gave.
+    // The mapping shows the result of this exchange.
     let back = device.exchange(41)?;
     evidence.note("in_mapping", page.exchange().value == back.value);
-    let mut mapped = Way::new(|| {
+    let mut mapped = Method::new(|| {
         black_box(page.exchange());
         Ok(())
     });
@@ -175,17 +176,18 @@ fn mapped_memory_and_calls(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn netlink_and_files(evidence: &mut Evidence) -> Result<(), Trouble> {
-    // Not the file of the module's in sysfs, which signals an event besides.
+fn netlink_and_files(evidence: &mut Evidence) -> Result<(), BoxError> {
+    // A module parameter, because writing the module's own sysfs file also
+    // signals an event.
     let parameter = "/sys/module/nlrig/parameters/article_delay_ms";
-    let ways = [by_netlink()?, by_file("/proc/nlrig/value", "42")?, by_file(parameter, "41")?];
-    let [netlink, proc, sysfs] = medians(ways)?;
+    let methods = [by_netlink()?, by_file("/proc/nlrig/value", "42")?, by_file(parameter, "41")?];
+    let [netlink, proc, sysfs] = medians(methods)?;
     note_ratio(evidence, "netlink_by_proc", netlink / proc);
     note_ratio(evidence, "netlink_by_sysfs", netlink / sysfs);
     Ok(())
 }
 
-fn netlink_and_another_socket(evidence: &mut Evidence) -> Result<(), Trouble> {
+fn netlink_and_another_socket(evidence: &mut Evidence) -> Result<(), BoxError> {
     let device = Device::open()?;
     let [netlink, socket, ioctl] = medians([by_netlink()?, by_own_sockets()?, by_ioctl(&device)])?;
     note_ratio(evidence, "socket_by_ioctl", socket / ioctl);
@@ -193,36 +195,36 @@ fn netlink_and_another_socket(evidence: &mut Evidence) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// A process that gives back what it gets, through two pipes.
-struct Partner {
+/// A process that echoes its input, through two pipes.
+struct EchoProcess {
     there: PipeWriter,
     back: PipeReader,
-    _process: Child,
+    _process: ForkedChild,
 }
 
-impl Partner {
-    fn start() -> Result<Partner, Trouble> {
+impl EchoProcess {
+    fn start() -> Result<EchoProcess, BoxError> {
         let (mut from_us, there) = io::pipe()?;
         let (back, mut to_us) = io::pipe()?;
-        let process = Child::start(|| {
-            stay_on(0)?;
+        let process = ForkedChild::start(|| {
+            pin_to_cpu(0)?;
             let mut note = NOTE;
             loop {
                 from_us.read_exact(&mut note)?;
                 to_us.write_all(&note)?;
             }
         })?;
-        Ok(Partner { there, back, _process: process })
+        Ok(EchoProcess { there, back, _process: process })
     }
 }
 
-fn netlink_and_what_is_faster_and_slower(evidence: &mut Evidence) -> Result<(), Trouble> {
-    let mut partner = Partner::start()?;
+fn netlink_ioctl_and_pipes(evidence: &mut Evidence) -> Result<(), BoxError> {
+    let mut echo_process = EchoProcess::start()?;
     let device = Device::open()?;
     let mut note = NOTE;
-    let pipes = Way::new(|| {
-        partner.there.write_all(&NOTE)?;
-        Ok(partner.back.read_exact(&mut note)?)
+    let pipes = Method::new(|| {
+        echo_process.there.write_all(&NOTE)?;
+        Ok(echo_process.back.read_exact(&mut note)?)
     });
     let [netlink, ioctl, pipes] = medians([by_netlink()?, by_ioctl(&device), pipes])?;
     note_ratio(evidence, "netlink_by_ioctl", netlink / ioctl);
@@ -230,20 +232,26 @@ fn netlink_and_what_is_faster_and_slower(evidence: &mut Evidence) -> Result<(), 
     Ok(())
 }
 
-/// 64 KiB from the kernel: in one message, and in one read() of a file that gives
-/// as much, and of one that gives a page.
-fn netlink_and_files_with_much_data(evidence: &mut Evidence) -> Result<(), Trouble> {
+/// 64 KiB from the kernel: as one netlink message, as one read() from a /proc
+/// file, and as reads of a sysfs file, which returns one page at a time.
+fn netlink_and_files_with_64_kib(evidence: &mut Evidence) -> Result<(), BoxError> {
     const BYTES: usize = 64 << 10;
-    let (asker, socket) = (Socket::new(NETLINK_NLRIG as i32)?, Socket::new(NETLINK_NLRIG as i32)?);
+    let (requester, socket) =
+        (Socket::new(NETLINK_NLRIG as i32)?, Socket::new(NETLINK_NLRIG as i32)?);
     socket.bind(0, GroupMask(0))?;
     let portid = socket.address()?.portid;
-    let send = Send { count: 1, size: BYTES as u32, portid: Some(portid), ..Send::default() };
+    let send = SendRequest {
+        count: 1,
+        size: BYTES as u32,
+        portid: Some(portid),
+        ..SendRequest::default()
+    };
     let mut buffer = vec![0; 2 * BYTES];
-    let mut message = Way::new(|| {
-        send.ask(&asker)??;
+    let mut message = Method::new(|| {
+        send.submit(&requester)??;
         match socket.recv(&mut buffer, libc::MSG_DONTWAIT)? > BYTES {
             true => Ok(()),
-            false => Err("a short message".into()),
+            false => Err("the message is too short".into()),
         }
     });
     message.calls = 1;
@@ -256,8 +264,8 @@ fn netlink_and_files_with_much_data(evidence: &mut Evidence) -> Result<(), Troub
     Ok(())
 }
 
-fn by_reading<'a>(path: &str, bytes: usize) -> Result<Way<'a>, Trouble> {
+fn by_reading<'a>(path: &str, bytes: usize) -> Result<Method<'a>, BoxError> {
     let file = File::open(path)?;
     let mut buffer = vec![0; bytes];
-    Ok(Way::new(move || Ok(file.read_exact_at(&mut buffer, 0)?)))
+    Ok(Method::new(move || Ok(file.read_exact_at(&mut buffer, 0)?)))
 }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use nlrig_guest::uapi::*;
 use nlrig_netlink::attribute::{Attribute, Attributes};
 use nlrig_netlink::wire::NLM_F_REQUEST;
-use nlrig_netlink::{Address, Builder, Header, Messages, Socket};
+use nlrig_netlink::{Address, Header, MessageBuilder, Messages, Socket};
 
-use crate::evidence::Trouble;
+use crate::evidence::BoxError;
 
 /// The reply to one NLRIG_MSG_STATE. A counter that the reply lacks is zero.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,17 +67,17 @@ pub struct PaperCounters {
 
 impl State {
     /// Reads the counters.
-    pub fn read() -> Result<State, Trouble> {
+    pub fn read() -> Result<State, BoxError> {
         State::request(false)
     }
 
     /// Reads the counters and clears them.
-    pub fn reset() -> Result<State, Trouble> {
+    pub fn reset() -> Result<State, BoxError> {
         State::request(true)
     }
 
     /// Waits until the counters meet a condition; false if that takes too long.
-    pub fn wait(condition: impl Fn(&State) -> bool, limit: Duration) -> Result<bool, Trouble> {
+    pub fn wait(condition: impl Fn(&State) -> bool, limit: Duration) -> Result<bool, BoxError> {
         let deadline = Instant::now() + limit;
         loop {
             if condition(&State::read()?) {
@@ -90,9 +90,9 @@ impl State {
         }
     }
 
-    fn request(reset: bool) -> Result<State, Trouble> {
+    fn request(reset: bool) -> Result<State, BoxError> {
         let socket = Socket::new(NETLINK_NLRIG as i32)?;
-        let mut request = Builder::new();
+        let mut request = MessageBuilder::new();
         request.message(Header::new(NLRIG_MSG_STATE as u16, NLM_F_REQUEST, 1), |body| {
             if reset {
                 body.flag(NLRIG_A_STATE_RESET as u16);
@@ -104,7 +104,11 @@ impl State {
         let length = socket.recv(&mut buffer, libc::MSG_DONTWAIT)?;
         let reply = Messages::new(&buffer[..length]).next().ok_or("an empty reply")??;
         if u32::from(reply.header.kind) != NLRIG_MSG_STATE_REPLY {
-            return Err(format!("no state but a message of type {}", reply.header.kind).into());
+            return Err(format!(
+                "expected the state, received a message of type {}",
+                reply.header.kind
+            )
+            .into());
         }
         Ok(State::parse(reply.attributes(0)))
     }

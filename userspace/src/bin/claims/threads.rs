@@ -1,3 +1,3 @@
-use crate::Rows;
+use crate::Cases;
 
-pub const ROWS: Rows = &[];
+pub const CASES: Cases = &[];

@@ -1,18 +1,18 @@
-//! Datagrams that nobody should send: right ones with a few things wrong, and
-//! plain noise. All of it follows from a seed.
+//! Malformed datagrams, either mutated from well-formed ones or random. A seed
+//! determines all of them.
 
 use nlrig_guest::uapi::{NLRIG_A_SEND_MAX, NLRIG_MSG_BASE, NLRIG_MSG_MAX};
 use nlrig_netlink::wire::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use nlrig_netlink::{Body, Builder, Header};
+use nlrig_netlink::{Body, Header, MessageBuilder};
 
-/// Numbers that only look random: xorshift64* (Vigna, "An experimental
+/// A pseudo-random number generator, xorshift64* (Vigna, "An experimental
 /// exploration of Marsaglia's xorshift generators, scrambled", 2016).
-pub struct Random(u64);
+pub struct Xorshift(u64);
 
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        // Zero is the one state it does not leave.
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+impl Xorshift {
+    pub fn new(seed: u64) -> Xorshift {
+        // Xorshift never leaves the state zero.
+        Xorshift(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
     pub fn next(&mut self) -> u64 {
@@ -22,37 +22,37 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Less than this.
+    /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 
-    pub fn one_in(&mut self, many: u64) -> bool {
-        self.below(many) == 0
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
     }
 
-    /// A number that somebody may have forgotten to check.
-    fn odd(&mut self) -> u32 {
-        const ODD: [u32; 12] =
+    /// A number that range checks often miss, or any number.
+    fn edge_case(&mut self) -> u32 {
+        const EDGE_CASES: [u32; 12] =
             [0, 1, 2, 15, 16, 64, 65, 100_000, 100_001, 0x7fff_ffff, 0x8000_0000, u32::MAX];
         match self.one_in(3) {
             true => self.next() as u32,
-            false => ODD[self.below(ODD.len() as u64) as usize],
+            false => EDGE_CASES[self.below(EDGE_CASES.len() as u64) as usize],
         }
     }
 }
 
-/// At most so many bytes of noise.
-pub fn bytes(random: &mut Random, most: u64) -> Vec<u8> {
+/// Fewer than `most` random bytes.
+pub fn bytes(random: &mut Xorshift, most: u64) -> Vec<u8> {
     (0..random.below(most)).map(|_| random.next() as u8).collect()
 }
 
-/// One datagram.
-pub fn datagram(random: &mut Random) -> Vec<u8> {
+/// A random datagram.
+pub fn datagram(random: &mut Xorshift) -> Vec<u8> {
     if random.one_in(20) {
         return bytes(random, 4096);
     }
-    let mut builder = Builder::new();
+    let mut builder = MessageBuilder::new();
     for _ in 0..=random.below(3) {
         let header = header(random);
         if random.one_in(5) {
@@ -61,7 +61,7 @@ pub fn datagram(random: &mut Random) -> Vec<u8> {
             builder.message(header, |payload| body(payload, random));
         }
     }
-    // What a builder refuses to build is sent as noise.
+    // If the builder rejects the message, random bytes are sent instead.
     let mut datagram = builder.into_vec().unwrap_or_else(|_| bytes(random, 64));
     if random.one_in(4) && !datagram.is_empty() {
         for _ in 0..=random.below(4) {
@@ -75,7 +75,7 @@ pub fn datagram(random: &mut Random) -> Vec<u8> {
     datagram
 }
 
-fn header(random: &mut Random) -> Header {
+fn header(random: &mut Xorshift) -> Header {
     let kinds = u64::from(NLRIG_MSG_MAX - NLRIG_MSG_BASE + 2);
     let kind = match random.one_in(10) {
         true => random.next() as u16,
@@ -88,21 +88,21 @@ fn header(random: &mut Random) -> Header {
         _ => NLM_F_REQUEST,
     };
     Header {
-        length: random.odd() & 0xffff,
+        length: random.edge_case() & 0xffff,
         kind,
         flags,
         sequence: random.next() as u32,
-        portid: random.odd(),
+        portid: random.edge_case(),
     }
 }
 
-fn body(body: &mut Body<'_>, random: &mut Random) {
+fn body(body: &mut Body<'_>, random: &mut Xorshift) {
     if random.one_in(4) {
         body.raw(&bytes(random, 64));
         return;
     }
     if random.one_in(4) {
-        // The size of a structure of the protocol, whose end is zero.
+        // The size of a protocol structure with a reserved end of zeros.
         let (size, used) = if random.one_in(2) { (16, 8) } else { (8, 4) };
         let mut structure = [0; 16];
         structure[..used].copy_from_slice(&random.next().to_ne_bytes()[..used]);
@@ -121,7 +121,7 @@ fn body(body: &mut Body<'_>, random: &mut Random) {
             4 => body.nested(kind, |inner| {
                 inner.u32(1, 1);
             }),
-            _ => body.u32(kind, random.odd()),
+            _ => body.u32(kind, random.edge_case()),
         };
     }
 }

@@ -1,8 +1,8 @@
-//! The workload `fuzz SECONDS SEED`: sends the module what no honest program
-//! would, as a user and as root, and looks whether the kernel has kept its feet.
+//! The workload `fuzz SECONDS SEED`: sends malformed messages to the module, as
+//! a user and as root, and checks that the kernel survives.
 //!
-//! Each burst is a child process with a seed of its own; what hangs is killed,
-//! which must end whatever the module makes a sender wait for.
+//! Each burst is a child process with its own seed. A burst that hangs is
+//! killed: SIGKILL must end a sender in any wait of the module.
 
 mod junk;
 
@@ -14,12 +14,12 @@ use std::os::fd::FromRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use junk::Random;
+use junk::Xorshift;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setgid, setuid};
 use nlrig_guest::kmemleak;
-use nlrig_guest::netlink::Socket as Echo;
+use nlrig_guest::netlink::EchoSocket;
 use nlrig_guest::protocol::WORKLOAD_FD;
 use nlrig_guest::uapi::{
     NETLINK_NLRIG, NLRIG_IOC_EXCHANGE, NLRIG_IOC_WAKE, NLRIG_MSG_BASE, NLRIG_MSG_MAX,
@@ -27,18 +27,19 @@ use nlrig_guest::uapi::{
 use nlrig_netlink::{Address, Errno, GroupMask, Messages, Socket};
 use serde_json::{Map, Value, json};
 
-/// Messages in a burst at most, and how long it goes on at most: a kernel that
-/// looks for faults is slow.
+/// The maximum number of messages of a burst.
 const BURST: u32 = 2000;
+/// The longest time of a burst, for slow debug kernels.
 const BURST_TIME: Duration = Duration::from_secs(2);
-/// What takes longer than this hangs, and is killed.
-const BURST_LIMIT: Duration = Duration::from_secs(8);
-/// Who has no rights at all.
+/// A burst that takes longer hangs and is killed.
+const BURST_TIMEOUT: Duration = Duration::from_secs(8);
+/// The uid and gid of an unprivileged user.
 const USER: u32 = 1000;
-/// Bursts at once.
-const AT_ONCE: u64 = 4;
+/// Bursts in parallel.
+const MAX_PARALLEL: u64 = 4;
 
-/// What came back, by type and error: where the messages got to.
+/// Counts of answers by type and errno. They show the code that the messages
+/// reached.
 type Counts = BTreeMap<String, u64>;
 
 fn main() -> ExitCode {
@@ -53,19 +54,19 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let seconds: u64 = arguments.next().ok_or("how many seconds?")?.parse()?;
-    let seed: u64 = arguments.next().ok_or("which seed?")?.parse()?;
-    // SAFETY: PID 1 opened this descriptor for us and nobody else in this
-    // process uses it.
+    let seconds: u64 = arguments.next().ok_or("missing argument SECONDS")?.parse()?;
+    let seed: u64 = arguments.next().ok_or("missing argument SEED")?.parse()?;
+    // SAFETY: PID 1 opened this descriptor, and nothing else in this process
+    // uses it.
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
-    let searches = kmemleak::forget()?;
+    let has_kmemleak = kmemleak::clear()?;
     let (mut counts, mut bursts, mut killed) = (Counts::new(), 0, 0);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < deadline {
-        let round: Vec<_> = (bursts..bursts + AT_ONCE)
+        let round: Vec<_> = (bursts..bursts + MAX_PARALLEL)
             .map(|burst| start(seed ^ (burst << 20), burst % 4 != 0))
             .collect::<Result<_, _>>()?;
-        bursts += AT_ONCE;
+        bursts += MAX_PARALLEL;
         for burst in round {
             match burst.wait()? {
                 Some(found) => {
@@ -78,17 +79,17 @@ fn run() -> Result<(), Box<dyn Error>> {
     }
     let counts: Map<String, Value> = counts.into_iter().map(|(key, n)| (key, json!(n))).collect();
     writeln!(report, "{}", json!({ "bursts": bursts, "killed": killed, "counts": counts }))?;
-    // It must still do what it is for.
-    let socket = Echo::open().map_err(|failure| format!("{failure:?}"))?;
-    socket.echo(1).map_err(|failure| format!("the echo afterwards: {failure:?}"))?;
-    if searches {
-        let leaks = kmemleak::find()?;
+    // The module must still work.
+    let socket = EchoSocket::open().map_err(|failure| format!("{failure:?}"))?;
+    socket.echo(1).map_err(|failure| format!("the echo after the bursts failed: {failure:?}"))?;
+    if has_kmemleak {
+        let leaks = kmemleak::scan()?;
         writeln!(report, "{}", json!({ "leaks": leaks.objects, "leak": leaks.first }))?;
     }
     Ok(())
 }
 
-/// A child that sends.
+/// A child process that sends one burst.
 struct Burst {
     pid: Pid,
     counts: std::io::PipeReader,
@@ -97,8 +98,8 @@ struct Burst {
 
 fn start(seed: u64, as_user: bool) -> Result<Burst, Box<dyn Error>> {
     let (counts, mut writer) = std::io::pipe()?;
-    let deadline = Instant::now() + BURST_LIMIT;
-    // SAFETY: there is one thread; the child calls what it likes.
+    let deadline = Instant::now() + BURST_TIMEOUT;
+    // SAFETY: the process has a single thread.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Burst { pid: child, counts, deadline }),
         ForkResult::Child => {
@@ -110,14 +111,15 @@ fn start(seed: u64, as_user: bool) -> Result<Burst, Box<dyn Error>> {
                 }
             };
             drop(writer);
-            // SAFETY: ends this process at once, as a forked child should.
+            // SAFETY: _exit() ends the forked child without running exit
+            // handlers.
             unsafe { libc::_exit(status) }
         }
     }
 }
 
 impl Burst {
-    /// Waits for its end; what came back, or nothing if it had to be killed.
+    /// Waits for the child. Returns its counts, or None if it had to be killed.
     fn wait(self) -> Result<Option<Counts>, Box<dyn Error>> {
         loop {
             let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG))?;
@@ -128,7 +130,8 @@ impl Burst {
                     return Ok(None);
                 }
                 WaitStatus::StillAlive => std::thread::sleep(Duration::from_millis(2)),
-                // A count takes less than a pipe holds.
+                // The counts fit into the pipe, so the child never blocks on
+                // writing them.
                 WaitStatus::Exited(_, 0) => return Ok(Some(serde_json::from_reader(self.counts)?)),
                 other => return Err(format!("a burst ended with {other:?}").into()),
             }
@@ -137,13 +140,13 @@ impl Burst {
 }
 
 fn burst(seed: u64, as_user: bool) -> Result<Counts, Box<dyn Error>> {
-    let mut random = Random::new(seed);
+    let mut random = Xorshift::new(seed);
     if as_user {
         setgid(Gid::from_raw(USER))?;
         setuid(Uid::from_raw(USER))?;
     }
     let mut counts = Counts::new();
-    let mut socket = fresh(&mut random)?;
+    let mut socket = new_socket(&mut random)?;
     let mut buffer = vec![0; 64 << 10];
     let start = Instant::now();
     for _ in 0..BURST {
@@ -159,24 +162,24 @@ fn burst(seed: u64, as_user: bool) -> Result<Counts, Box<dyn Error>> {
         };
         let key = sent.map_or_else(|errno| format!("send {errno}"), |_| "sent".to_string());
         *counts.entry(key).or_default() += 1;
-        // Some never read, so that their buffers fill up.
+        // Not always read, so that receive buffers fill up.
         if random.one_in(2) {
             drain(&socket, &mut buffer, &mut counts);
         }
         if random.one_in(50) {
-            socket = fresh(&mut random)?;
+            socket = new_socket(&mut random)?;
         }
         if !as_user && random.one_in(20) {
-            touch_a_file(&mut random);
+            write_junk_to_file(&mut random);
         }
     }
     Ok(counts)
 }
 
-/// A socket with any port, buffer and groups.
-fn fresh(random: &mut Random) -> Result<Socket, Box<dyn Error>> {
+/// A new socket with random options, port and groups.
+fn new_socket(random: &mut Xorshift) -> Result<Socket, Box<dyn Error>> {
     let socket = Socket::new(NETLINK_NLRIG as i32)?;
-    // Whatever of this is refused is refused.
+    // The kernel may refuse any of these calls.
     if random.one_in(3) {
         let _ = socket.set_receive_buffer(random.below(8192) as i32);
     }
@@ -197,7 +200,7 @@ fn drain(socket: &Socket, buffer: &mut [u8], counts: &mut Counts) {
         for message in Messages::new(&buffer[..length.min(buffer.len())]) {
             let key = match message.as_ref().map(|message| message.ack()) {
                 Ok(Some(Ok(ack))) => {
-                    format!("{} of {}", outcome(ack.errno), named(ack.header.kind))
+                    format!("{} of {}", errno_name(ack.errno), type_name(ack.header.kind))
                 }
                 Ok(_) => "answer".to_string(),
                 Err(_) => "malformed answer".to_string(),
@@ -207,8 +210,8 @@ fn drain(socket: &Socket, buffer: &mut [u8], counts: &mut Counts) {
     }
 }
 
-/// What stands beside netlink takes junk too.
-fn touch_a_file(random: &mut Random) {
+/// Sends random data to the module's other interfaces.
+fn write_junk_to_file(random: &mut Xorshift) {
     const FILES: [&str; 6] = [
         "/dev/nlrig",
         "/proc/nlrig/value",
@@ -218,7 +221,7 @@ fn touch_a_file(random: &mut Random) {
         "/sys/kernel/nlrig/page",
     ];
     let path = FILES[random.below(FILES.len() as u64) as usize];
-    // Whatever of this is refused is refused.
+    // The module may refuse the data.
     let _ = fs::write(path, junk::bytes(random, 600));
     if let Ok(file) = File::open("/dev/nlrig") {
         let mut argument = junk::bytes(random, 64);
@@ -228,8 +231,8 @@ fn touch_a_file(random: &mut Random) {
             1 => NLRIG_IOC_WAKE,
             _ => NLRIG_IOC_EXCHANGE,
         };
-        // SAFETY: what the two ioctls of the device read and write is at most 16
-        // bytes, and lies inside of `argument`; others are refused.
+        // SAFETY: the device's two ioctls access at most 16 bytes, all within
+        // `argument`; other requests fail.
         unsafe {
             libc::ioctl(
                 std::os::fd::AsRawFd::as_raw_fd(&file),
@@ -240,14 +243,14 @@ fn touch_a_file(random: &mut Random) {
     }
 }
 
-/// A message type; those that nobody knows are one.
-fn named(kind: u16) -> String {
+/// The name of a message type. All unknown types share one name.
+fn type_name(kind: u16) -> String {
     match u32::from(kind) {
         NLRIG_MSG_BASE..=NLRIG_MSG_MAX => format!("type {kind}"),
         _ => "another type".to_string(),
     }
 }
 
-fn outcome(errno: i32) -> String {
+fn errno_name(errno: i32) -> String {
     if errno == 0 { "ok".to_string() } else { Errno(errno).to_string() }
 }

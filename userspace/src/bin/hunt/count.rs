@@ -1,59 +1,58 @@
-//! One count: threads until no more can be had.
+//! One count: creates threads until a call fails.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::FromRawFd;
 
 use nix::sys::resource::{Resource, getrlimit};
-use nlrig_guest::hunt::{Count, Guard, Report, Setup};
-use nlrig_guest::look::{self, Failed, PROGRESS_EVERY};
+use nlrig_guest::hunt::{Count, Guard, HuntReport, Setup};
 use nlrig_guest::protocol::{WORKLOAD_FD, write_line};
-use nlrig_guest::workers::{self, Attributes};
+use nlrig_guest::snapshot::{self, Failed, PROGRESS_EVERY};
+use nlrig_guest::workers::{self, ThreadAttributes};
 
 use crate::layout;
 
 const PAGE_BYTES: u64 = 4096;
-/// Heap that the report takes when there may be no address space left.
+/// Heap for the report, reserved in case no address space is left.
 const REPORT_BYTES: usize = 96 << 10;
 const MAPS: &str = "/proc/self/maps";
 
-/// Counts in this process, and reports it.
+/// Counts threads in this process and reports the result.
 pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
-    // SAFETY: PID 1 opened this descriptor for whoever it starts, and who has
-    // started us only waits.
+    // SAFETY: PID 1 opened this descriptor, and the parent process only waits.
     let mut report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
     let threads_max = fs::read_to_string("/proc/sys/kernel/threads-max")?;
     let threads_max = threads_max.trim().parse().map_err(io::Error::other)?;
-    let base = layout::base(&fs::read_to_string(MAPS)?)?;
+    let base = layout::mmap_base(&fs::read_to_string(MAPS)?)?;
     layout::arrange(setup)?;
 
     if let Some(most) = setup.arenas_max {
-        // SAFETY: changes one of malloc's settings.
+        // SAFETY: mallopt() changes a setting of malloc.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
     }
     if setup.malloc_bytes.is_none() {
-        // Where threads allocate, the heap grows as it does in any program.
+        // If threads allocate, the heap must grow as in any program.
         workers::reserve_heap(((4 << 30) / stack_bytes.max(PAGE_BYTES)) as usize);
     }
     let spare = Vec::<u8>::with_capacity(REPORT_BYTES);
     let attributes = attributes(setup.guard, stack_bytes)?;
-    let malloc_bytes = usize::try_from(setup.malloc_bytes.unwrap_or(0)).map_err(too_much)?;
+    let malloc_bytes = usize::try_from(setup.malloc_bytes.unwrap_or(0)).map_err(invalid_size)?;
     let (counts, failure) =
         workers::create_until_failure(attributes.as_ref(), malloc_bytes, |threads| {
             if threads % PROGRESS_EVERY != 0 {
                 return Ok(());
             }
-            write_line(&mut report, &Report::Progress { threads: u64::from(threads) })
+            write_line(&mut report, &HuntReport::Progress { threads: u64::from(threads) })
         })?;
 
     let room = layout::fits(stack_bytes + PAGE_BYTES);
     drop(spare);
     workers::free_descriptors();
-    let space = look::survey(MAPS)?;
+    let space = snapshot::survey(MAPS)?;
     let above = |&(start, end): &(u64, u64)| end.saturating_sub(start.max(base));
     write_line(
         &mut report,
-        &Report::Count(Count {
+        &HuntReport::Count(Count {
             stack_bytes,
             threads: counts.threads,
             sockets: counts.sockets,
@@ -68,28 +67,28 @@ pub fn count(setup: &Setup, stack_bytes: u64) -> io::Result<()> {
                 .max()
                 .unwrap_or(0),
             hole_above_bytes: space.holes.iter().map(above).sum(),
-            tasks: look::loadavg()?.0,
+            tasks: snapshot::loadavg()?.0,
             threads_max,
             nproc: nproc()?,
         }),
     )
 }
 
-/// None where a plain program asks for nothing.
-fn attributes(guard: Guard, stack_bytes: u64) -> io::Result<Option<Attributes>> {
-    let bytes = |bytes: u64| usize::try_from(bytes).map_err(too_much);
+/// Thread attributes for the guard. None for glibc's defaults.
+fn attributes(guard: Guard, stack_bytes: u64) -> io::Result<Option<ThreadAttributes>> {
+    let bytes = |bytes: u64| usize::try_from(bytes).map_err(invalid_size);
     Ok(match guard {
         Guard::Outside => None,
-        Guard::Inside => Some(Attributes::with_stack(bytes(stack_bytes - PAGE_BYTES)?)?),
+        Guard::Inside => Some(ThreadAttributes::with_stack(bytes(stack_bytes - PAGE_BYTES)?)?),
         Guard::None => {
-            let mut attributes = Attributes::with_stack(bytes(stack_bytes)?)?;
-            attributes.guard(0)?;
+            let mut attributes = ThreadAttributes::with_stack(bytes(stack_bytes)?)?;
+            attributes.set_guard_size(0)?;
             Some(attributes)
         }
     })
 }
 
-/// How many tasks this user may have; root may have any number.
+/// RLIMIT_NPROC of the user. None for root, whom it does not limit.
 fn nproc() -> io::Result<Option<u64>> {
     if nix::unistd::geteuid().is_root() {
         return Ok(None);
@@ -100,6 +99,6 @@ fn nproc() -> io::Result<Option<u64>> {
     Ok((soft != libc::RLIM_INFINITY).then_some(u64::from(soft)))
 }
 
-fn too_much(err: std::num::TryFromIntError) -> io::Error {
+fn invalid_size(err: std::num::TryFromIntError) -> io::Error {
     io::Error::other(err)
 }

@@ -1,66 +1,66 @@
-//! The address space before the first thread: what is taken of it, so that the
-//! kernel that runs looks like another.
+//! Reserves address space before the first thread, to emulate another kernel's
+//! layout.
 
 use std::io;
 use std::ptr::{null_mut, without_provenance_mut};
 
-use nlrig_guest::hunt::{Layout, Setup};
+use nlrig_guest::hunt::{AddressSpaceLayout, Setup};
 use nlrig_guest::maps;
 
 const MAPS: &str = "/proc/self/maps";
-/// The end of the address space on a 32-bit kernel that gives programs three of
-/// four GiB.
+/// The end of the address space on a 32-bit kernel with a 3/1 GiB split.
 const TASK_SIZE: u64 = 3 << 30;
-/// The kernel keeps so much below the main stack free of other mappings
-/// (stack_guard_gap), and the main thread's stack needs a little more. What is
-/// left is too small for any stack, and for a heap of malloc's.
+/// Space left free below the main stack: stack_guard_gap, which the kernel
+/// keeps free of other mappings, and some growth of the stack. Too small for a
+/// thread's stack or for a heap of malloc.
 const BELOW_STACK_BYTES: u64 = (1 << 20) + (128 << 10);
 
-/// Where the kernel's search from the top begins: the end of what is mapped
-/// highest below the main stack, before the program has mapped anything.
-pub fn base(map: &str) -> io::Result<u64> {
+/// mmap_base: the start of the kernel's top-down search. It is the end of the
+/// highest mapping below the main stack, before the program has mapped
+/// anything.
+pub fn mmap_base(map: &str) -> io::Result<u64> {
     let areas = maps::parse(map).map_err(io::Error::other)?;
     let stack = areas.iter().position(|area| area.grows_down);
     let below = stack.and_then(|stack| areas.get(stack.checked_sub(1)?));
-    below.map(|area| area.end).ok_or_else(|| io::Error::other("there is nothing below the stack"))
+    below.map(|area| area.end).ok_or_else(|| io::Error::other("no mapping below the main stack"))
 }
 
-/// Takes what the set-up says is taken.
+/// Reserves the address space as the setup requires.
 pub fn arrange(setup: &Setup) -> io::Result<()> {
-    if setup.layout == Layout::TopDownOnly {
-        for (start, end) in above(&std::fs::read_to_string(MAPS)?)? {
-            take_at(start, end)?;
+    if setup.layout == AddressSpaceLayout::TopDownOnly {
+        for (start, end) in free_above(&std::fs::read_to_string(MAPS)?)? {
+            reserve_at(start, end)?;
         }
     }
     match setup.mapped_bytes {
-        Some(bytes) if !take(bytes) => Err(io::Error::last_os_error()),
+        Some(bytes) if !reserve(bytes) => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
 }
 
-/// What is free above the point where the search from the top begins.
-fn above(map: &str) -> io::Result<Vec<(u64, u64)>> {
+/// The free ranges above mmap_base.
+fn free_above(map: &str) -> io::Result<Vec<(u64, u64)>> {
     let areas = maps::parse(map).map_err(io::Error::other)?;
     let stack = areas.iter().find(|area| area.grows_down);
-    let stack = stack.ok_or_else(|| io::Error::other("there is no main stack"))?;
+    let stack = stack.ok_or_else(|| io::Error::other("no main stack in the memory map"))?;
     let gaps =
-        [(base(map)?, stack.start.saturating_sub(BELOW_STACK_BYTES)), (stack.end, TASK_SIZE)];
+        [(mmap_base(map)?, stack.start.saturating_sub(BELOW_STACK_BYTES)), (stack.end, TASK_SIZE)];
     Ok(gaps.into_iter().filter(|(start, end)| start < end).collect())
 }
 
-/// Whether so much could be mapped in one piece; nothing stays mapped.
+/// Whether `bytes` can be mapped in one piece. Leaves nothing mapped.
 pub fn fits(bytes: u64) -> bool {
     let Some(address) = map(null_mut(), bytes, 0) else { return false };
-    // SAFETY: nobody uses what was mapped just now.
+    // SAFETY: the mapping is new and unused.
     unsafe { libc::munmap(address, bytes as usize) };
     true
 }
 
-fn take(bytes: u64) -> bool {
+fn reserve(bytes: u64) -> bool {
     map(null_mut(), bytes, 0).is_some()
 }
 
-fn take_at(start: u64, end: u64) -> io::Result<()> {
+fn reserve_at(start: u64, end: u64) -> io::Result<()> {
     let at = usize::try_from(start).map_err(io::Error::other)?;
     match map(without_provenance_mut(at), end - start, libc::MAP_FIXED_NOREPLACE) {
         Some(_) => Ok(()),
@@ -68,11 +68,12 @@ fn take_at(start: u64, end: u64) -> io::Result<()> {
     }
 }
 
-/// Maps memory that nobody can touch.
+/// Maps memory without access rights.
 fn map(at: *mut libc::c_void, bytes: u64, flags: libc::c_int) -> Option<*mut libc::c_void> {
     let length = usize::try_from(bytes).ok()?;
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a mapping of its own, where there was none.
+    // SAFETY: the kernel chooses the address, or MAP_FIXED_NOREPLACE is set, so
+    // no mapping is replaced.
     let address = unsafe { libc::mmap(at, length, libc::PROT_NONE, flags, -1, 0) };
     (address != libc::MAP_FAILED).then_some(address)
 }
@@ -89,16 +90,16 @@ bf871000-bf892000 rw-p 00000000 00:00 0          [stack]
 ";
 
     #[test]
-    fn what_is_above_the_base_is_taken_but_for_the_gap_below_the_stack() {
-        assert_eq!(base(MAP).unwrap(), 0xb7f8_9000);
+    fn free_ranges_above_mmap_base_exclude_the_stack_gap() {
+        assert_eq!(mmap_base(MAP).unwrap(), 0xb7f8_9000);
         assert_eq!(
-            above(MAP).unwrap(),
+            free_above(MAP).unwrap(),
             [(0xb7f8_9000, 0xbf87_1000 - BELOW_STACK_BYTES), (0xbf89_2000, TASK_SIZE)]
         );
     }
 
     #[test]
     fn a_map_without_a_stack_is_an_error() {
-        assert!(base("").is_err() && above("").is_err());
+        assert!(mmap_base("").is_err() && free_above("").is_err());
     }
 }

@@ -1,13 +1,13 @@
-//! The workload `ports`: threads bind netlink ports that they compute from where
-//! they are, by formulas in wide use.
+//! The workload `ports`: threads bind to netlink ports that they compute from
+//! their addresses, by formulas in wide use.
 //!
-//! `ports --threads N --formula NAME…` gathers N threads and has them bind by each
-//! formula in turn. `--second` has a second process do the same at once;
-//! `--batch P` starts P processes, as many at once as there are processors, whose
-//! threads bind as soon as they are there.
+//! `ports --threads N --formula NAME...` creates N threads, which bind by each
+//! formula in turn. With `--second`, a second process does the same at the same
+//! time. `--batch P` starts P processes, in parallel on all CPUs, whose threads
+//! bind immediately.
 
-mod crowd;
 mod formula;
+mod thread_group;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,18 +19,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::ForkResult;
-use nlrig_guest::birth::Birth;
-use nlrig_guest::ports::{Formula, Report};
+use nlrig_guest::clone::CloneOptions;
+use nlrig_guest::ports::{Formula, PortReport};
 use nlrig_guest::protocol::{WORKLOAD_FD, write_line};
 
-use crowd::{Crowd, Outcome, Plan};
+use thread_group::{BindOutcome, GroupOptions, ThreadGroup};
 
-/// The program itself.
+/// The path of this program.
 const SELF: &str = "/proc/self/exe";
-/// Threads in one object: its line is a few ten KiB.
+/// Threads per report, for lines of some tens of KiB.
 const CHUNK: usize = 1024;
-/// Processes of a batch between two signs of life.
-const PROCESSES_A_SIGN: u32 = 50;
+/// Processes of a batch between two heartbeats.
+const HEARTBEAT_EVERY: u32 = 50;
 
 fn main() -> ExitCode {
     match run() {
@@ -45,43 +45,49 @@ fn main() -> ExitCode {
 fn run() -> io::Result<()> {
     let options = Options::from_args(std::env::args().skip(1))?;
     if let Some(pid) = options.pid.filter(|&pid| pid != std::process::id()) {
-        return be_born_as(pid, &mut itself(&options.with_pid(None)));
+        return run_as_pid(pid, &mut self_command(&options.with_pid(None)));
     }
-    // SAFETY: PID 1 opened this descriptor for us and nobody else in this
-    // process uses it.
+    // SAFETY: PID 1 opened this descriptor, and nothing else in this process
+    // uses it.
     let report = unsafe { File::from_raw_fd(WORKLOAD_FD) };
     let mut report = Reporter { report, process: u32::from(options.is_second), options: &options };
     match (options.batch, options.one_of_batch) {
-        (Some(processes), _) => report.batch(processes),
-        (None, true) => report.one_of_batch(),
-        (None, false) => report.crowd(),
+        (Some(processes), _) => report.run_batch(processes),
+        (None, true) => report.run_batch_member(),
+        (None, false) => report.run_group(),
     }
 }
 
-/// What is asked for.
+/// The command line.
 #[derive(Clone, Debug)]
 struct Options {
-    plan: Plan,
+    group_options: GroupOptions,
     formulas: Vec<Formula>,
-    /// The process id to have.
+    /// The process id to run with.
     pid: Option<u32>,
-    /// Whether there is a second process, and its id if that matters.
+    /// Whether to start a second process.
     second: bool,
+    /// The process id of the second process, if it matters.
     second_pid: Option<u32>,
-    /// Whether this is the second one.
+    /// Whether this is the second process.
     is_second: bool,
-    /// So many processes.
+    /// The number of processes of a batch.
     batch: Option<u32>,
-    /// Whether this is one of them.
+    /// Whether this is a process of a batch.
     one_of_batch: bool,
 }
 
 impl Options {
     fn from_args(mut args: impl Iterator<Item = String>) -> io::Result<Options> {
-        let plan =
-            Plan { threads: 0, stack_bytes: None, malloc_bytes: 0, ends: false, at_birth: None };
+        let group_options = GroupOptions {
+            threads: 0,
+            stack_bytes: None,
+            malloc_bytes: 0,
+            threads_exit: false,
+            bind_at_start: None,
+        };
         let mut options = Options {
-            plan,
+            group_options,
             formulas: Vec::new(),
             pid: None,
             second: false,
@@ -91,22 +97,22 @@ impl Options {
             one_of_batch: false,
         };
         while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or_else(|| wrong(&arg));
+            let mut value = || args.next().ok_or_else(|| invalid(&arg));
             match arg.as_str() {
-                "--threads" => options.plan.threads = number(&arg, &value()?)?,
-                "--stack" => options.plan.stack_bytes = Some(number(&arg, &value()?)?),
-                "--malloc" => options.plan.malloc_bytes = number(&arg, &value()?)?,
-                "--ends" => options.plan.ends = true,
-                "--formula" => {
-                    options.formulas.push(Formula::from_name(&value()?).ok_or_else(|| wrong(&arg))?)
-                }
+                "--threads" => options.group_options.threads = number(&arg, &value()?)?,
+                "--stack" => options.group_options.stack_bytes = Some(number(&arg, &value()?)?),
+                "--malloc" => options.group_options.malloc_bytes = number(&arg, &value()?)?,
+                "--ends" => options.group_options.threads_exit = true,
+                "--formula" => options
+                    .formulas
+                    .push(Formula::from_name(&value()?).ok_or_else(|| invalid(&arg))?),
                 "--pid" => options.pid = Some(number(&arg, &value()?)?),
                 "--second" => options.second = true,
                 "--second-pid" => options.second_pid = Some(number(&arg, &value()?)?),
                 "--is-second" => options.is_second = true,
                 "--batch" => options.batch = Some(number(&arg, &value()?)?),
                 "--one-of-batch" => options.one_of_batch = true,
-                _ => return Err(wrong(&arg)),
+                _ => return Err(invalid(&arg)),
             }
         }
         Ok(options)
@@ -116,16 +122,16 @@ impl Options {
         Options { pid, ..self.clone() }
     }
 
-    /// The arguments that mean this.
+    /// The command line for these options.
     fn to_args(&self) -> Vec<String> {
-        let mut args = vec!["--threads".to_string(), self.plan.threads.to_string()];
+        let mut args = vec!["--threads".to_string(), self.group_options.threads.to_string()];
         let mut add = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 args.extend([name.to_string(), value]);
             }
         };
-        let malloc = Some(self.plan.malloc_bytes).filter(|&bytes| bytes > 0);
-        add("--stack", self.plan.stack_bytes.map(|bytes| bytes.to_string()));
+        let malloc = Some(self.group_options.malloc_bytes).filter(|&bytes| bytes > 0);
+        add("--stack", self.group_options.stack_bytes.map(|bytes| bytes.to_string()));
         add("--malloc", malloc.map(|bytes| bytes.to_string()));
         add("--pid", self.pid.map(|pid| pid.to_string()));
         add("--second-pid", self.second_pid.map(|pid| pid.to_string()));
@@ -133,7 +139,7 @@ impl Options {
             add("--formula", Some(formula.name().to_string()));
         }
         let flags = [
-            ("--ends", self.plan.ends),
+            ("--ends", self.group_options.threads_exit),
             ("--second", self.second),
             ("--is-second", self.is_second),
             ("--one-of-batch", self.one_of_batch),
@@ -143,24 +149,27 @@ impl Options {
     }
 }
 
-fn wrong(arg: &str) -> io::Error {
-    io::Error::other(format!("cannot understand the argument {arg}"))
+fn invalid(arg: &str) -> io::Error {
+    io::Error::other(format!("invalid argument {arg}"))
 }
 
 fn number<T: std::str::FromStr>(arg: &str, text: &str) -> io::Result<T> {
-    text.parse().map_err(|_| wrong(arg))
+    text.parse().map_err(|_| invalid(arg))
 }
 
-/// This program once more. What it reports goes where ours does.
-fn itself(options: &Options) -> Command {
+/// A command that runs this program with `options`. It inherits the report
+/// descriptor.
+fn self_command(options: &Options) -> Command {
     let mut command = Command::new(SELF);
     command.args(options.to_args());
     command
 }
 
-/// Has a child with this process id become the command, and waits for it.
-fn be_born_as(pid: u32, command: &mut Command) -> io::Result<()> {
-    match (Birth { id: Some(pid), ..Birth::default() }).fork()? {
+/// Runs `command` in a child with process id `pid` and waits for it.
+fn run_as_pid(pid: u32, command: &mut Command) -> io::Result<()> {
+    let options = CloneOptions { pid: Some(pid), ..CloneOptions::default() };
+    // SAFETY: run() calls this before it creates threads.
+    match unsafe { options.fork() }? {
         ForkResult::Child => Err(command.exec()),
         ForkResult::Parent { child } => match waitpid(child, None)? {
             WaitStatus::Exited(_, 0) => Ok(()),
@@ -169,7 +178,7 @@ fn be_born_as(pid: u32, command: &mut Command) -> io::Result<()> {
     }
 }
 
-/// Tells the host what comes of it.
+/// Runs the threads and reports to the host.
 struct Reporter<'a> {
     report: File,
     process: u32,
@@ -177,43 +186,45 @@ struct Reporter<'a> {
 }
 
 impl Reporter<'_> {
-    /// One crowd, and one of a second process if there is to be one.
-    fn crowd(&mut self) -> io::Result<()> {
-        // The second process is there first: the first has no threads yet.
+    /// Runs one thread group, and with `--second` another one in a second
+    /// process.
+    fn run_group(&mut self) -> io::Result<()> {
+        // The second process starts before this one has threads.
         let mut second = match self.options.second {
             true => Some(self.start_second()?),
             false => None,
         };
         let time_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let mut crowd = self.gather(self.options.plan, time_s)?;
-        self.tell_places(&crowd, time_s)?;
+        let mut group = self.spawn_all(self.options.group_options, time_s)?;
+        self.report_threads(&group, time_s)?;
         if self.options.is_second {
             println!();
             io::stdin().read_line(&mut String::new())?;
         }
         for &formula in &self.options.formulas {
             let mut moved = 0;
-            if self.options.plan.ends {
-                let plan = Plan { at_birth: Some(formula), ..self.options.plan };
-                let before: Vec<_> = crowd.places().map(|(address, _)| address).collect();
-                crowd = self.gather(plan, time_s)?;
-                let now = crowd.places().map(|(address, _)| address);
+            if self.options.group_options.threads_exit {
+                let group_options =
+                    GroupOptions { bind_at_start: Some(formula), ..self.options.group_options };
+                let before: Vec<_> = group.identities().map(|(address, _)| address).collect();
+                group = self.spawn_all(group_options, time_s)?;
+                let now = group.identities().map(|(address, _)| address);
                 moved = before.into_iter().zip(now).filter(|(before, now)| before != now).count();
             } else {
-                let sign = signs(&mut self.report);
-                crowd.bind(formula, sign)?;
+                let heartbeat = heartbeat(&mut self.report);
+                group.bind(formula, heartbeat)?;
             }
-            self.tell_ports(&crowd, formula)?;
-            // While these sockets are still open.
+            self.report_ports(&group, formula)?;
+            // The second process binds while these sockets are open.
             if let Some(second) = second.take() {
                 second.bind_and_end()?;
             }
-            let sum = crowd.close();
-            self.tell(&Report::Bound {
+            let sum = group.close();
+            self.write(&PortReport::Bound {
                 process: self.process,
                 formula,
                 echoes: sum.echoes,
-                strays: sum.strays,
+                unexpected: sum.unexpected,
                 moved: moved as u32,
                 failed: sum.failed,
             })?;
@@ -221,7 +232,7 @@ impl Reporter<'_> {
         Ok(())
     }
 
-    fn start_second(&self) -> io::Result<Second> {
+    fn start_second(&self) -> io::Result<SecondProcess> {
         let options = Options {
             second: false,
             is_second: true,
@@ -229,53 +240,53 @@ impl Reporter<'_> {
             second_pid: None,
             ..self.options.clone()
         };
-        Second::start(&options)
+        SecondProcess::start(&options)
     }
 
-    fn gather(&mut self, plan: Plan, time_s: u64) -> io::Result<Crowd> {
-        Crowd::gather(plan, time_s, signs(&mut self.report))
+    fn spawn_all(&mut self, group_options: GroupOptions, time_s: u64) -> io::Result<ThreadGroup> {
+        ThreadGroup::spawn_all(group_options, time_s, heartbeat(&mut self.report))
     }
 
-    fn tell_places(&mut self, crowd: &Crowd, time_s: u64) -> io::Result<()> {
+    fn report_threads(&mut self, group: &ThreadGroup, time_s: u64) -> io::Result<()> {
         let process = self.process;
-        let places: Vec<_> = crowd.places().collect();
-        for chunk in places.chunks(CHUNK) {
+        let identities: Vec<_> = group.identities().collect();
+        for chunk in identities.chunks(CHUNK) {
             let (addresses, ids) = chunk.iter().copied().unzip();
-            self.tell(&Report::Threads { process, addresses, ids })?;
+            self.write(&PortReport::Threads { process, addresses, ids })?;
         }
         let two = self.options.second || self.options.is_second;
-        self.tell(&Report::Gathered {
+        self.write(&PortReport::Spawned {
             process,
             of: if two { 2 } else { 1 },
             pid: std::process::id(),
-            threads: crowd.threads(),
-            refused: crowd.refused,
+            threads: group.threads(),
+            refused: group.refused,
             time_s,
         })
     }
 
-    fn tell_ports(&mut self, crowd: &Crowd, formula: Formula) -> io::Result<()> {
-        let ports: Vec<_> = crowd
+    fn report_ports(&mut self, group: &ThreadGroup, formula: Formula) -> io::Result<()> {
+        let ports: Vec<_> = group
             .outcomes()
             .map(|outcome| match outcome {
-                Outcome::Bound(port) => Some(port),
-                Outcome::InUse | Outcome::Failed(_) => None,
+                BindOutcome::Bound(port) => Some(port),
+                BindOutcome::InUse | BindOutcome::Failed(_) => None,
             })
             .collect();
         for chunk in ports.chunks(CHUNK) {
             let (process, ports) = (self.process, chunk.to_vec());
-            self.tell(&Report::Ports { process, formula, ports })?;
+            self.write(&PortReport::Ports { process, formula, ports })?;
         }
         Ok(())
     }
 
-    /// Many processes with a crowd each, as many at once as there are processors.
-    fn batch(&mut self, processes: u32) -> io::Result<()> {
+    /// Runs `processes` processes, in parallel on all CPUs.
+    fn run_batch(&mut self, processes: u32) -> io::Result<()> {
         let processors = std::thread::available_parallelism()?.get();
-        let threads = self.options.plan.threads;
-        self.tell(&Report::Batch { processes, threads, processors: processors as u32 })?;
+        let threads = self.options.group_options.threads;
+        self.write(&PortReport::Batch { processes, threads, processors: processors as u32 })?;
         let one = Options { batch: None, one_of_batch: true, ..self.options.clone() };
-        let mut command = itself(&one);
+        let mut command = self_command(&one);
         let mut alive = VecDeque::new();
         for number in 1..=processes {
             alive.push_back((number, command.spawn()?));
@@ -286,66 +297,77 @@ impl Reporter<'_> {
                 if !status.success() {
                     return Err(io::Error::other(format!("process {number} ended with {status}")));
                 }
-                if number % PROCESSES_A_SIGN == 0 {
+                if number % HEARTBEAT_EVERY == 0 {
                     let threads = u64::from(number) * u64::from(threads);
-                    self.tell(&Report::Progress { threads })?;
+                    self.write(&PortReport::Progress { threads })?;
                 }
             }
         }
         Ok(())
     }
 
-    fn one_of_batch(&mut self) -> io::Result<()> {
-        let plan = Plan { at_birth: self.options.formulas.first().copied(), ..self.options.plan };
-        let crowd = Crowd::gather(plan, 0, |_| ())?;
+    fn run_batch_member(&mut self) -> io::Result<()> {
+        let group_options = GroupOptions {
+            bind_at_start: self.options.formulas.first().copied(),
+            ..self.options.group_options
+        };
+        let group = ThreadGroup::spawn_all(group_options, 0, |_| ())?;
         let failed = |outcome| match outcome {
-            Outcome::Failed(failure) => Some(failure),
+            BindOutcome::Failed(failure) => Some(failure),
             _ => None,
         };
-        if let Some(failure) = crowd.outcomes().find_map(failed) {
-            return Err(io::Error::other(format!("a thread: {failure:?}")));
+        if let Some(failure) = group.outcomes().find_map(failed) {
+            return Err(io::Error::other(format!("a thread failed: {failure:?}")));
         }
-        self.tell(&Report::Process {
+        self.write(&PortReport::Process {
             pid: std::process::id(),
-            addresses: crowd.places().map(|(address, _)| address).collect(),
-            first_failed: crowd.first_in_use(),
-            in_use: crowd.outcomes().filter(|outcome| *outcome == Outcome::InUse).count() as u32,
+            addresses: group.identities().map(|(address, _)| address).collect(),
+            first_failed: group.first_in_use(),
+            in_use: group.outcomes().filter(|outcome| *outcome == BindOutcome::InUse).count()
+                as u32,
         })
     }
 
-    fn tell(&mut self, report: &Report) -> io::Result<()> {
+    fn write(&mut self, report: &PortReport) -> io::Result<()> {
         write_line(&mut self.report, report)
     }
 }
 
-/// Signs of life, for long work. Without the host nobody is left to be told.
-fn signs(report: &mut File) -> impl FnMut(u32) {
+/// A callback that reports heartbeats. Write errors are ignored: without the
+/// host, nothing receives the report.
+fn heartbeat(report: &mut File) -> impl FnMut(u32) {
     |threads| {
-        let _ = write_line(report, &Report::Progress { threads: u64::from(threads) });
+        let _ = write_line(report, &PortReport::Progress { threads: u64::from(threads) });
     }
 }
 
-/// A second process, which has gathered its threads and waits to be told.
-struct Second {
+/// A second process, which has created its threads and waits for its turn.
+struct SecondProcess {
     program: Child,
 }
 
-impl Second {
-    fn start(options: &Options) -> io::Result<Second> {
-        let mut command = itself(options);
+impl SecondProcess {
+    fn start(options: &Options) -> io::Result<SecondProcess> {
+        let mut command = self_command(options);
         let mut program = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let output = program.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        let output = program
+            .stdout
+            .take()
+            .ok_or_else(|| io::Error::other("no pipe to the second process"))?;
         if BufReader::new(output).read_line(&mut String::new())? == 0 {
-            return Err(io::Error::other(format!("the second process: {}", program.wait()?)));
+            return Err(io::Error::other(format!(
+                "the second process ended with {}",
+                program.wait()?
+            )));
         }
-        Ok(Second { program })
+        Ok(SecondProcess { program })
     }
 
     fn bind_and_end(mut self) -> io::Result<()> {
-        // Waiting closes its input.
+        // wait() closes the child's standard input, which starts the binds.
         match self.program.wait()? {
             status if status.success() => Ok(()),
-            status => Err(io::Error::other(format!("the second process: {status}"))),
+            status => Err(io::Error::other(format!("the second process ended with {status}"))),
         }
     }
 }

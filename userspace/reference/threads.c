@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * The yardstick: the workload `threads` again, in plain C.
+ * The reference program: the workload `threads` in plain C.
  *
- * `nlrig bench` runs both in one guest, in turn, and compares how long they
- * take, so that a cost which is the language's, or the workload's own, cannot
- * pass for one of the kernel's. That holds only as long as both do the same
- * work: src/bin/threads.rs and src/netlink.rs are the originals, and each call
- * here stands there too, in the same order, with the same bytes and checks.
+ * `nlrig bench` runs both in one guest, alternately, and compares their times.
+ * This separates costs of the kernel from costs of the language and of the
+ * workload. The comparison is valid only if both programs do the same work:
+ * each call in src/bin/threads.rs and src/netlink.rs has its counterpart in
+ * this file, in the same order, with the same bytes and checks.
  *
- * It creates threads with default attributes until that fails. Each opens a
- * netlink socket of the module's protocol, has one echo and sleeps for good.
- * A JSON line on descriptor 3 says every 256 threads that it lives, and the last
- * one how many there were, how long it took, and what failed. What it leaves out
- * is what no thread pays for: the looks at the address space before and after.
- * The heap that the main thread needs is grown before the clock starts, as there.
+ * The program creates threads with default attributes until a call fails. Each
+ * thread opens a netlink socket of the module's protocol, exchanges one echo
+ * and sleeps forever. JSON lines on descriptor 3 report progress every 256
+ * threads, and at the end the number of threads, the elapsed time and the
+ * failed call. Snapshots of the address space are left out, because the time
+ * per thread does not contain them. The main thread's heap grows before the
+ * clock starts, as in the workload.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -48,7 +49,7 @@ struct message {
 
 _Static_assert(sizeof(struct message) == NLMSG_HDRLEN + sizeof(struct nlrig_echo), "no padding");
 
-/* The first two and last_socket are written as there, and read by nobody. */
+/* sockets, echoes and last_socket are written as in the workload, but not read. */
 static atomic_uint sockets, echoes, done, forever;
 static atomic_int last_socket = -1;
 static atomic_int failed_errno;
@@ -62,7 +63,7 @@ static int64_t now_ns(void)
 	return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-/* The name of the call that failed, or NULL; its errno goes to *error. */
+/* Return: the name of the failed call, with its errno in *error, or NULL. */
 static const char *bound_socket(int *fd, uint32_t *portid, int *error)
 {
 	struct sockaddr_nl address = { .nl_family = AF_NETLINK };
@@ -112,7 +113,7 @@ static const char *echo(int fd, uint32_t portid, uint64_t cookie, int *error)
 		return "recv";
 	}
 	if (answer.header.nlmsg_type == NLMSG_ERROR) {
-		/* struct nlmsgerr begins with a negative errno. */
+		/* struct nlmsgerr starts with the negated errno. */
 		*error = -(int)(uint32_t)answer.echo.cookie;
 		return "answer";
 	}
@@ -145,7 +146,7 @@ static const char *socket_and_echo(int *error)
 	return NULL;
 }
 
-/* Through syscall(2), as there: glibc has no function for it. */
+/* syscall(2), as in the workload: glibc has no wrapper for futex(2). */
 static void futex_wait(atomic_uint *word, unsigned int value, const struct timespec *timeout)
 {
 	syscall(SYS_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, value, timeout);
@@ -174,7 +175,7 @@ static void *worker(void *unused)
 		futex_wait(&forever, 0, NULL);
 }
 
-/* Waits until so many workers are done; false if that takes too long. */
+/* Waits until @workers workers are done. Return: 0 on timeout, else 1. */
 static int wait_until_done(unsigned int workers)
 {
 	int64_t deadline = 0;
@@ -205,7 +206,7 @@ static int write_progress(unsigned int threads)
 	return write(REPORT_FD, line, length) == length;
 }
 
-/* How many workers are alive in the end, and what failed. */
+/* Return: the number of workers alive; the failure is in *call and *error. */
 static unsigned int create_until_failure(const char **call, int *error)
 {
 	unsigned int created = 0;
@@ -226,7 +227,7 @@ static unsigned int create_until_failure(const char **call, int *error)
 		}
 		*call = atomic_load(&failed_call);
 		if (*call) {
-			/* The worker that failed has ended. */
+			/* The failed worker has ended. */
 			*error = atomic_load(&failed_errno);
 			return created - 1;
 		}
@@ -235,7 +236,7 @@ static unsigned int create_until_failure(const char **call, int *error)
 	}
 }
 
-/* As there, for as many threads as the bench creates. */
+/* As in the workload, for the number of threads that the bench creates. */
 static void reserve_heap(void)
 {
 	void *volatile pieces[2];

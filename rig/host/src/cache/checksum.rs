@@ -1,8 +1,9 @@
-//! Whether an entry of the cache still is what it was when it was finished.
+//! Detects cache entries that changed after they were finished.
 //!
-//! The seal is a hash over names and contents of all files. Reading a kernel's
-//! build at every start would take longer than the start, so what was read once
-//! is remembered by sizes and times: as long as these stay, so does the verdict.
+//! The checksum is a hash over the names and contents of all files. Reading a
+//! whole kernel build at every start would take longer than the start, so a
+//! check also stores the sizes and times of the files, and the next check reads
+//! the contents only if these differ.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,54 +14,55 @@ use crate::Result;
 use super::{Key, key, write};
 use crate::interrupt;
 
-/// The hash of the content, in the entry's folder.
-const SEAL: &str = ".seal";
-/// What the files were like when their content was last found to be right.
+/// The file with the checksum, in the entry's folder. The name stays `.seal`, so
+/// that entries of older revisions are still valid.
+const CHECKSUM: &str = ".seal";
+/// The file with the metadata of the last check that found no damage.
 const VERIFIED: &str = ".verified";
 
-/// Seals a folder that is finished.
+/// Writes the checksum of a finished folder.
 ///
 /// # Errors
-/// It cannot be read or written.
-pub fn seal(dir: &Path) -> Result<()> {
+/// The folder cannot be read or written.
+pub fn write_to(dir: &Path) -> Result<()> {
     let files = files(dir)?;
-    write(&dir.join(SEAL), content(dir, &files)?)?;
-    write(&dir.join(VERIFIED), appearance(dir, &files)?)
+    write(&dir.join(CHECKSUM), content(dir, &files)?)?;
+    write(&dir.join(VERIFIED), metadata(dir, &files)?)
 }
 
-/// What is wrong with a sealed folder, if something is.
+/// Returns a description of the damage to an entry; `None` if it is intact.
 ///
 /// # Errors
-/// Only an interruption: a file that cannot be read is damage.
+/// Only an interruption: an unreadable file counts as damage.
 pub fn damage(dir: &Path) -> Result<Option<String>> {
-    let sealed = match fs::read_to_string(dir.join(SEAL)) {
-        Ok(sealed) => sealed,
-        Err(err) => return Ok(Some(format!("its seal cannot be read: {err}"))),
+    let expected = match fs::read_to_string(dir.join(CHECKSUM)) {
+        Ok(expected) => expected,
+        Err(err) => return Ok(Some(format!("cannot read the checksum: {err}"))),
     };
-    let look = || -> Result<Option<String>> {
+    let check = || -> Result<Option<String>> {
         let files = files(dir)?;
-        let now = appearance(dir, &files)?;
+        let now = metadata(dir, &files)?;
         if fs::read_to_string(dir.join(VERIFIED)).is_ok_and(|verified| verified == now) {
             return Ok(None);
         }
-        if content(dir, &files)? != sealed {
-            return Ok(Some("its files are not what they were when it was made".to_string()));
+        if content(dir, &files)? != expected {
+            return Ok(Some("the checksum of its files does not match".to_string()));
         }
-        // Not remembered is read again: no more than a loss of time.
+        // If this fails, the next check reads the contents again.
         let _ = write(&dir.join(VERIFIED), now);
         Ok(None)
     };
-    match look() {
+    match check() {
         Err(err) if err.is_interruption() => Err(err),
         Err(err) => Ok(Some(format!("{err:#}"))),
-        found => found,
+        outcome => outcome,
     }
 }
 
 fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     key::list_files(dir, &mut files)?;
-    files.retain(|file| *file != dir.join(SEAL) && *file != dir.join(VERIFIED));
+    files.retain(|file| *file != dir.join(CHECKSUM) && *file != dir.join(VERIFIED));
     files.sort();
     Ok(files)
 }
@@ -68,14 +70,14 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
 fn content(dir: &Path, files: &[PathBuf]) -> Result<String> {
     let mut key = Key::new().add_files(dir, files)?;
     for file in files {
-        // Whether it can be executed is of its content too.
+        // The executable bits are part of the content.
         key = key.add("mode", format!("{:o}", fs::symlink_metadata(file)?.mode() & 0o111));
     }
     Ok(key.finish())
 }
 
-/// Sizes and times: whoever changes a file changes these too.
-fn appearance(dir: &Path, files: &[PathBuf]) -> Result<String> {
+/// Sizes, times and inodes, which differ if a file was changed.
+fn metadata(dir: &Path, files: &[PathBuf]) -> Result<String> {
     let mut key = Key::new();
     for file in files {
         interrupt::check()?;
@@ -101,27 +103,27 @@ fn appearance(dir: &Path, files: &[PathBuf]) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn sealed() -> tempfile::TempDir {
+    fn finished_entry() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("folder")).unwrap();
         write(&dir.path().join("folder/file"), "content").unwrap();
         std::os::unix::fs::symlink("folder/file", dir.path().join("link")).unwrap();
-        seal(dir.path()).unwrap();
+        write_to(dir.path()).unwrap();
         dir
     }
 
     #[test]
-    fn an_entry_that_was_let_be_is_whole() {
-        let dir = sealed();
+    fn an_unchanged_entry_is_intact() {
+        let dir = finished_entry();
         assert_eq!(damage(dir.path()).unwrap(), None);
         // A copy has other times and the same content.
         fs::remove_file(dir.path().join(VERIFIED)).unwrap();
         assert_eq!(damage(dir.path()).unwrap(), None);
-        assert!(dir.path().join(VERIFIED).is_file(), "it is remembered");
+        assert!(dir.path().join(VERIFIED).is_file(), "the check is stored");
     }
 
     #[test]
-    fn every_kind_of_damage_is_seen() {
+    fn every_kind_of_damage_is_detected() {
         let cases: [fn(&Path); 7] = [
             |dir| {
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -132,10 +134,10 @@ mod tests {
             |dir| fs::remove_file(dir.join("folder/file")).unwrap(),
             |dir| write(&dir.join("further"), "").unwrap(),
             |dir| fs::remove_file(dir.join("link")).unwrap(),
-            |dir| fs::remove_file(dir.join(SEAL)).unwrap(),
+            |dir| fs::remove_file(dir.join(CHECKSUM)).unwrap(),
         ];
         for (number, harm) in cases.into_iter().enumerate() {
-            let dir = sealed();
+            let dir = finished_entry();
             harm(dir.path());
             assert!(damage(dir.path()).unwrap().is_some(), "case {number}");
         }

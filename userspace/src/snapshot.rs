@@ -1,5 +1,5 @@
-//! What a workload sees of its own limits, before its first thread and after
-//! its last: the evidence that predictions and verdicts are made of.
+//! Snapshots of a workload's limits and resource usage, before its first thread
+//! and after its last. Predictions and verdicts are based on them.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -11,101 +11,102 @@ use serde::{Deserialize, Serialize};
 use crate::netlink::Failure;
 use crate::{maps, pids};
 
-/// What the workload `threads` writes, one object a line.
+/// A JSON object that the workload `threads` writes.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Report {
-    /// Just before the first thread.
-    Look(Look),
-    /// A sign of life: this many threads are alive.
+pub enum ThreadReport {
+    /// The snapshot before the first thread.
+    #[serde(rename = "look")]
+    Snapshot(Snapshot),
+    /// A heartbeat during thread creation.
     Progress {
-        /// Workers that hold a socket and have their echo.
+        /// Workers with a socket and an echo.
         threads: u64,
     },
-    /// After the last thread; all of them still live.
-    Outcome(Outcome),
+    /// The state after the last thread, while all threads are alive.
+    Outcome(ThreadOutcome),
 }
 
-/// The limits of a process and how much of each is used, at one moment.
+/// The limits and resource usage of a process at one moment.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Look {
-    /// The width of a pointer of this program.
+pub struct Snapshot {
+    /// The pointer width of the program in bits.
     pub word_bits: u32,
-    /// The size of a page.
+    /// The page size.
     pub page_bytes: u64,
-    /// The effective user.
+    /// The effective user id.
     pub uid: u32,
     /// The text of /proc/self/maps.
     pub maps: String,
-    /// The personality: the flags of personality(2) that were set before exec.
+    /// The flags of personality(2).
     pub personality: u32,
-    /// Tasks alive in the whole system, kernel threads included: the count that
-    /// kernel.threads-max is held against.
+    /// Tasks alive in the whole system, including kernel threads.
+    /// kernel.threads-max limits this number.
     pub tasks: u64,
-    /// Tasks alive that belong to this user.
+    /// Tasks alive of this user.
     pub user_tasks: u64,
-    /// The task id handed out last.
+    /// The task id assigned last.
     pub last_pid: u64,
     /// All task ids in use.
     pub pids: Vec<u32>,
     /// Open file descriptors of this process.
     pub open_files: u64,
-    /// Bytes of this process's areas that only it can write: VmData.
+    /// Bytes of private writable mappings: VmData.
     pub data_bytes: u64,
-    /// The system's memory.
+    /// Memory of the system.
     pub memory: Memory,
-    /// The kernel's parameters.
+    /// Sysctls.
     pub sysctls: Sysctls,
-    /// The process's limits.
-    pub limits: Limits,
+    /// Resource limits of the process.
+    pub limits: ProcessLimits,
 }
 
-/// The system's memory, as /proc/meminfo and kernel parameters have it.
+/// Memory of the system, from /proc/meminfo and sysctls.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Memory {
-    /// All that the kernel manages.
+    /// MemTotal: memory that the kernel manages.
     pub total_bytes: u64,
-    /// What could be had.
+    /// MemAvailable: memory available without swapping.
     pub available_bytes: u64,
-    /// What is free of the part that the kernel can use for itself; none where
-    /// it can use all.
+    /// LowFree: free memory that the kernel can use for itself. None if the
+    /// kernel has no highmem.
     pub low_free_bytes: Option<u64>,
-    /// How much may be promised under vm.overcommit_memory=2.
+    /// CommitLimit: the limit under vm.overcommit_memory=2.
     pub commit_limit_bytes: u64,
-    /// How much is promised.
+    /// Committed_AS: memory committed.
     pub committed_bytes: u64,
-    /// vm.admin_reserve_kbytes: what all but root leave of it.
+    /// vm.admin_reserve_kbytes: memory reserved for root.
     pub admin_reserve_bytes: u64,
-    /// vm.user_reserve_kbytes: what a process leaves to its user's others.
+    /// vm.user_reserve_kbytes: memory reserved for the user's other processes.
     pub user_reserve_bytes: u64,
 }
 
-/// Kernel parameters that limit threads, sockets or mappings.
+/// Sysctls that limit threads, sockets or mappings.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Sysctls {
     /// kernel.threads-max: tasks in the whole system.
     pub threads_max: u64,
-    /// kernel.pid_max: the first task id that is never handed out.
+    /// kernel.pid_max: the lowest task id that is never assigned.
     pub pid_max: u64,
-    /// vm.max_map_count: areas in one address space.
+    /// vm.max_map_count: VMAs of an address space.
     pub max_map_count: u64,
-    /// vm.mmap_min_addr: the lowest address a mapping may have.
+    /// vm.mmap_min_addr: the lowest address of a mapping.
     pub mmap_min_addr: u64,
-    /// vm.legacy_va_layout: mappings are placed from the bottom up if it is not 0.
+    /// vm.legacy_va_layout: non-zero selects the bottom-up layout.
     pub legacy_va_layout: u64,
-    /// kernel.randomize_va_space: nothing is placed at random if it is 0.
+    /// kernel.randomize_va_space: 0 disables address space randomisation.
     pub randomize_va_space: u64,
-    /// vm.overcommit_memory: 0 refuses only what is absurd, 1 nothing, 2 what
-    /// goes beyond a limit.
+    /// vm.overcommit_memory: 0 refuses obvious overcommits, 1 refuses nothing,
+    /// 2 enforces CommitLimit.
     pub overcommit_memory: u64,
 }
 
-/// Soft limits of a process; none is unlimited.
+/// Soft resource limits of a process; None is unlimited.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Limits {
+pub struct ProcessLimits {
     /// RLIMIT_STACK.
     pub stack_bytes: Option<u64>,
-    /// RLIMIT_NOFILE: one above the highest file descriptor.
+    /// RLIMIT_NOFILE: the highest file descriptor plus one.
     pub nofile: Option<u64>,
     /// RLIMIT_NPROC: tasks of one user.
     pub nproc: Option<u64>,
@@ -115,56 +116,55 @@ pub struct Limits {
     pub data_bytes: Option<u64>,
 }
 
-/// What came of creating threads until it failed.
+/// The result of creating threads until a call fails.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Outcome {
-    /// Workers alive at once, the main thread not among them.
+pub struct ThreadOutcome {
+    /// Workers alive at once, without the main thread.
     pub threads: u64,
-    /// Workers that hold a bound socket.
+    /// Workers with a bound socket.
     pub sockets: u64,
-    /// Workers that got their own echo.
+    /// Workers that received their own echo.
     pub echoes: u64,
-    /// What failed and ended it.
+    /// The call that failed.
     pub failed: Failed,
-    /// From just before the first thread to the failure.
+    /// Time from just before the first thread to the failure.
     pub elapsed_ns: u64,
     /// Tasks alive in the whole system.
     pub tasks: u64,
-    /// Task ids that could still be handed out.
+    /// Task ids that can still be assigned.
     pub pid_room: u64,
-    /// Areas of the address space: lines of /proc/self/maps, but for the
-    /// kernel's own page [vsyscall].
+    /// VMAs: lines of /proc/self/maps, except the kernel's `[vsyscall]` page.
     pub map_areas: u64,
-    /// Bytes in all of them.
+    /// Bytes in all VMAs.
     pub mapped_bytes: u64,
-    /// Bytes in those that only this process can write: VmData.
+    /// Bytes of private writable mappings: VmData.
     pub data_bytes: u64,
-    /// The largest gaps between mappings, as start and end, the gap below the
-    /// first mapping among them; at most [`HOLES_MAX`].
+    /// The largest holes between mappings as (start, end), including the hole
+    /// below the first mapping; at most [`HOLES_MAX`].
     pub holes: Vec<(u64, u64)>,
-    /// The end of the last mapping: what is above it is a gap too.
+    /// The end of the last mapping. The space above is a hole too.
     pub mapped_end: u64,
     /// Open file descriptors of this process.
     pub open_files: u64,
-    /// Memory that could be had.
+    /// MemAvailable.
     pub memory_available_bytes: u64,
 }
 
-/// After how many workers the program gives a sign of life: where memory ends the
-/// kernel kills it, and the last sign is all that is known of it.
+/// Workers between two heartbeats. If the kernel kills the program for lack of
+/// memory, the last heartbeat is the only result.
 pub const PROGRESS_EVERY: u32 = 256;
 
-/// How many gaps an [`Outcome`] lists.
+/// The maximum number of holes in a [`ThreadOutcome`].
 pub const HOLES_MAX: usize = 16;
 
 /// A call that failed.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Failed {
-    /// The function: `pthread_create`, `socket`, `bind`, …
+    /// The function: `pthread_create`, `socket`, `bind`, ...
     pub call: String,
-    /// Its error number.
+    /// The errno.
     pub errno: i32,
-    /// The error's name, as in errno(3).
+    /// The name of the errno, as in errno(3).
     pub name: String,
 }
 
@@ -178,12 +178,12 @@ impl From<Failure> for Failed {
     }
 }
 
-impl Look {
-    /// Looks at this process and the system it runs in.
+impl Snapshot {
+    /// Captures the state of this process and the system.
     ///
     /// # Errors
-    /// The file in /proc that cannot be read or understood.
-    pub fn take() -> io::Result<Look> {
+    /// A file in /proc cannot be read or parsed.
+    pub fn capture() -> io::Result<Snapshot> {
         let uid = nix::unistd::geteuid().as_raw();
         let (tasks, last_pid) = loadavg()?;
         let mut ids = Vec::new();
@@ -192,7 +192,7 @@ impl Look {
             ids.push(id);
             user_tasks += u64::from(owner == uid);
         })?;
-        Ok(Look {
+        Ok(Snapshot {
             word_bits: usize::BITS,
             page_bytes: page_bytes(),
             uid,
@@ -221,7 +221,7 @@ impl Look {
                 randomize_va_space: sysctl("kernel/randomize_va_space")?,
                 overcommit_memory: sysctl("vm/overcommit_memory")?,
             },
-            limits: Limits {
+            limits: ProcessLimits {
                 stack_bytes: soft_limit(Resource::RLIMIT_STACK)?,
                 nofile: soft_limit(Resource::RLIMIT_NOFILE)?,
                 nproc: soft_limit(Resource::RLIMIT_NPROC)?,
@@ -233,25 +233,25 @@ impl Look {
     }
 }
 
-impl Outcome {
-    /// Looks at this process and the system after the last thread, without a
-    /// large allocation: there may be no address space left for one.
+impl ThreadOutcome {
+    /// Captures the state after the last thread. Avoids large allocations,
+    /// because no address space may be left.
     ///
     /// # Errors
-    /// The file in /proc that cannot be read or understood.
-    pub fn take(counts: Counts, failed: Failed, elapsed_ns: u64) -> io::Result<Outcome> {
+    /// A file in /proc cannot be read or parsed.
+    pub fn capture(counts: Counts, failed: Failed, elapsed_ns: u64) -> io::Result<ThreadOutcome> {
         let (tasks, last_pid) = loadavg()?;
-        let mut taken = pids::Room::new(last_pid, sysctl("kernel/pid_max")?);
-        each_task(|id, _| taken.take(id))?;
+        let mut free_pids = pids::FreePids::new(last_pid, sysctl("kernel/pid_max")?);
+        each_task(|id, _| free_pids.mark_used(id))?;
         let space = survey("/proc/self/maps")?;
-        Ok(Outcome {
+        Ok(ThreadOutcome {
             threads: counts.threads,
             sockets: counts.sockets,
             echoes: counts.echoes,
             failed,
             elapsed_ns,
             tasks,
-            pid_room: taken.left(),
+            pid_room: free_pids.count(),
             map_areas: space.areas,
             mapped_bytes: space.mapped_bytes,
             data_bytes: data_bytes()?,
@@ -263,34 +263,34 @@ impl Outcome {
     }
 }
 
-/// How far the workers got.
+/// Progress of the workers.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
     /// Workers alive.
     pub threads: u64,
     /// Workers with a bound socket.
     pub sockets: u64,
-    /// Workers with an echo.
+    /// Workers that received their echo.
     pub echoes: u64,
 }
 
-/// An address space, as its map shows it.
+/// A summary of an address space.
 pub struct Survey {
-    /// How many areas there are.
+    /// The number of VMAs.
     pub areas: u64,
-    /// Bytes in all of them.
+    /// Bytes in all VMAs.
     pub mapped_bytes: u64,
-    /// The largest gaps, as start and end; at most [`HOLES_MAX`].
+    /// The largest holes as (start, end); at most [`HOLES_MAX`].
     pub holes: Vec<(u64, u64)>,
-    /// The end of the last area.
+    /// The end of the last VMA.
     pub end: u64,
 }
 
-/// Counts the areas of a memory map and finds its largest gaps, a line at a
-/// time: tens of thousands of threads make a map of megabytes.
+/// Counts the VMAs of a memory map and finds its largest holes. Reads line by
+/// line: with tens of thousands of threads, the map takes megabytes.
 ///
 /// # Errors
-/// The file cannot be read or understood.
+/// The file cannot be read or parsed.
 pub fn survey(path: &str) -> io::Result<Survey> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut survey =
@@ -320,14 +320,14 @@ pub fn survey(path: &str) -> io::Result<Survey> {
     Ok(survey)
 }
 
-/// Calls back with the id and owner of every task that /proc shows.
+/// Calls `seen` with the id and the owner of every task in /proc.
 fn each_task(mut seen: impl FnMut(u32, u32)) -> io::Result<()> {
     for process in fs::read_dir("/proc")? {
         let process = process?;
         if process.file_name().to_str().is_none_or(|name| name.parse::<u32>().is_err()) {
             continue;
         }
-        // A process that ends meanwhile is no error.
+        // Processes that end meanwhile are skipped.
         let (Ok(meta), Ok(tasks)) = (process.metadata(), fs::read_dir(process.path().join("task")))
         else {
             continue;
@@ -343,7 +343,7 @@ fn each_task(mut seen: impl FnMut(u32, u32)) -> io::Result<()> {
 
 pub use nlrig_init::proc::loadavg;
 
-/// The personality of this process.
+/// The personality flags of this process.
 fn persona() -> io::Result<u32> {
     Ok(nix::sys::personality::get()?.bits().cast_unsigned())
 }
@@ -361,12 +361,12 @@ fn soft_limit(resource: Resource) -> io::Result<Option<u64>> {
     Ok((soft != nix::libc::RLIM_INFINITY).then_some(soft_bytes))
 }
 
-/// Open descriptors, the one that counts them left out.
+/// Open file descriptors, except the one that counts them.
 fn open_files() -> io::Result<u64> {
     Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1) as u64)
 }
 
-/// One figure of /proc/meminfo, in bytes.
+/// A value of /proc/meminfo, in bytes.
 fn meminfo(name: &str) -> io::Result<u64> {
     kib("/proc/meminfo", name)
 }
@@ -376,7 +376,7 @@ fn data_bytes() -> io::Result<u64> {
     kib("/proc/self/status", "VmData:")
 }
 
-/// A line `Name:  123 kB`, in bytes.
+/// Parses a line `Name:  123 kB` into bytes.
 fn kib(path: &str, name: &str) -> io::Result<u64> {
     fs::read_to_string(path)?
         .lines()
@@ -387,7 +387,7 @@ fn kib(path: &str, name: &str) -> io::Result<u64> {
 }
 
 fn page_bytes() -> u64 {
-    // sysconf cannot fail for the page size; x86 has 4 KiB pages.
+    // sysconf() cannot fail for the page size; x86 has 4 KiB pages.
     nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
         .ok()
         .flatten()
@@ -396,5 +396,5 @@ fn page_bytes() -> u64 {
 }
 
 fn unreadable(path: &str) -> io::Error {
-    io::Error::other(format!("{path} is not what Linux 6.1 prints"))
+    io::Error::other(format!("{path}: unknown format"))
 }

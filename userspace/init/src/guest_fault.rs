@@ -1,5 +1,5 @@
-//! What this guest does wrongly when the host asks it to: the rig's own tests
-//! show that each is seen. A hostile guest needs no such request.
+//! Faults that the guest injects on the host's request. The rig's tests check
+//! that the host detects each. A hostile guest needs no request.
 
 use std::fs;
 use std::io;
@@ -12,19 +12,19 @@ use serde_json::json;
 
 use crate::channel::Channel;
 
-/// How long half an event gets to reach the host before the machine ends.
+/// Delay for half an event to reach the host before the reboot.
 const HALF_EVENT_DELAY: Duration = Duration::from_millis(200);
 
-/// Says nothing any more.
+/// Sends no further events.
 pub fn mute() -> ! {
     loop {
         sleep(Duration::from_secs(3600));
     }
 }
 
-/// Ends a job in this wrong way, where `exited` would be its last event.
-pub fn end_job(how: GuestFault, exited: &Event, channel: &mut Channel) -> io::Result<()> {
-    match how {
+/// Ends a job with `fault` in place of its last event, `exited`.
+pub fn end_job(fault: GuestFault, exited: &Event, channel: &mut Channel) -> io::Result<()> {
+    match fault {
         GuestFault::CutResult => {
             let whole = serde_json::to_vec(exited)?;
             channel.send_raw(&whole[..whole.len() / 2])?;
@@ -41,7 +41,7 @@ pub fn end_job(how: GuestFault, exited: &Event, channel: &mut Channel) -> io::Re
             fs::write("/proc/sysrq-trigger", "c")
         }
         GuestFault::Mute => mute(),
-        // The job itself goes well.
+        // The job ends normally; the fault is at the end of the session.
         GuestFault::NoLastEvent => channel.send(exited),
     }
 }
