@@ -1,51 +1,73 @@
-//! Experiments: what is claimed, tried, predicted and judged.
+//! Experiments: claims, trials, predictions, judgements and tables.
 //!
-//! An experiment is one file below this one and one line in [`ALL`]. It knows
-//! neither QEMU nor shares: it plans [`Trial`]s, each a job for a guest, and
-//! judges what is [`Observed`] of them.
+//! An experiment is one file below this one and one line in the list below. It
+//! knows neither QEMU nor shares: it plans [`Trial`]s, each a job for a guest, and
+//! judges the [`TrialOutcome`] of each.
 
-mod claims;
-mod control;
-mod hunt;
-mod module;
-mod ports;
-mod smoke;
-mod threads;
+pub mod adapter;
+mod outcome;
+mod selection;
+mod trial;
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::fmt;
 
 use anyhow::Result;
-use nlrig_guest::protocol::{Exit, GuestFault, Job, Rlimit};
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::abi::Abi;
-use crate::desk::Desk;
-use crate::guest::Limits;
-use crate::report::{FaultDomain, Section, TrialReport, Verdict};
-use crate::ui::truncate;
+use crate::report::Section;
 use crate::usage;
 
-/// Every experiment, in the order in which they run.
-pub const ALL: &[&dyn Experiment] = &[
-    &smoke::Smoke,
-    &threads::Threads,
-    &ports::Ports,
-    &claims::Claims,
-    &control::Control,
-    &module::Module,
-    &hunt::Hunt,
-];
+pub use adapter::{AnyExperiment, AnyTrial, Object, TrialResult};
+pub use outcome::{FailedTrial, Judgement, Observed, TrialOutcome, fault_domain};
+pub use selection::{Selection, check_parameters};
+pub use trial::{Fault, HostFault, Trial, workload};
 
-/// One experiment.
+/// Declares the module of each experiment, and lists the experiments.
+macro_rules! experiments {
+    ($($module:ident::$experiment:ident,)*) => {
+        $(mod $module;)*
+
+        /// Every experiment, in the order in which they run.
+        pub const ALL: &[&dyn AnyExperiment] = &[$(&$module::$experiment,)*];
+    };
+}
+
+experiments! {
+    smoke::Smoke,
+    threads::Threads,
+    ports::Ports,
+    claims::Claims,
+    control::Control,
+    module::ModuleStress,
+    hunt::Hunt,
+}
+
+/// Values by name that keep their order in reports.
+pub type OrderedMap<V> = indexmap::IndexMap<String, V>;
+
+/// A place in the kernel's source: a file, and a text in one of its lines.
+pub type SourceRef = (&'static str, &'static str);
+
+/// One experiment. Its types are its own; reports have them as JSON, by serde (see
+/// [`adapter`]).
 pub trait Experiment: Sync {
-    /// What the user calls it.
+    /// What distinguishes a trial from the others: `params` of the report.
+    type Params: Clone + fmt::Debug + Serialize + DeserializeOwned;
+    /// What is predicted of a trial: `predicted` of the report.
+    type Prediction: fmt::Debug + Serialize + DeserializeOwned;
+    /// What is measured by a trial: `measured` of the report.
+    type Measured: fmt::Debug + Serialize + DeserializeOwned;
+
+    /// The experiment's name on the command line.
     fn name(&self) -> &'static str;
 
-    /// What it shows, in one sentence.
-    fn shows(&self) -> &'static str;
+    /// What the experiment shows, in one sentence.
+    fn summary(&self) -> &'static str;
 
-    /// The kinds of programs that it can be tried with.
+    /// The ABIs it can be run with.
     fn abis(&self) -> &'static [Abi] {
         &Abi::ALL
     }
@@ -65,44 +87,54 @@ pub trait Experiment: Sync {
         &[]
     }
 
-    /// What it consists of, each with its name and a sentence, if that is more
-    /// than its trials by their parameters.
-    fn entries(&self) -> Vec<(&'static str, &'static str)> {
+    /// The cases that the user can select, each with its name and a sentence.
+    fn cases(&self) -> Vec<(&'static str, &'static str)> {
         Vec::new()
     }
 
-    /// The trials that answer what was asked.
+    /// The trials that the user has selected.
     ///
     /// # Errors
     /// A usage error: a parameter that does not fit.
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>>;
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial<Self::Params>>>;
 
-    /// Looks at what a trial has reported so far, after each object, until a
-    /// prediction can be made of it. What comes later it does not get to see.
+    /// Predicts the measurement from the reports so far. It is called after each
+    /// report until it makes a prediction, and never sees a later one.
     ///
     /// # Errors
-    /// The last object is not what the workload should report.
-    fn predict(&self, _trial: &Trial, _so_far: &[Value]) -> Result<Option<Map<String, Value>>> {
+    /// The last report is not what the workload should report.
+    fn predict(
+        &self,
+        _trial: &Trial<Self::Params>,
+        _so_far: &[Value],
+    ) -> Result<Option<Self::Prediction>> {
         Ok(None)
     }
 
-    /// Says what came of a trial whose machine did all it was asked.
-    fn judge(&self, trial: &Trial, observed: &Observed) -> Judgement;
+    /// Judges a trial by its program, which ended.
+    fn evaluate(
+        &self,
+        trial: &Trial<Self::Params>,
+        observed: &Observed<Self::Prediction>,
+    ) -> Judgement<Self::Measured>;
 
-    /// Looks once more at what came of a trial, however its machine ended: an
-    /// experiment that breaks machines expects them broken.
-    fn review(&self, _trial: &Trial, judgement: Judgement, _facts: &Facts<'_>) -> Judgement {
-        judgement
+    /// Judges a trial, however its VM ended. An experiment that expects VMs to fail
+    /// overrides this; for all others a VM that failed is a trial that failed.
+    fn judge(
+        &self,
+        trial: &Trial<Self::Params>,
+        outcome: &TrialOutcome<Self::Prediction>,
+    ) -> Judgement<Self::Measured> {
+        outcome.judge_with(|observed| self.evaluate(trial, observed))
     }
 
-    /// Where the kernel's source makes it so: files, each with a text in one of
-    /// its lines.
-    fn cites(&self, _trial: &Trial) -> &'static [(&'static str, &'static str)] {
+    /// The lines of the kernel's source that explain the result.
+    fn sources(&self, _trial: &Trial<Self::Params>) -> &'static [SourceRef] {
         &[]
     }
 
-    /// Tables of all of this experiment's trials, with words.
-    fn sections(&self, trials: &[&TrialReport]) -> Vec<Section>;
+    /// Tables of all of this experiment's trials, with text.
+    fn sections(&self, trials: &[&TrialResult<'_, Self>]) -> Vec<Section>;
 }
 
 /// What an experiment needs of the rig's own kernel module.
@@ -114,201 +146,17 @@ pub enum RigModule {
     Replaceable,
 }
 
-/// What the user asked of an experiment.
-#[derive(Clone, Debug)]
-pub struct Ask {
-    /// Kinds of programs.
-    pub abis: Vec<Abi>,
-    /// The kernel, as the user calls it.
-    pub kernel: String,
-    /// Thread stack sizes in bytes; the experiment's own if empty.
-    pub stacks: Vec<u64>,
-    /// Kernel parameters for the guest.
-    pub sysctls: Vec<(String, String)>,
-    /// Limits for the program.
-    pub rlimits: Vec<Rlimit>,
-    /// The user the program runs as.
-    pub user: Option<u32>,
-    /// The experiment's own parameters.
-    pub set: BTreeMap<String, String>,
-    /// Processors of the guest; the experiment's own if absent.
-    pub cpus: Option<u32>,
-    /// Memory of the guest; the experiment's own if absent.
-    pub memory_bytes: Option<u64>,
-    /// How long a program may take in all; the experiment's own if absent.
-    pub timeout: Option<Duration>,
-    /// Further variables in the environment of every program.
-    pub env: Vec<(String, String)>,
-}
-
-impl Ask {
-    /// The default plan for these ABIs on this kernel.
-    pub fn new(abis: &[Abi], kernel: &str) -> Ask {
-        Ask {
-            abis: abis.to_vec(),
-            kernel: kernel.to_string(),
-            stacks: Vec::new(),
-            sysctls: Vec::new(),
-            rlimits: Vec::new(),
-            user: None,
-            set: BTreeMap::new(),
-            cpus: None,
-            memory_bytes: None,
-            timeout: None,
-            env: Vec::new(),
-        }
-    }
-}
-
-/// One trial: a job for a guest.
-#[derive(Clone, Debug)]
-pub struct Trial {
-    /// Unique among the trials of a run.
-    pub name: String,
-    /// What kind of program it runs.
-    pub abi: Abi,
-    /// What distinguishes it from the experiment's other trials.
-    pub params: Map<String, Value>,
-    /// The program.
-    pub job: Job,
-    /// What is asked at the desk, in place of the program.
-    pub desk: Option<Desk>,
-    /// Processors of the guest.
-    pub cpus: u32,
-    /// Memory of the guest.
-    pub memory_bytes: u64,
-    /// How long the program may take, before the accelerator's slowdown.
-    pub limits: Limits,
-    /// How long the user lets it take, in place of the limits.
-    pub timeout: Option<Duration>,
-    /// Whether it needs a guest that no other trial has seen. The rest share one
-    /// with their neighbours of the same kind.
-    pub alone: bool,
-    /// Further words for the guest's kernel.
-    pub boot: &'static str,
-    /// The flavour of the guest's kernel; the run's if absent.
-    pub flavour: Option<&'static str>,
-    /// What goes wrong on purpose; only controls set it.
-    pub fault: Option<Fault>,
-    /// What others have published.
-    pub published: Vec<Value>,
-}
-
-impl Trial {
-    /// Whether both can run in one machine, one after the other.
-    pub fn shares_a_boot_with(&self, other: &Trial) -> bool {
-        let machine = |trial: &Trial| {
-            let Trial { abi, cpus, memory_bytes, boot, flavour, .. } = *trial;
-            (abi, cpus, memory_bytes, boot, flavour)
-        };
-        let harmless = |trial: &Trial| {
-            let changes_nothing = trial.fault.is_none() && trial.job.sysctls.is_empty();
-            !trial.alone && trial.desk.is_none() && changes_nothing
-        };
-        harmless(self) && harmless(other) && machine(self) == machine(other)
-    }
-
-    /// How long the program may take on a machine that is so many times slower.
-    pub fn limits(&self, slowdown: u32) -> Limits {
-        let limits = self.limits.times(slowdown);
-        match self.timeout {
-            Some(timeout) => Limits { silence: timeout, total: timeout, ..limits },
-            None => limits,
-        }
-    }
-}
-
-/// Something that goes wrong on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The guest's PID 1 does it.
-    Guest(GuestFault),
-    /// The rig does it, as soon as the program says something.
-    Host(Sabotage),
-    /// As `Guest`, but only at the first try.
-    GuestOnce(GuestFault),
-    /// As `Host`, but only at the first try.
-    HostOnce(Sabotage),
-}
-
-/// What can happen to a machine from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    /// QEMU is killed.
-    KillQemu,
-    /// The daemon of a share is killed.
-    KillShareDaemon,
-    /// The event port is closed.
-    CloseChannel,
-    /// The folder of the trial is removed.
-    RemoveFolder,
-}
-
-/// How a trial went, beside its verdict.
-#[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
-    /// How often it was tried.
-    pub attempts: u32,
-    /// Whether it passed only at the second try.
-    pub flaky: bool,
-    /// Where the fault is, unless it passed or was skipped.
-    pub fault_domain: Option<FaultDomain>,
-    /// From the start of the program to the verdict, in the last try.
-    pub verdict: Duration,
-    /// What the program reported in the last try, however that ended.
-    pub data: &'a [Value],
-}
-
-/// What was seen of a trial.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// What the program reported, in its order.
-    pub data: Vec<Value>,
-    /// How it ended.
-    pub exit: Exit,
-    /// What was predicted before.
-    pub predicted: Option<Map<String, Value>>,
-    /// The guest kernel's own words, if it killed a process for want of memory.
-    pub out_of_memory: Option<String>,
-    /// The program's last sign of life.
-    pub last_sign: Option<Value>,
-    /// From the start of QEMU until the guest was ready.
-    pub boot: Duration,
-    /// From the start of QEMU to its end; to the end of the program if the guest
-    /// goes on.
-    pub total: Duration,
-}
-
-/// What an experiment makes of a trial.
-#[derive(Clone, Debug)]
-pub struct Judgement {
-    /// What came of it.
-    pub verdict: Verdict,
-    /// Why; nothing for a pass.
-    pub reason: Option<String>,
-    /// What was measured.
-    pub measured: Option<Map<String, Value>>,
-}
-
-impl Judgement {
-    /// As expected.
-    pub fn pass(measured: Option<Map<String, Value>>) -> Judgement {
-        Judgement { verdict: Verdict::Pass, reason: None, measured }
-    }
-
-    /// Not as expected, and why, in as many words as are read.
-    pub fn fail(measured: Option<Map<String, Value>>, reason: impl Into<String>) -> Judgement {
-        Judgement { verdict: Verdict::Fail, reason: Some(truncate(reason.into())), measured }
-    }
-}
+/// The type of parameters, predictions or measurements that there are none of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nothing {}
 
 /// The experiments of these names, or those that run by default.
 ///
 /// # Errors
-/// A usage error that names the one there is not.
-pub fn find(names: &[String]) -> Result<Vec<&'static dyn Experiment>> {
+/// A usage error: there is no experiment of this name.
+pub fn find(names: &[String]) -> Result<Vec<&'static dyn AnyExperiment>> {
     if names.is_empty() {
-        let by_default = |experiment: &&&dyn Experiment| experiment.by_default();
+        let by_default = |experiment: &&&dyn AnyExperiment| experiment.by_default();
         return Ok(ALL.iter().filter(by_default).copied().collect());
     }
     let all = || ALL.iter().map(|experiment| experiment.name()).collect::<Vec<_>>().join(", ");
@@ -316,53 +164,21 @@ pub fn find(names: &[String]) -> Result<Vec<&'static dyn Experiment>> {
         return Err(usage!("no experiment \"{name}\": there is {}", all()));
     }
     // Each once, however often it is named.
-    let named = |experiment: &&&dyn Experiment| names.iter().any(|name| name == experiment.name());
+    let named =
+        |experiment: &&&dyn AnyExperiment| names.iter().any(|name| name == experiment.name());
     Ok(ALL.iter().filter(named).copied().collect())
 }
 
-/// Refuses parameters that none of these experiments takes.
-///
-/// # Errors
-/// A usage error that names the parameter.
-pub fn check_parameters(
-    experiments: &[&dyn Experiment],
-    set: &BTreeMap<String, String>,
-) -> Result<()> {
-    for key in set.keys() {
-        let mut all = experiments.iter().flat_map(|experiment| experiment.parameters());
-        if !all.any(|(name, _)| name == key) {
-            let names: Vec<_> = experiments.iter().map(|experiment| experiment.name()).collect();
-            return Err(usage!("--set {key}: {} takes no such parameter", names.join(" or ")));
-        }
-    }
-    Ok(())
-}
-
-/// The value of a parameter that has two; the first is the default.
-fn one_of<'a>(ask: &'a Ask, key: &str, values: [&'a str; 2]) -> Result<&'a str> {
-    match ask.set.get(key).map(String::as_str) {
-        None => Ok(values[0]),
-        Some(value) if values.contains(&value) => Ok(value),
-        Some(other) => Err(usage!("--set {key}={other}: it is {} or {}", values[0], values[1])),
-    }
-}
-
-/// The path of a workload in the guest.
-fn workload(name: &str) -> String {
-    format!("/run/nlrig/guest/workloads/{name}")
-}
-
-/// The objects of a JSON value; nothing if it is none.
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
+/// The experiment that CONTRIBUTING.md shows, compiled from the page.
+#[cfg(all(test, has_template))]
+mod template {
+    include!(concat!(env!("OUT_DIR"), "/template.rs"));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn an_unknown_experiment_or_parameter_is_a_usage_error() {
@@ -380,5 +196,31 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ALL.len());
+    }
+
+    #[cfg(has_template)]
+    #[test]
+    fn the_template_of_an_experiment_plans_judges_and_reports() {
+        use crate::report::{TrialReport, Verdict};
+        use nlrig_guest::protocol::Exit;
+        use serde_json::json;
+
+        let experiment: &dyn AnyExperiment = &template::Uptime;
+        let trials = experiment.plan(&Selection::new(&Abi::ALL, "6.1")).unwrap();
+        assert_eq!(trials.len(), Abi::ALL.len());
+        let judge = |data| {
+            let observed = Observed::new(vec![data], Exit::Code(0));
+            experiment.judge(&trials[0], TrialOutcome::Completed(observed))
+        };
+        let judgement = judge(json!({"uptime_s": 1.5}));
+        assert_eq!(judgement.verdict, Verdict::Pass, "{:?}", judgement.reason);
+        assert_eq!(judge(json!({"uptime_s": 9})).verdict, Verdict::Fail);
+        assert_eq!(judge(json!({"uptime": 1.5})).verdict, Verdict::Fail);
+        let report = TrialReport {
+            params: trials[0].params.clone(),
+            measured: judgement.measured,
+            ..TrialReport::new("uptime", trials[0].name.clone(), trials[0].abi)
+        };
+        assert_eq!(experiment.sections(&[&report])[0].rows[0], ["i386", "1.5"]);
     }
 }

@@ -10,7 +10,7 @@
 //! - **judge**: [`experiment`] again, with [`limits`] for predictions;
 //! - **report**: [`report`] writes and renders.
 //!
-//! What needs no machine is answered at the [`desk`]. [`run`] is that line from
+//! [`static_check`] decides what needs no VM. [`run`] is that line from
 //! end to end; [`command::exec`] is its short cut for one command, and [`bench`]
 //! times the rig itself.
 
@@ -18,7 +18,6 @@ pub mod bench;
 pub mod cli;
 pub mod command;
 pub mod data;
-pub mod desk;
 pub mod error;
 pub mod experiment;
 pub mod limits;
@@ -27,6 +26,7 @@ pub mod project;
 pub mod reference;
 pub mod report;
 pub mod run;
+pub mod static_check;
 
 pub use nlrig_build::{abi, artifact, kernel, toolchain};
 pub use nlrig_host::{cache, interrupt, process, procfs, scratch, ui, units};

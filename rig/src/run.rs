@@ -15,14 +15,15 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 
 use crate::abi::Abi;
-use crate::experiment::{Ask, Experiment, Trial};
+use crate::experiment::{AnyExperiment, AnyTrial, Selection};
 use crate::kernel::Kernel;
 use crate::launcher::VmLauncher;
 use crate::report::{self, Report, Section, TrialReport, seconds};
 use crate::ui;
 use nlrig_build::{BuildContext, Built};
 use schedule::Schedule;
-pub use worker::{Stage, Worker};
+pub use schedule::groups;
+pub use worker::{RunContext, Worker};
 
 /// How many runs are kept below the rig's own folder of results.
 pub const RUNS_KEPT: usize = 20;
@@ -31,27 +32,27 @@ pub const RUNS_KEPT: usize = 20;
 #[derive(Clone)]
 pub struct Planned {
     /// The experiment.
-    pub experiment: &'static dyn Experiment,
+    pub experiment: &'static dyn AnyExperiment,
     /// The trial.
-    pub trial: Trial,
+    pub trial: AnyTrial,
 }
 
 /// The trials of these experiments, in their order; every repetition is one of
 /// its own.
 ///
 /// # Errors
-/// See [`Experiment::plan`].
+/// See [`AnyExperiment::plan`].
 pub fn plan(
-    experiments: &[&'static dyn Experiment],
-    ask: &Ask,
+    experiments: &[&'static dyn AnyExperiment],
+    selection: &Selection,
     repetitions: u32,
 ) -> Result<Vec<Planned>> {
     let mut planned = Vec::new();
     for &experiment in experiments {
-        for trial in experiment.plan(ask)? {
+        for trial in experiment.plan(selection)? {
             for repetition in 1..=repetitions {
                 let mut trial = trial.clone();
-                trial.job.env.extend(ask.env.iter().cloned());
+                trial.job.env.extend(selection.env.iter().cloned());
                 if repetitions > 1 {
                     trial.name.push_str(&format!("/repetition={repetition}"));
                 }
@@ -67,7 +68,7 @@ pub struct Run {
     /// Builds.
     pub workshop: BuildContext,
     /// Where trials are made.
-    pub stage: Arc<Stage>,
+    pub context: Arc<RunContext>,
     built: BTreeMap<Abi, Built>,
     /// What trials with a flavour of their own boot.
     flavoured: BTreeMap<(Abi, &'static str), Built>,
@@ -99,16 +100,16 @@ impl Run {
             environment: report::environment(qemu),
             trials: Vec::new(),
         };
-        let stage = Arc::new(Stage::new(lab, flavour, dir));
+        let context = Arc::new(RunContext::new(lab, flavour, dir));
         let flavoured = BTreeMap::new();
-        Ok(Run { workshop, stage, built, flavoured, report, start: Instant::now() })
+        Ok(Run { workshop, context, built, flavoured, report, start: Instant::now() })
     }
 
     /// What this trial boots.
     ///
     /// # Errors
     /// See [`BuildContext::build`].
-    pub fn built(&mut self, trial: &Trial) -> Result<Built> {
+    pub fn built(&mut self, trial: &AnyTrial) -> Result<Built> {
         let abi = trial.abi;
         if let Some(flavour) = trial.flavour {
             if let Some(built) = self.flavoured.get(&(abi, flavour)) {
@@ -136,14 +137,14 @@ impl Run {
     pub fn all(
         &mut self,
         planned: &[Planned],
-        at_once: Option<usize>,
+        max_parallel: Option<usize>,
         limit: Duration,
     ) -> Result<()> {
         let built =
             planned.iter().map(|planned| self.built(&planned.trial)).collect::<Result<Vec<_>>>()?;
         let schedule =
-            Schedule { planned, built: &built, at_once, deadline: Instant::now() + limit };
-        let (trials, ended) = schedule.run(&self.stage);
+            Schedule { planned, built: &built, max_parallel, deadline: Instant::now() + limit };
+        let (trials, ended) = schedule.run(&self.context);
         self.report.trials.extend(trials);
         for built in &built {
             let kernels = &mut self.report.environment.kernels;
@@ -156,11 +157,11 @@ impl Run {
                 kernels.push(built.kernel.clone());
             }
             // Only what was tried: an interrupted run tries no further.
-            if let Some(accel) = self.stage.lab.known_accel(built.kernel.arch) {
+            if let Some(accel) = self.context.lab.known_accel(built.kernel.arch) {
                 self.report.environment.accel.insert(built.kernel.arch.to_string(), accel);
             }
         }
-        self.report.first_vm_s = self.stage.first_vm_s();
+        self.report.first_vm_s = self.context.first_vm_s();
         ended
     }
 
@@ -170,18 +171,18 @@ impl Run {
     /// A report cannot be written.
     pub fn finish(
         mut self,
-        experiments: &[&'static dyn Experiment],
+        experiments: &[&'static dyn AnyExperiment],
     ) -> Result<(Report, Vec<Section>)> {
         self.report.duration_s = seconds(self.start.elapsed());
         let sections = sections(&self.report, experiments);
-        self.report.write_json(&self.stage.dir.join("report.json"))?;
-        report::write_page(&self.stage.dir.join("report.md"), &self.report, &sections)?;
+        self.report.write_json(&self.context.dir.join("report.json"))?;
+        report::write_page(&self.context.dir.join("report.md"), &self.report, &sections)?;
         Ok((self.report, sections))
     }
 }
 
 /// All tables of a report.
-pub fn sections(report: &Report, experiments: &[&'static dyn Experiment]) -> Vec<Section> {
+pub fn sections(report: &Report, experiments: &[&'static dyn AnyExperiment]) -> Vec<Section> {
     experiments
         .iter()
         .flat_map(|experiment| {

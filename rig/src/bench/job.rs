@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::abi::Abi;
 use crate::accel::Accel;
-use crate::experiment::{self, Ask, Trial};
+use crate::experiment::{self, AnyTrial, Selection};
 use crate::guest::{Guest, Limits};
 use crate::options::GuestOptions;
 use crate::{reference, run, ui};
@@ -106,12 +106,12 @@ impl ReferenceReport {
 ///
 /// # Errors
 /// The experiment has no such trial.
-pub fn trial(threads_max: u64) -> Result<Trial> {
+pub fn trial(threads_max: u64) -> Result<AnyTrial> {
     let threads = experiment::find(&["threads".to_string()])?;
-    let mut ask = Ask::new(&[Abi::X86_64], &GuestOptions::default().kernel);
-    ask.stacks = vec![STACK_BYTES];
-    ask.sysctls = vec![("kernel.threads-max".to_string(), threads_max.to_string())];
-    let planned = run::plan(&threads, &ask, 1)?.into_iter().next();
+    let mut selection = Selection::new(&[Abi::X86_64], &GuestOptions::default().kernel);
+    selection.stacks = vec![STACK_BYTES];
+    selection.sysctls = vec![("kernel.threads-max".to_string(), threads_max.to_string())];
+    let planned = run::plan(&threads, &selection, 1)?.into_iter().next();
     Ok(planned.context("threads plans no trial")?.trial)
 }
 
@@ -119,7 +119,7 @@ pub fn trial(threads_max: u64) -> Result<Trial> {
 ///
 /// # Errors
 /// See [`trial`].
-pub fn largest() -> Result<Trial> {
+pub fn largest() -> Result<AnyTrial> {
     trial(SIZES[1])
 }
 
@@ -179,7 +179,7 @@ fn time(guest: &mut Guest, program: Program, threads_max: u64) -> Result<Creatio
     }
     let mut progress = ui::Progress::new();
     let mut ended = None;
-    let exit = guest.run(&job, trial.limits(Accel::Tcg.slowdown()), |value| -> Result<()> {
+    let exit = guest.run(&job, trial.deadlines(Accel::Tcg.slowdown()), |value| -> Result<()> {
         if let Some(threads) = value.get("progress") {
             progress.update(|| format!("{program:?}: {threads}"));
             return Ok(());

@@ -47,13 +47,13 @@ pub fn list(options: &ListOptions) -> Result<u8> {
                 .map(|(name, meaning)| json!({"name": name, "meaning": meaning}))
                 .collect();
             let entries: Vec<_> = experiment
-                .entries()
+                .cases()
                 .iter()
                 .map(|(name, shows)| json!({"name": name, "shows": shows}))
                 .collect();
             json!({
                 "name": experiment.name(),
-                "shows": experiment.shows(),
+                "shows": experiment.summary(),
                 "abis": experiment.abis(),
                 "by_default": experiment.by_default(),
                 "parameters": parameters,
@@ -70,14 +70,14 @@ pub fn list(options: &ListOptions) -> Result<u8> {
     }
     ui::result("Experiments:")?;
     for experiment in experiment::ALL {
-        ui::result(&format!("  {:<10} {}", experiment.name(), experiment.shows()))?;
+        ui::result(&format!("  {:<10} {}", experiment.name(), experiment.summary()))?;
         let abis: Vec<_> = experiment.abis().iter().map(Abi::to_string).collect();
         let by_name = if experiment.by_default() { "" } else { "; only if it is named" };
         ui::result(&format!("  {:<10} on {}{by_name}", "", abis.join(", ")))?;
         for (name, meaning) in experiment.parameters() {
             ui::result(&format!("  {:<10} --set {name}: {meaning}", ""))?;
         }
-        for (name, shows) in experiment.entries() {
+        for (name, shows) in experiment.cases() {
             ui::result(&format!("  {:<10} {name:<6} {shows}", ""))?;
         }
     }
@@ -98,4 +98,15 @@ pub fn list(options: &ListOptions) -> Result<u8> {
         ))?;
     }
     Ok(error::OK)
+}
+
+/// The experiments as a table of Markdown, for pages.
+pub fn experiments_table() -> String {
+    let mut table = String::from("| experiment | runs | what it shows |\n|---|---|---|\n");
+    for experiment in experiment::ALL {
+        let (name, summary) = (experiment.name(), experiment.summary());
+        let runs = if experiment.by_default() { "by default" } else { "by name" };
+        table.push_str(&format!("| `{name}` | {runs} | {summary} |\n"));
+    }
+    table
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::{abis, is_rig_module, prepare_with_rig_module};
 use crate::abi::Abi;
 use crate::error;
-use crate::experiment::{self, Ask, Experiment, RigModule};
+use crate::experiment::{self, AnyExperiment, RigModule, Selection};
 use crate::options::{GuestOptions, RunOptions};
 use crate::report::{self, Report, Section, terminal};
 use crate::run::status::{Policy, all_skipped};
@@ -28,7 +28,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     let set: BTreeMap<_, _> = options.set.iter().cloned().collect();
     experiment::check_parameters(&experiments, &set)?;
     let guest = &options.guest;
-    let ask = Ask {
+    let selection = Selection {
         abis: abis(guest),
         kernel: guest.kernel.clone(),
         stacks: options.stack.clone(),
@@ -41,7 +41,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         timeout: guest.timeout,
         env: guest.env.clone(),
     };
-    let planned = run::plan(&experiments, &ask, options.repeat)?;
+    let planned = run::plan(&experiments, &selection, options.repeat)?;
 
     check_modules(&experiments, guest)?;
     let (mut workshop, lab) = prepare_with_rig_module(guest)?;
@@ -51,11 +51,11 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     };
     // Report a missing QEMU before the builds, and before `latest` is replaced by an
     // empty folder.
-    for abi in &ask.abis {
+    for abi in &selection.abis {
         lab.qemu(abi.kernel())?;
     }
     let mut built = BTreeMap::new();
-    for &abi in &ask.abis {
+    for &abi in &selection.abis {
         check_substitute(&mut workshop, abi)?;
         built.insert(abi, workshop.build(abi, &[])?);
     }
@@ -63,7 +63,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
         run::forget_old(&results, run::RUNS_KEPT);
     }
     let mut run = Run::begin(workshop, lab, built, &guest.flavour, &results)?;
-    ui::status(&format!("{} trials; results in {}", planned.len(), run.stage.dir.display()));
+    ui::status(&format!("{} trials; results in {}", planned.len(), run.context.dir.display()));
     let policy = Policy {
         experiments: names.to_vec(),
         abis: guest.abi.clone(),
@@ -72,7 +72,7 @@ pub fn run(names: &[String], options: &RunOptions) -> Result<u8> {
     };
     let ended = run.all(&planned, options.vms.map(|vms| vms as usize), options.run_timeout);
     // Write the report even after an error: it has the trials so far.
-    let dir = run.stage.dir.clone();
+    let dir = run.context.dir.clone();
     let (report, sections) = run.finish(&experiments)?;
 
     let shown = publish(&report, &sections, options, &dir);
@@ -115,11 +115,11 @@ fn publish(report: &Report, sections: &[Section], options: &RunOptions, dir: &Pa
 ///
 /// # Errors
 /// A usage error that names the experiment and the way out.
-fn check_modules(experiments: &[&dyn Experiment], guest: &GuestOptions) -> Result<()> {
+fn check_modules(experiments: &[&dyn AnyExperiment], guest: &GuestOptions) -> Result<()> {
     if guest.module.is_empty() || guest.module.iter().any(|path| is_rig_module(path)) {
         return Ok(());
     }
-    let needs = |experiment: &&&dyn Experiment| experiment.rig_module() == RigModule::Required;
+    let needs = |experiment: &&&dyn AnyExperiment| experiment.rig_module() == RigModule::Required;
     match experiments.iter().find(needs) {
         Some(experiment) => Err(usage!(
             "--module: the experiment {} needs the rig's own module: add --module rig, or run a command with `exec`",

@@ -12,17 +12,43 @@ use std::time::Duration;
 
 use anyhow::Result;
 use nlrig_guest::protocol::{Exit, Job};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
 
-use super::{Ask, Experiment, Facts, Judgement, Observed, Trial, object, workload};
+use super::{
+    Experiment, Judgement, Nothing, Observed, Selection, Trial, TrialOutcome, TrialResult, workload,
+};
 use crate::abi::Abi;
 use crate::guest::Limits;
-use crate::report::{Entry, Section, TrialReport, Verdict, seconds};
+use crate::report::{Detail, FaultDomain, Section, Verdict, seconds};
 use crate::usage;
-use faults::{ALL, By};
+use faults::{ALL, By, ControlCase};
 
 /// See the module's documentation.
 pub struct Control;
+
+/// The fault that a trial provokes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlParams {
+    /// The name of its control.
+    fault: String,
+    /// Whether the same program runs without its fault.
+    #[serde(rename = "calm")]
+    negative_control: bool,
+}
+
+/// What the rig reported of a fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detection {
+    verdict: Verdict,
+    reason: String,
+    verdict_s: f64,
+    #[serde(default)]
+    fault_domain: Option<FaultDomain>,
+    attempts: u32,
+    /// Whether it passed only at the second attempt.
+    #[serde(default)]
+    flaky: bool,
+}
 
 /// A guest that must be found dead gets less time to answer than others.
 const LIMITS: Limits = Limits {
@@ -30,8 +56,8 @@ const LIMITS: Limits = Limits {
     total: Duration::from_secs(20),
     answer: Duration::from_secs(2),
 };
-/// What a machine without a fault may take.
-const CALM_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time limit of a negative control.
+const NEGATIVE_TIMEOUT: Duration = Duration::from_secs(60);
 const MEMORY_BYTES: u64 = 256 << 20;
 
 /// What a machine runs that is broken from outside: it says that it is there,
@@ -39,11 +65,15 @@ const MEMORY_BYTES: u64 = 256 << 20;
 const TARGET: &str = "echo '{\"ready\":true}' >&3; sleep 1";
 
 impl Experiment for Control {
+    type Params = ControlParams;
+    type Prediction = Nothing;
+    type Measured = Detection;
+
     fn name(&self) -> &'static str {
         "control"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "every way a machine can fail gets its own verdict, within a known time"
     }
 
@@ -60,13 +90,13 @@ impl Experiment for Control {
         &[("fault", "only this one, as the names of the trials end")]
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        let only = ask.set.get("fault");
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial<ControlParams>>> {
+        let only = selection.set.get("fault");
         if let Some(only) = only.filter(|only| !ALL.iter().any(|known| known.name == **only)) {
             let names: Vec<_> = ALL.iter().map(|control| control.name).collect();
             return Err(usage!("--set fault={only}: there is {}", names.join(", ")));
         }
-        let abis: Vec<_> = ask.abis.iter().filter(|abi| self.abis().contains(abi)).collect();
+        let abis: Vec<_> = selection.abis.iter().filter(|abi| self.abis().contains(abi)).collect();
         if abis.is_empty() {
             return Err(usage!("--abi ia32: controls are tried on i386 and x86_64"));
         }
@@ -74,13 +104,17 @@ impl Experiment for Control {
         for &abi in abis {
             let controls =
                 || ALL.iter().filter(|control| only.is_none_or(|only| control.name == *only));
-            trials.extend(controls().map(|control| trial(ask, abi, control, false)));
-            trials.extend(controls().map(|control| trial(ask, abi, control, true)));
+            trials.extend(controls().map(|control| trial(selection, abi, control, false)));
+            trials.extend(controls().map(|control| trial(selection, abi, control, true)));
         }
         Ok(trials)
     }
 
-    fn judge(&self, _: &Trial, observed: &Observed) -> Judgement {
+    fn evaluate(
+        &self,
+        _: &Trial<ControlParams>,
+        observed: &Observed<Nothing>,
+    ) -> Judgement<Detection> {
         let strange = observed.data.iter().find(|value| value.get("not-json").is_some());
         match (&observed.exit, strange) {
             (Exit::Code(0), None) => Judgement::pass(None),
@@ -91,52 +125,37 @@ impl Experiment for Control {
         }
     }
 
-    fn review(&self, trial: &Trial, judgement: Judgement, facts: &Facts<'_>) -> Judgement {
-        let reason = judgement.reason.unwrap_or_default();
-        let measured = Some(object(json!({
-            "verdict": judgement.verdict,
-            "reason": reason,
-            "verdict_s": seconds(facts.verdict),
-            "fault_domain": facts.fault_domain,
-            "attempts": facts.attempts,
-            "flaky": facts.flaky,
-        })));
-        let Some(control) = ALL.iter().find(|control| trial.params["fault"] == control.name) else {
-            return Judgement::fail(measured, "there is no such control");
+    /// Passes if the verdict that any other experiment would report is the one that
+    /// the control expects, for its reason, in time, and after its attempts.
+    fn judge(
+        &self,
+        trial: &Trial<ControlParams>,
+        outcome: &TrialOutcome<Nothing>,
+    ) -> Judgement<Detection> {
+        let found = outcome.judge_with(|observed| self.evaluate(trial, observed));
+        let attempts = outcome.attempts();
+        let detection = Detection {
+            verdict: found.verdict,
+            reason: found.reason.unwrap_or_default(),
+            verdict_s: seconds(outcome.verdict_after()),
+            fault_domain: outcome.fault_domain(found.verdict),
+            attempts,
+            flaky: attempts > 1 && found.verdict == Verdict::Pass,
         };
-        let (verdict, says, within) = match is_calm(&trial.params) {
-            true => (Verdict::Pass, "", CALM_TIMEOUT),
-            false => (control.verdict, control.says, control.within),
+        let wrong = match trial.params.control() {
+            None => Some("there is no such control".to_string()),
+            Some(control) => {
+                detection.disagreement(control, &trial.params, outcome.verdict_after())
+            }
         };
-        if judgement.verdict != verdict || !reason.contains(says) {
-            let got = judgement.verdict.name();
-            return Judgement::fail(
-                measured,
-                format!("expected {} that says \"{says}\", got {got}: {reason}", verdict.name()),
-            );
-        }
-        if facts.verdict > within {
-            let (took, most) = (seconds(facts.verdict), within.as_secs());
-            return Judgement::fail(measured, format!("the verdict took {took} s, not {most} s"));
-        }
-        let (attempts, fault_domain) = match is_calm(&trial.params) {
-            true => (1, None),
-            false => (control.attempts, control.fault_domain),
-        };
-        if facts.attempts != attempts || facts.flaky != (verdict == Verdict::Pass && attempts > 1) {
-            return Judgement::fail(measured, format!("tried {} times", facts.attempts));
-        }
-        if facts.fault_domain != fault_domain {
-            return Judgement::fail(measured, format!("fault domain {:?}", facts.fault_domain));
-        }
-        Judgement::pass(measured)
+        Judgement::by(detection, wrong)
     }
 
-    fn sections(&self, trials: &[&TrialReport]) -> Vec<Section> {
-        let broken: Vec<_> = trials.iter().filter(|trial| !is_calm(&trial.params)).collect();
-        let calm: Vec<_> = trials.iter().filter(|trial| is_calm(&trial.params)).collect();
-        let well = calm.iter().filter(|trial| trial.verdict == Verdict::Pass).count();
-        let mut machines: Vec<_> = calm.iter().map(|trial| trial.vm.as_str()).collect();
+    fn sections(&self, trials: &[&TrialResult<'_, Self>]) -> Vec<Section> {
+        let (negative, broken): (Vec<_>, Vec<_>) =
+            trials.iter().copied().partition(|trial| trial.params.negative_control);
+        let well = negative.iter().filter(|trial| trial.report.verdict == Verdict::Pass).count();
+        let mut machines: Vec<_> = negative.iter().map(|trial| trial.report.vm.as_str()).collect();
         machines.dedup();
         let columns = [
             "fault",
@@ -153,7 +172,7 @@ impl Experiment for Control {
              takes four or eight of them is found by a deadline of that length. A trial whose \
              machine is lost to QEMU or to the host is tried once more. Of the same programs without their faults {well} of {} \
              passed, in {} machines.",
-            calm.len(),
+            negative.len(),
             machines.len(),
         );
         let controls = Section {
@@ -169,7 +188,7 @@ impl Experiment for Control {
 
 /// The kinds of fault report that are found on a console, for the page.
 fn kinds() -> Section {
-    let entry = |kind: &nlrig_splat::SplatKind| Entry {
+    let entry = |kind: &nlrig_splat::SplatKind| Detail {
         title: format!("{} ({})", kind.name, kind.severity),
         fields: vec![
             ("fault", kind.what.to_string()),
@@ -187,102 +206,154 @@ fn kinds() -> Section {
     }
 }
 
-fn is_calm(params: &Map<String, Value>) -> bool {
-    params.get("calm") == Some(&json!(true))
-}
-
-fn trial(ask: &Ask, abi: Abi, control: &faults::Control, calm: bool) -> Trial {
-    let arch = abi.kernel();
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_string()).collect::<Vec<_>>();
-    let boot = match control.by {
-        By::Boot(words) if !calm => words,
-        _ => "",
-    };
-    let (argv, fault) = match control.by {
-        By::Module(_) if calm => (vec![workload("fault"), "none".to_string()], None),
-        By::Module(kind) => (vec![workload("fault"), kind.to_string()], None),
-        By::Script(_) if calm => (words(&["sh", "-c", "true"]), None),
-        By::Script(script) => (words(&["sh", "-c", script]), None),
-        By::Boot(_) => (words(&["sh", "-c", TARGET]), None),
-        By::Outside(fault) => (words(&["sh", "-c", TARGET]), Some(fault).filter(|_| !calm)),
-    };
-    let sysctls = if calm { &[][..] } else { control.sysctls };
-    let own = |&(name, value): &(&str, &str)| (name.to_string(), value.to_string());
-    let name = if calm { "calm/" } else { "" };
-    Trial {
-        name: format!("control/{arch}/{name}{}", control.name),
-        abi,
-        params: object(json!({ "fault": control.name, "calm": calm })),
-        job: Job { argv, sysctls: sysctls.iter().map(own).collect(), ..Job::default() },
-        desk: None,
-        cpus: ask.cpus.unwrap_or(2),
-        memory_bytes: ask.memory_bytes.unwrap_or(MEMORY_BYTES),
-        limits: LIMITS,
-        // Nothing is wrong there, so nothing is to be found out soon.
-        timeout: Some(if calm { CALM_TIMEOUT } else { control.timeout }),
-        alone: !calm,
-        boot,
-        flavour: None,
-        fault,
-        published: Vec::new(),
+impl ControlParams {
+    fn control(&self) -> Option<&'static ControlCase> {
+        ALL.iter().find(|control| control.name == self.fault)
     }
 }
 
-fn row(trial: &TrialReport) -> Vec<String> {
-    let measured = |key: &str| trial.measured.as_ref().and_then(|measured| measured.get(key));
-    let text = |key: &str| measured(key).and_then(Value::as_str).unwrap_or("-").to_string();
-    let fault = trial.params.get("fault").and_then(Value::as_str).unwrap_or("-");
-    let what = ALL.iter().find(|control| control.name == fault).map_or("-", |control| control.what);
-    let took = measured("verdict_s").and_then(Value::as_f64);
+impl Detection {
+    /// Why it is not the one that a control expects, if it is not.
+    fn disagreement(
+        &self,
+        control: &ControlCase,
+        params: &ControlParams,
+        verdict_after: Duration,
+    ) -> Option<String> {
+        let (verdict, says, within, attempts, fault_domain) = match params.negative_control {
+            true => (Verdict::Pass, "", NEGATIVE_TIMEOUT, 1, None),
+            false => {
+                let ControlCase { verdict, says, within, attempts, fault_domain, .. } = *control;
+                (verdict, says, within, attempts, fault_domain)
+            }
+        };
+        let reason = &self.reason;
+        if self.verdict != verdict || !reason.contains(says) {
+            let (expected, got) = (verdict.name(), self.verdict.name());
+            Some(format!("expected {expected} that says \"{says}\", got {got}: {reason}"))
+        } else if verdict_after > within {
+            let most = within.as_secs();
+            Some(format!("the verdict took {} s, not {most} s", self.verdict_s))
+        } else if self.attempts != attempts
+            || self.flaky != (verdict == Verdict::Pass && attempts > 1)
+        {
+            Some(format!("tried {} times", self.attempts))
+        } else if self.fault_domain != fault_domain {
+            Some(format!("fault domain {:?}", self.fault_domain))
+        } else {
+            None
+        }
+    }
+}
+
+fn trial(
+    selection: &Selection,
+    abi: Abi,
+    control: &ControlCase,
+    negative_control: bool,
+) -> Trial<ControlParams> {
+    let arch = abi.kernel();
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_string()).collect::<Vec<_>>();
+    let boot = match control.by {
+        By::Boot(words) if !negative_control => words,
+        _ => "",
+    };
+    let (argv, fault) = match control.by {
+        By::Module(_) if negative_control => (vec![workload("fault"), "none".to_string()], None),
+        By::Module(kind) => (vec![workload("fault"), kind.to_string()], None),
+        By::Script(_) if negative_control => (words(&["sh", "-c", "true"]), None),
+        By::Script(script) => (words(&["sh", "-c", script]), None),
+        By::Boot(_) => (words(&["sh", "-c", TARGET]), None),
+        By::Outside(fault) => {
+            (words(&["sh", "-c", TARGET]), Some(fault).filter(|_| !negative_control))
+        }
+    };
+    let sysctls = if negative_control { &[][..] } else { control.sysctls };
+    let own = |&(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+    let sysctls = sysctls.iter().map(own).collect();
+    let folder = if negative_control { "calm/" } else { "" };
+    let name = format!("control/{arch}/{folder}{}", control.name);
+    let trial = Trial::new(name, abi, Job { argv, sysctls, ..Job::default() })
+        .params(ControlParams { fault: control.name.to_string(), negative_control })
+        .memory(MEMORY_BYTES)
+        .limits(LIMITS)
+        .alone_if(!negative_control)
+        .boot(boot)
+        .fault(fault)
+        .select(selection);
+    // The control's own time limit stands: the fault must be found within it.
+    trial.timeout(if negative_control { NEGATIVE_TIMEOUT } else { control.timeout })
+}
+
+fn row(trial: &TrialResult<'_, Control>) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or("-".to_string());
+    let found = trial.measured.as_ref();
+    let fault_domain = found.and_then(|found| found.fault_domain);
     vec![
-        fault.to_string(),
-        what.to_string(),
-        trial.abi.kernel().to_string(),
-        text("verdict"),
-        text("fault_domain"),
-        took.map_or("-".to_string(), |seconds| format!("{seconds:.1}")),
-        trial.attempts.to_string(),
-        if trial.verdict == Verdict::Pass { "yes" } else { "no" }.to_string(),
+        trial.params.fault.clone(),
+        trial.params.control().map_or("-", |control| control.what).to_string(),
+        trial.report.abi.kernel().to_string(),
+        or_dash(found.map(|found| found.verdict.name().to_string())),
+        or_dash(fault_domain.map(|domain| domain.name().to_string())),
+        or_dash(found.map(|found| format!("{:.1}", found.verdict_s))),
+        trial.report.attempts.to_string(),
+        if trial.report.verdict == Verdict::Pass { "yes" } else { "no" }.to_string(),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::FaultDomain;
+    use crate::experiment::FailedTrial;
+    use crate::outcome::VmFailure;
 
-    fn reviewed(name: &str, verdict: Verdict, reason: &str, facts: Facts<'_>) -> Verdict {
-        let ask = Ask::new(&[Abi::I386], "6.1");
-        let trials = Control.plan(&ask).unwrap();
+    /// What the control of this name makes of an outcome.
+    fn judged(name: &str, outcome: TrialOutcome<Nothing>) -> Verdict {
+        let trials = Control.plan(&Selection::new(&[Abi::I386], "6.1")).unwrap();
         let full = format!("control/i386/{name}");
         let trial = trials.iter().find(|trial| trial.name == full).unwrap();
-        let judgement = Judgement { verdict, reason: Some(reason.to_string()), measured: None };
-        Control.review(trial, judgement, &facts).verdict
+        Control.judge(trial, &outcome).verdict
+    }
+
+    fn failed(
+        verdict: Verdict,
+        reason: &str,
+        domain: FaultDomain,
+        attempts: u32,
+        after_s: u64,
+    ) -> TrialOutcome<Nothing> {
+        let failure = VmFailure::caused_by(verdict, reason, domain);
+        let verdict_after = Duration::from_secs(after_s);
+        let failed = FailedTrial::new(failure, Vec::new());
+        TrialOutcome::Failed(FailedTrial { attempts, verdict_after, ..failed })
+    }
+
+    fn passed(attempts: u32) -> TrialOutcome<Nothing> {
+        let observed = Observed::new(Vec::new(), Exit::Code(0));
+        TrialOutcome::Completed(Observed { attempts, ..observed })
     }
 
     #[test]
-    fn a_control_passes_only_with_its_own_verdict_reason_time_and_tries() {
-        let facts = |attempts, seconds| Facts {
-            attempts,
-            flaky: false,
-            fault_domain: Some(FaultDomain::Guest),
-            verdict: Duration::from_secs(seconds),
-            data: &[],
+    fn a_control_passes_only_with_its_own_verdict_reason_time_and_attempts() {
+        use FaultDomain::{Guest, Host};
+        let says = "nlrig: a panic on request";
+        let panic = |reason, attempts, after_s| {
+            judged("panic", failed(Verdict::Panic, reason, Guest, attempts, after_s))
         };
-        let calm = |attempts| Facts { fault_domain: None, ..facts(attempts, 1) };
-        let said = "nlrig: a panic on request";
-        assert_eq!(reviewed("panic", Verdict::Panic, said, facts(1, 1)), Verdict::Pass);
-        assert_eq!(reviewed("panic", Verdict::Oops, said, facts(1, 1)), Verdict::Fail);
-        assert_eq!(reviewed("panic", Verdict::Panic, "else", facts(1, 1)), Verdict::Fail);
-        assert_eq!(reviewed("panic", Verdict::Panic, said, facts(1, 60)), Verdict::Fail);
-        assert_eq!(reviewed("panic", Verdict::Panic, said, facts(2, 1)), Verdict::Fail);
-        assert_eq!(reviewed("calm/panic", Verdict::Pass, "", calm(1)), Verdict::Pass);
-        assert_eq!(reviewed("calm/panic", Verdict::Panic, said, facts(1, 1)), Verdict::Fail);
-        let host = Facts { fault_domain: Some(FaultDomain::Host), ..facts(1, 1) };
-        assert_eq!(reviewed("panic", Verdict::Panic, said, host), Verdict::Fail);
-        assert_eq!(reviewed("qemu-killed-once", Verdict::Pass, "", calm(2)), Verdict::Fail);
-        let flaky = Facts { flaky: true, ..calm(2) };
-        assert_eq!(reviewed("qemu-killed-once", Verdict::Pass, "", flaky), Verdict::Pass);
+        assert_eq!(panic(says, 1, 1), Verdict::Pass);
+        assert_eq!(panic("else", 1, 1), Verdict::Fail);
+        assert_eq!(panic(says, 1, 60), Verdict::Fail);
+        assert_eq!(panic(says, 2, 1), Verdict::Fail);
+        let oops = failed(Verdict::Oops, says, Guest, 1, 1);
+        assert_eq!(judged("panic", oops), Verdict::Fail);
+        let host = failed(Verdict::Panic, says, Host, 1, 1);
+        assert_eq!(judged("panic", host), Verdict::Fail);
+        assert_eq!(judged("panic", passed(1)), Verdict::Fail);
+        assert_eq!(judged("calm/panic", passed(1)), Verdict::Pass);
+        let panic = failed(Verdict::Panic, says, Guest, 1, 1);
+        assert_eq!(judged("calm/panic", panic), Verdict::Fail);
+        assert_eq!(judged("qemu-killed-once", passed(1)), Verdict::Fail);
+        assert_eq!(judged("qemu-killed-once", passed(2)), Verdict::Pass);
     }
 
     #[test]

@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use anyhow::Result;
 use nlrig_guest::protocol::{Exit, Job};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::{Ask, Experiment, Judgement, Observed, RigModule, Trial, object, workload};
+use super::{
+    Experiment, Judgement, Nothing, Observed, OrderedMap, RigModule, Selection, Trial, TrialResult,
+    workload,
+};
 use crate::abi::Abi;
 use crate::guest::Limits;
-use crate::report::{Section, TrialReport};
+use crate::report::Section;
 use crate::usage;
 
 /// See the module's documentation.
-pub struct Module;
+pub struct ModuleStress;
 
 const MEMORY_BYTES: u64 = 512 << 20;
 const TIMES: u64 = 100;
@@ -33,12 +37,119 @@ const SILENCE: Duration = Duration::from_secs(120);
 const GROWTH_MAX_BYTES: f64 = 1024.0;
 const GROWTH_ROUNDS_MIN: u64 = 200;
 
-impl Experiment for Module {
+/// The stress that a trial applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Stress {
+    /// The module is unloaded and loaded again.
+    Reload {
+        /// How often.
+        times: u64,
+    },
+    /// The module is sent malformed messages.
+    Fuzz {
+        /// For how long.
+        seconds: u64,
+        /// The seed of the messages.
+        seed: u64,
+    },
+}
+
+/// What the workloads `reload` and `fuzz` report.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StressReport {
+    /// How often the module was loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rounds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rounds_per_s: Option<f64>,
+    /// The number of rounds in which memory was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    counted: Option<u64>,
+    /// By how much the kernel's memory has grown in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grown_kib: Option<i64>,
+    /// How many processes sent malformed messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bursts: Option<u64>,
+    /// The kernel's answers by type and error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    counts: Option<OrderedMap<u64>>,
+    /// How many of the processes had to be killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    killed: Option<u64>,
+    /// kmemleak's report of the first unreferenced object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leak: Option<String>,
+    /// How many unreferenced objects kmemleak found, if the kernel has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leaks: Option<u64>,
+}
+
+impl Stress {
+    /// The workload, which is the last part of the trial's name too.
+    fn program(self) -> &'static str {
+        match self {
+            Stress::Reload { .. } => "reload",
+            Stress::Fuzz { .. } => "fuzz",
+        }
+    }
+
+    fn arguments(self) -> Vec<u64> {
+        match self {
+            Stress::Reload { times } => vec![times],
+            Stress::Fuzz { seconds, seed } => vec![seconds, seed],
+        }
+    }
+
+    /// The deadlines. A round takes some ten milliseconds, on a debug kernel under
+    /// TCG a second.
+    fn limits(self) -> Limits {
+        let (Stress::Reload { times: work_s } | Stress::Fuzz { seconds: work_s, .. }) = self;
+        Limits::new(SILENCE, SILENCE + Duration::from_secs(work_s))
+    }
+}
+
+impl StressReport {
+    /// Merges the workload's reports, each of which has some of the values.
+    fn read(data: &[Value]) -> serde_json::Result<StressReport> {
+        let objects = data.iter().filter_map(Value::as_object).cloned();
+        serde_json::from_value(Value::Object(objects.flatten().collect::<Map<_, _>>()))
+    }
+
+    /// Bytes of memory that each round has cost, if there were enough of them.
+    fn grown_bytes(&self) -> Option<f64> {
+        let counted = self.counted.filter(|rounds| *rounds >= GROWTH_ROUNDS_MIN)?;
+        Some(self.grown_kib? as f64 * 1024.0 / counted as f64)
+    }
+
+    /// What is wrong with the module by these numbers.
+    fn fault(&self) -> Option<String> {
+        if let Some(leaks) = self.leaks.filter(|leaks| *leaks > 0) {
+            let first = self.leak.as_deref().unwrap_or_default();
+            Some(format!("kmemleak: {leaks} unreferenced objects: {first}"))
+        } else if let Some(grown) = self.grown_bytes().filter(|grown| *grown > GROWTH_MAX_BYTES) {
+            Some(format!("each round costs {grown:.0} bytes of the kernel's memory"))
+        } else if self.bursts.is_some() && self.bursts == self.killed {
+            Some("every burst had to be killed: nothing is known of what it sent".to_string())
+        } else if self.rounds.or(self.bursts).is_none() {
+            Some("the program did not report what it did".to_string())
+        } else {
+            None
+        }
+    }
+}
+
+impl Experiment for ModuleStress {
+    type Params = Stress;
+    type Prediction = Nothing;
+    type Measured = StressReport;
+
     fn name(&self) -> &'static str {
         "module"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "the module loads and unloads many times, takes malformed messages, and loses no memory"
     }
 
@@ -63,8 +174,8 @@ impl Experiment for Module {
         ]
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        let number = |key: &str, own: u64| match ask.set.get(key) {
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial<Stress>>> {
+        let number = |key: &str, own: u64| match selection.set.get(key) {
             None => Ok(own),
             Some(text) => text
                 .parse()
@@ -74,43 +185,26 @@ impl Experiment for Module {
         };
         let (times, seconds) = (number("times", TIMES)?, number("seconds", SECONDS)?);
         let seed = number("seed", SEED)?;
-        let reload = (times > 0).then(|| ("reload", vec![times], json!({ "times": times })));
-        let params = json!({ "seconds": seconds, "seed": seed });
-        let fuzz = (seconds > 0).then(|| ("fuzz", vec![seconds, seed], params));
-        let mut trials = Vec::new();
-        for &abi in &ask.abis {
-            for (program, arguments, params) in [&reload, &fuzz].into_iter().flatten() {
-                trials.push(trial(ask, abi, program, arguments, params));
-            }
-        }
-        Ok(trials)
+        let reload = (times > 0).then_some(Stress::Reload { times });
+        let fuzz = (seconds > 0).then_some(Stress::Fuzz { seconds, seed });
+        let stresses: Vec<_> = [reload, fuzz].into_iter().flatten().collect();
+        let of_abi = |&abi| stresses.iter().map(move |stress| trial(selection, abi, *stress));
+        Ok(selection.abis.iter().flat_map(of_abi).collect())
     }
 
-    fn judge(&self, _: &Trial, observed: &Observed) -> Judgement {
-        let objects = observed.data.iter().filter_map(Value::as_object).cloned();
-        let measured: Map<String, Value> = objects.flatten().collect();
-        let number = |key: &str| measured.get(key).and_then(Value::as_u64);
-        let text = |key: &str| measured.get(key).and_then(Value::as_str).unwrap_or_default();
-        let wrong = if observed.exit != Exit::Code(0) {
-            Some(format!("the program ended with {:?}", observed.exit))
-        } else if let Some(leaks) = number("leaks").filter(|leaks| *leaks > 0) {
-            Some(format!("nobody points to {leaks} objects of memory: {}", text("leak")))
-        } else if let Some(grown) = grown(&measured).filter(|grown| *grown > GROWTH_MAX_BYTES) {
-            Some(format!("each round costs {grown:.0} bytes of the kernel's memory"))
-        } else if number("bursts").is_some() && number("bursts") == number("killed") {
-            Some("every burst had to be killed: nothing is known of what it sent".to_string())
-        } else if number("rounds").or(number("bursts")).is_none() {
-            Some("the program did not report what it did".to_string())
-        } else {
-            None
+    fn evaluate(&self, _: &Trial<Stress>, observed: &Observed<Nothing>) -> Judgement<StressReport> {
+        let report = match StressReport::read(&observed.data) {
+            Ok(report) => report,
+            Err(err) => return Judgement::fail(None, format!("the report cannot be read: {err}")),
         };
-        match wrong {
-            None => Judgement::pass(Some(measured)),
-            Some(reason) => Judgement::fail(Some(measured), reason),
-        }
+        let wrong = match &observed.exit {
+            Exit::Code(0) => report.fault(),
+            exit => Some(format!("the program ended with {exit:?}")),
+        };
+        Judgement::by(report, wrong)
     }
 
-    fn sections(&self, trials: &[&TrialReport]) -> Vec<Section> {
+    fn sections(&self, trials: &[&TrialResult<'_, Self>]) -> Vec<Section> {
         let columns = ["trial", "ABI", "flavour", "did", "memory nobody points to", "verdict"];
         vec![Section {
             title: "Module: loaded, unloaded, ill-treated".to_string(),
@@ -126,57 +220,40 @@ impl Experiment for Module {
     }
 }
 
-fn trial(ask: &Ask, abi: Abi, program: &str, arguments: &[u64], params: &Value) -> Trial {
-    let arguments = arguments.iter().map(u64::to_string);
-    // A round takes some ten milliseconds, on a debug kernel under TCG a second.
-    let number = |key: &str| params.get(key).and_then(Value::as_u64);
-    let work = number("seconds").or(number("times")).unwrap_or(0);
-    Trial {
-        name: format!("module/{abi}/{}/{program}", ask.kernel),
-        abi,
-        params: object(params.clone()),
-        job: Job {
-            argv: std::iter::once(workload(program)).chain(arguments).collect(),
-            sysctls: ask.sysctls.clone(),
-            rlimits: ask.rlimits.clone(),
-            ..Job::default()
-        },
-        desk: None,
-        cpus: ask.cpus.unwrap_or(2),
-        memory_bytes: ask.memory_bytes.unwrap_or(MEMORY_BYTES),
-        limits: Limits::new(SILENCE, SILENCE + Duration::from_secs(work)),
-        timeout: ask.timeout,
-        alone: true,
-        boot: "",
-        flavour: None,
-        fault: None,
-        published: Vec::new(),
-    }
+fn trial(selection: &Selection, abi: Abi, stress: Stress) -> Trial<Stress> {
+    let program = stress.program();
+    let arguments = stress.arguments().into_iter().map(|argument| argument.to_string());
+    let job = Job {
+        argv: std::iter::once(workload(program)).chain(arguments).collect(),
+        sysctls: selection.sysctls.clone(),
+        rlimits: selection.rlimits.clone(),
+        ..Job::default()
+    };
+    Trial::new(format!("module/{abi}/{}/{program}", selection.kernel), abi, job)
+        .params(stress)
+        .memory(MEMORY_BYTES)
+        .limits(stress.limits())
+        .alone()
+        .select(selection)
 }
 
-/// Bytes of memory that each round has cost, if there were enough of them.
-fn grown(measured: &Map<String, Value>) -> Option<f64> {
-    let counted =
-        measured.get("counted")?.as_u64().filter(|rounds| *rounds >= GROWTH_ROUNDS_MIN)?;
-    Some(measured.get("grown_kib")?.as_f64()? * 1024.0 / counted as f64)
-}
-
-fn row(trial: &TrialReport) -> Vec<String> {
-    let measured = |key: &str| trial.measured.as_ref().and_then(|measured| measured.get(key));
-    let number = |key: &str| measured(key).and_then(Value::as_u64);
-    let did = match (number("rounds"), number("bursts")) {
+fn row(trial: &TrialResult<'_, ModuleStress>) -> Vec<String> {
+    let measured = trial.measured.as_ref();
+    let number = |of: fn(&StressReport) -> Option<u64>| measured.and_then(of);
+    let did = match (number(|report| report.rounds), number(|report| report.bursts)) {
         (Some(rounds), _) => format!("{rounds} times"),
         (None, Some(bursts)) => format!("{bursts} bursts"),
         (None, None) => "-".to_string(),
     };
-    let leaks = number("leaks").map_or("not looked for".to_string(), |leaks| leaks.to_string());
+    let leaks = number(|report| report.leaks);
+    let leaks = leaks.map_or("not looked for".to_string(), |leaks| leaks.to_string());
     vec![
-        trial.name.rsplit('/').next().unwrap_or_default().to_string(),
-        trial.abi.to_string(),
-        trial.flavour.clone(),
+        trial.params.program().to_string(),
+        trial.report.abi.to_string(),
+        trial.report.flavour.clone(),
         did,
         leaks,
-        trial.verdict.name().to_string(),
+        trial.report.verdict.name().to_string(),
     ]
 }
 
@@ -184,19 +261,11 @@ fn row(trial: &TrialReport) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::report::Verdict;
+    use serde_json::json;
 
-    fn judged(data: Value, exit: Exit) -> Judgement {
-        let trial = Module.plan(&Ask::new(&[Abi::I386], "6.1")).unwrap().remove(0);
-        let observed = Observed {
-            data: vec![data],
-            exit,
-            predicted: None,
-            out_of_memory: None,
-            last_sign: None,
-            boot: Duration::ZERO,
-            total: Duration::ZERO,
-        };
-        Module.judge(&trial, &observed)
+    fn judged(data: Value, exit: Exit) -> Judgement<StressReport> {
+        let trial = ModuleStress.plan(&Selection::new(&[Abi::I386], "6.1")).unwrap().remove(0);
+        ModuleStress.evaluate(&trial, &Observed::new(vec![data], exit))
     }
 
     #[test]
@@ -215,12 +284,12 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_a_number_and_zero_leaves_out() {
-        let mut ask = Ask::new(&[Abi::I386], "6.1");
-        assert_eq!(Module.plan(&ask).unwrap().len(), 2);
-        ask.set.insert("times".to_string(), "0".to_string());
-        assert_eq!(Module.plan(&ask).unwrap().len(), 1);
-        ask.set.insert("times".to_string(), "often".to_string());
-        let err = Module.plan(&ask).unwrap_err();
+        let mut selection = Selection::new(&[Abi::I386], "6.1");
+        assert_eq!(ModuleStress.plan(&selection).unwrap().len(), 2);
+        selection.set.insert("times".to_string(), "0".to_string());
+        assert_eq!(ModuleStress.plan(&selection).unwrap().len(), 1);
+        selection.set.insert("times".to_string(), "often".to_string());
+        let err = ModuleStress.plan(&selection).unwrap_err();
         assert_eq!(crate::error::status(&err), crate::error::USAGE);
     }
 }

@@ -14,24 +14,29 @@ mod formula;
 mod judge;
 mod layout;
 mod plan;
-mod read;
 mod table;
+mod types;
 
 use anyhow::Result;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Ask, Experiment, Judgement, Observed, Trial};
-use crate::report::{Section, TrialReport};
+use super::{Experiment, Judgement, Observed, Selection, Trial, TrialResult};
+use crate::report::Section;
+use types::{PortMeasurement, PortParams, PortPrediction};
 
 /// See the module's documentation.
 pub struct Ports;
 
 impl Experiment for Ports {
+    type Params = PortParams;
+    type Prediction = PortPrediction;
+    type Measured = PortMeasurement;
+
     fn name(&self) -> &'static str {
         "ports"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "which formulas for ports give each thread its own, which do not, and why"
     }
 
@@ -51,22 +56,28 @@ impl Experiment for Ports {
         ]
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        plan::trials(ask)
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial<PortParams>>> {
+        plan::trials(selection)
     }
 
-    fn predict(&self, trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Value>>> {
+    fn predict(
+        &self,
+        trial: &Trial<PortParams>,
+        so_far: &[Value],
+    ) -> Result<Option<PortPrediction>> {
         judge::predict(trial, so_far)
     }
 
-    fn judge(&self, trial: &Trial, observed: &Observed) -> Judgement {
-        match judge::judge(trial, observed) {
-            Ok(judgement) => judgement,
-            Err(err) => Judgement::fail(None, format!("{err:#}")),
-        }
+    fn evaluate(
+        &self,
+        trial: &Trial<PortParams>,
+        observed: &Observed<PortPrediction>,
+    ) -> Judgement<PortMeasurement> {
+        judge::evaluate(trial, observed)
+            .unwrap_or_else(|err| Judgement::fail(None, format!("{err:#}")))
     }
 
-    fn sections(&self, trials: &[&TrialReport]) -> Vec<Section> {
+    fn sections(&self, trials: &[&TrialResult<'_, Self>]) -> Vec<Section> {
         table::sections(trials)
     }
 }

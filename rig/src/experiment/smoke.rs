@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use nlrig_guest::protocol::{Exit, Job};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{Ask, Experiment, Judgement, Observed, Trial, object, workload};
+use super::{Experiment, Judgement, Nothing, Observed, Selection, Trial, TrialResult, workload};
 use crate::guest::Limits;
-use crate::report::{Section, TrialReport, Verdict, seconds};
+use crate::report::{Section, Verdict, seconds};
 
 /// See the module's documentation.
 pub struct Smoke;
@@ -17,64 +18,67 @@ pub struct Smoke;
 const LIMITS: Limits = Limits::new(Duration::from_secs(10), Duration::from_secs(20));
 const MEMORY_BYTES: u64 = 256 << 20;
 
+/// How long a guest took.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct BootTimes {
+    /// From the start of QEMU until the guest was ready.
+    boot_s: f64,
+    /// From the start of QEMU to its end.
+    total_s: f64,
+}
+
+type Smoked<'a> = TrialResult<'a, Smoke>;
+
 impl Experiment for Smoke {
+    type Params = Nothing;
+    type Prediction = Nothing;
+    type Measured = BootTimes;
+
     fn name(&self) -> &'static str {
         "smoke"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "a guest boots, its module answers one netlink echo to the portid the kernel saw, and it ends"
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        let trial = |abi| Trial {
-            name: format!("smoke/{abi}/{}", ask.kernel),
-            abi,
-            params: Map::new(),
-            job: Job {
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial<Nothing>>> {
+        let trial = |&abi| {
+            let job = Job {
                 argv: vec![workload("echo")],
-                user: ask.user,
-                sysctls: ask.sysctls.clone(),
-                rlimits: ask.rlimits.clone(),
+                user: selection.user,
+                sysctls: selection.sysctls.clone(),
+                rlimits: selection.rlimits.clone(),
                 ..Job::default()
-            },
-            desk: None,
-            cpus: ask.cpus.unwrap_or(2),
-            memory_bytes: ask.memory_bytes.unwrap_or(MEMORY_BYTES),
-            limits: LIMITS,
-            timeout: ask.timeout,
-            alone: true,
-            boot: "",
-            flavour: None,
-            fault: None,
-            published: Vec::new(),
+            };
+            Trial::new(format!("smoke/{abi}/{}", selection.kernel), abi, job)
+                .params(Nothing {})
+                .memory(MEMORY_BYTES)
+                .limits(LIMITS)
+                .alone()
+                .select(selection)
         };
-        Ok(ask.abis.iter().copied().map(trial).collect())
+        Ok(selection.abis.iter().map(trial).collect())
     }
 
-    fn judge(&self, _: &Trial, observed: &Observed) -> Judgement {
-        let measured = Some(object(json!({
-            "boot_s": seconds(observed.boot),
-            "total_s": seconds(observed.total),
-        })));
-        match (observed.data.as_slice(), &observed.exit) {
-            ([answer], Exit::Code(0)) if answer.get("portid").is_some_and(Value::is_u64) => {
-                Judgement::pass(measured)
+    fn evaluate(&self, _: &Trial<Nothing>, observed: &Observed<Nothing>) -> Judgement<BootTimes> {
+        let times = BootTimes { boot_s: seconds(observed.boot), total_s: seconds(observed.total) };
+        let wrong = match (observed.data.as_slice(), &observed.exit) {
+            ([answer], Exit::Code(0)) if answer.get("portid").is_some_and(Value::is_u64) => None,
+            (data, exit) => {
+                Some(format!("the echo ended with {exit:?} and reported {}", json!(data)))
             }
-            (data, exit) => Judgement::fail(
-                measured,
-                format!("the echo ended with {exit:?} and reported {}", json!(data)),
-            ),
-        }
+        };
+        Judgement::by(times, wrong)
     }
 
-    fn sections(&self, trials: &[&TrialReport]) -> Vec<Section> {
+    fn sections(&self, trials: &[&Smoked<'_>]) -> Vec<Section> {
         let mut sections = Vec::new();
-        let mut abis: Vec<_> = trials.iter().map(|trial| trial.abi).collect();
+        let mut abis: Vec<_> = trials.iter().map(|trial| trial.report.abi).collect();
         abis.dedup();
-        let (many, few): (Vec<Vec<&TrialReport>>, Vec<_>) = abis
+        let (many, few): (Vec<Vec<&Smoked<'_>>>, Vec<_>) = abis
             .into_iter()
-            .map(|abi| trials.iter().copied().filter(|trial| trial.abi == abi).collect())
+            .map(|abi| trials.iter().copied().filter(|trial| trial.report.abi == abi).collect())
             .partition(|of_abi: &Vec<_>| of_abi.len() >= MANY);
         if !few.is_empty() {
             sections.push(each(&few.concat()));
@@ -86,28 +90,24 @@ impl Experiment for Smoke {
     }
 }
 
-/// So many boots are a distribution and no list.
+/// From this many boots on, the report shows their distribution instead of a list.
 const MANY: usize = 10;
 
-fn measured(trial: &TrialReport, key: &str) -> Option<f64> {
-    trial.measured.as_ref()?.get(key)?.as_f64()
-}
-
-/// A row a machine.
-fn each(trials: &[&TrialReport]) -> Section {
-    let number = |trial: &TrialReport, key: &str| {
-        measured(trial, key).map_or("-".to_string(), |seconds| format!("{seconds:.2}"))
+/// One row for each VM.
+fn each(trials: &[&Smoked<'_>]) -> Section {
+    let number = |trial: &Smoked<'_>, time: fn(BootTimes) -> f64| {
+        trial.measured.map_or("-".to_string(), |times| format!("{:.2}", time(times)))
     };
     let rows = trials
         .iter()
         .map(|trial| {
             vec![
-                trial.abi.to_string(),
-                trial.kernel.clone(),
-                trial.accel.clone(),
-                number(trial, "boot_s"),
-                number(trial, "total_s"),
-                trial.verdict.name().to_string(),
+                trial.report.abi.to_string(),
+                trial.report.kernel.clone(),
+                trial.report.accel.clone(),
+                number(trial, |times| times.boot_s),
+                number(trial, |times| times.total_s),
+                trial.report.verdict.name().to_string(),
             ]
         })
         .collect();
@@ -122,21 +122,25 @@ fn each(trials: &[&TrialReport]) -> Section {
     }
 }
 
-/// A row an ABI.
-fn distribution(by_abi: &[Vec<&TrialReport>]) -> Section {
+/// One row for each ABI.
+fn distribution(by_abi: &[Vec<&Smoked<'_>>]) -> Section {
     let columns =
         ["ABI", "boots", "pass", "second tries", "boot s: least", "median", "90 %", "99 %", "most"];
     let rows = by_abi
         .iter()
         .map(|trials| {
             let mut boots: Vec<_> =
-                trials.iter().filter_map(|trial| measured(trial, "boot_s")).collect();
+                trials.iter().filter_map(|trial| Some(trial.measured?.boot_s)).collect();
             boots.sort_by(f64::total_cmp);
-            let passed = trials.iter().filter(|trial| trial.verdict == Verdict::Pass).count();
-            let again = trials.iter().filter(|trial| trial.attempts > 1).count();
+            let passed =
+                trials.iter().filter(|trial| trial.report.verdict == Verdict::Pass).count();
+            let again = trials.iter().filter(|trial| trial.report.attempts > 1).count();
             let mut row: Vec<_> =
                 [trials.len(), passed, again].iter().map(usize::to_string).collect();
-            row.insert(0, trials.first().map_or(String::new(), |trial| trial.abi.to_string()));
+            row.insert(
+                0,
+                trials.first().map_or(String::new(), |trial| trial.report.abi.to_string()),
+            );
             row.extend([0, 50, 90, 99, 100].map(|percent| {
                 percentile(&boots, percent).map_or("-".to_string(), |boot| format!("{boot:.2}"))
             }));

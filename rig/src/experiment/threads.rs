@@ -10,13 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use nlrig_guest::protocol::{Aslr, Exit, Job, MmapLayout, Rlimit};
 use nlrig_guest::snapshot::{PROGRESS_EVERY, Snapshot, ThreadOutcome, ThreadReport};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{Ask, Experiment, Judgement, Observed, Trial, object, one_of, workload};
+use super::{Experiment, Judgement, Observed, OrderedMap, Selection, Trial, TrialResult, workload};
 use crate::abi::{Abi, Arch};
 use crate::guest::Limits;
 use crate::limits::{Limit, Prediction, bound, predict};
-use crate::report::{Section, TrialReport};
+use crate::report::{Published, Section};
 use crate::units::show_size;
 use crate::usage;
 
@@ -75,12 +76,122 @@ fn settings(abi: Abi) -> &'static [Setting] {
     }
 }
 
+/// The stack size and the limits of a trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ThreadParams {
+    pub(super) stack_bytes: u64,
+    /// The name of the table that the trial belongs to; `own` if the user sets
+    /// limits.
+    setting: String,
+    sysctl: OrderedMap<String>,
+    /// Resource limits; none is unlimited.
+    rlimit: OrderedMap<Option<u64>>,
+    /// Whether no thread is created.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    predict_only: bool,
+    #[serde(default)]
+    aslr: Aslr,
+    #[serde(default)]
+    layout: MmapLayout,
+}
+
+/// How many threads a process could hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ThreadCount {
+    /// Workers alive at once, the main thread not among them.
+    threads: u64,
+    /// Workers that hold a bound socket.
+    sockets: u64,
+    /// Workers that got their own echo.
+    echoes: u64,
+    /// The limit that stopped them.
+    binding_limit: Limit,
+    #[serde(flatten)]
+    end: CountEnd,
+}
+
+/// How a count ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum CountEnd {
+    /// A call failed.
+    Refused(Refusal),
+    /// The kernel killed the program for its memory.
+    Killed {
+        /// The kernel's message.
+        killed: String,
+        /// The threads that may have been alive: the last progress report is all
+        /// that is known.
+        threads_at_most: u64,
+    },
+}
+
+/// The call that failed, and the process and its system at that moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Refusal {
+    failed_call: String,
+    errno: String,
+    threads_per_s: f64,
+    elapsed_s: f64,
+    tasks: u64,
+    map_areas: u64,
+    mapped_bytes: u64,
+    open_files: u64,
+    pid_room: u64,
+    memory_available_bytes: u64,
+    threads_max: u64,
+}
+
+impl ThreadCount {
+    fn of(outcome: &ThreadOutcome, binding_limit: Limit, threads_max: u64) -> ThreadCount {
+        let seconds = outcome.elapsed_ns as f64 / 1e9;
+        let rate = if seconds > 0.0 { (outcome.threads as f64 / seconds).round() } else { 0.0 };
+        ThreadCount {
+            threads: outcome.threads,
+            sockets: outcome.sockets,
+            echoes: outcome.echoes,
+            binding_limit,
+            end: CountEnd::Refused(Refusal {
+                failed_call: outcome.failed.call.clone(),
+                errno: outcome.failed.name.clone(),
+                threads_per_s: rate,
+                elapsed_s: (seconds * 1000.0).round() / 1000.0,
+                tasks: outcome.tasks,
+                map_areas: outcome.map_areas,
+                mapped_bytes: outcome.mapped_bytes,
+                open_files: outcome.open_files,
+                pid_room: outcome.pid_room,
+                memory_available_bytes: outcome.memory_available_bytes,
+                threads_max,
+            }),
+        }
+    }
+
+    fn refusal(&self) -> Option<&Refusal> {
+        match &self.end {
+            CountEnd::Refused(refusal) => Some(refusal),
+            CountEnd::Killed { .. } => None,
+        }
+    }
+
+    fn threads_at_most(&self) -> Option<u64> {
+        match self.end {
+            CountEnd::Refused(_) => None,
+            CountEnd::Killed { threads_at_most, .. } => Some(threads_at_most),
+        }
+    }
+}
+
 impl Experiment for Threads {
+    type Params = ThreadParams;
+    type Prediction = Prediction;
+    type Measured = ThreadCount;
+
     fn name(&self) -> &'static str {
         "threads"
     }
 
-    fn shows(&self) -> &'static str {
+    fn summary(&self) -> &'static str {
         "how many threads with a bound netlink socket each a process can hold, by stack size, and what stops it"
     }
 
@@ -95,20 +206,24 @@ impl Experiment for Threads {
         ]
     }
 
-    fn plan(&self, ask: &Ask) -> Result<Vec<Trial>> {
-        let legacy = one_of(ask, "layout", ["default", "legacy"])? == "legacy";
+    fn plan(&self, selection: &Selection) -> Result<Vec<Trial<ThreadParams>>> {
+        let legacy = selection.one_of("layout", ["default", "legacy"])? == "legacy";
         let layout = if legacy { MmapLayout::Legacy } else { MmapLayout::Default };
         let variant = Variant {
-            predict_only: one_of(ask, "predict_only", ["false", "true"])? == "true",
-            aslr: if one_of(ask, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On },
+            predict_only: selection.one_of("predict_only", ["false", "true"])? == "true",
+            aslr: if selection.one_of("aslr", ["on", "off"])? == "off" {
+                Aslr::Off
+            } else {
+                Aslr::On
+            },
             layout,
-            own: !ask.sysctls.is_empty()
-                || !ask.rlimits.is_empty()
-                || ask.user.is_some()
+            own: !selection.sysctls.is_empty()
+                || !selection.rlimits.is_empty()
+                || selection.user.is_some()
                 || layout == MmapLayout::Legacy,
         };
-        let stacks = stacks(ask)?;
-        if let Some(bytes) = ask.rlimits.iter().find_map(stack_limit)
+        let stacks = stacks(selection)?;
+        if let Some(bytes) = selection.rlimits.iter().find_map(stack_limit)
             && bytes < BY_RLIMIT_MIN_BYTES
         {
             let (size, least) = (show_size(bytes), show_size(BY_RLIMIT_MIN_BYTES));
@@ -118,37 +233,38 @@ impl Experiment for Threads {
             ));
         }
         let mut trials = Vec::new();
-        for &abi in &ask.abis {
+        for &abi in &selection.abis {
             let settings = if variant.own { &settings(abi)[..1] } else { settings(abi) };
             for setting in settings {
-                trials
-                    .extend(stacks.iter().map(|&stack| trial(ask, abi, setting, stack, &variant)));
+                trials.extend(
+                    stacks.iter().map(|&stack| trial(selection, abi, setting, stack, &variant)),
+                );
             }
         }
         Ok(trials)
     }
 
-    fn predict(&self, trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Value>>> {
+    fn predict(&self, trial: &Trial<ThreadParams>, so_far: &[Value]) -> Result<Option<Prediction>> {
         let Some(ThreadReport::Snapshot(look)) = so_far.first().map(report).transpose()? else {
             return Err(anyhow!("the first report is not a look"));
         };
-        let prediction = predict(&look, trial.abi, stack_bytes(trial))?;
-        Ok(Some(object(serde_json::to_value(prediction)?)))
+        Ok(Some(predict(&look, trial.abi, trial.params.stack_bytes)?))
     }
 
-    fn judge(&self, trial: &Trial, observed: &Observed) -> Judgement {
-        match judge(trial, observed) {
-            Ok(judgement) => judgement,
-            Err(err) => Judgement::fail(None, format!("{err:#}")),
-        }
+    fn evaluate(
+        &self,
+        trial: &Trial<ThreadParams>,
+        observed: &Observed<Prediction>,
+    ) -> Judgement<ThreadCount> {
+        evaluate(trial, observed).unwrap_or_else(|err| Judgement::fail(None, format!("{err:#}")))
     }
 
-    fn sections(&self, trials: &[&TrialReport]) -> Vec<Section> {
+    fn sections(&self, trials: &[&TrialResult<'_, Self>]) -> Vec<Section> {
         table::sections(trials)
     }
 }
 
-/// What the user asked of all trials alike.
+/// What the user selects for all trials alike.
 struct Variant {
     /// Look and predict only.
     predict_only: bool,
@@ -170,13 +286,13 @@ fn stack_limit(limit: &Rlimit) -> Option<u64> {
 }
 
 /// The stack sizes asked for, each once; the paper's if none is.
-pub(super) fn stacks(ask: &Ask) -> Result<Vec<u64>> {
-    if ask.stacks.is_empty() {
+pub(super) fn stacks(selection: &Selection) -> Result<Vec<u64>> {
+    if selection.stacks.is_empty() {
         return Ok(STACKS.to_vec());
     }
-    let narrow = ask.abis.iter().any(|abi| abi.program() == Arch::I386);
+    let narrow = selection.abis.iter().any(|abi| abi.program() == Arch::I386);
     let mut stacks = Vec::new();
-    for &bytes in &ask.stacks {
+    for &bytes in &selection.stacks {
         let size = show_size(bytes);
         if narrow && bytes >> 32 != 0 {
             return Err(usage!("--stack {size}: it does not fit in 32 bits; give --abi x86_64"));
@@ -195,9 +311,15 @@ pub(super) fn stacks(ask: &Ask) -> Result<Vec<u64>> {
     Ok(stacks)
 }
 
-fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) -> Trial {
+fn trial(
+    selection: &Selection,
+    abi: Abi,
+    setting: &Setting,
+    stack: u64,
+    variant: &Variant,
+) -> Trial<ThreadParams> {
     let size = show_size(stack);
-    let mut name = format!("threads/{abi}/{}/stack={size}", ask.kernel);
+    let mut name = format!("threads/{abi}/{}/stack={size}", selection.kernel);
     // The first setting of an ABI is the paper's table and needs no name.
     if setting.name != settings(abi)[0].name {
         name.push_str(&format!("/{}", setting.name));
@@ -207,7 +329,7 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
     rlimits
         .extend(setting.nofile.map(|value| Rlimit { name: "nofile".into(), value: Some(value) }));
     // A limit of the user's own is for the layout: the size needs another way then.
-    if stack < BY_RLIMIT_MIN_BYTES || ask.rlimits.iter().any(is_stack) {
+    if stack < BY_RLIMIT_MIN_BYTES || selection.rlimits.iter().any(is_stack) {
         argv.extend(["--stack".to_string(), stack.to_string()]);
     } else {
         rlimits.push(Rlimit { name: "stack".into(), value: Some(stack) });
@@ -215,87 +337,73 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting, stack: u64, variant: &Variant) 
     if variant.predict_only {
         argv.push("--look-only".to_string());
     }
-    rlimits.extend(ask.rlimits.iter().cloned());
+    rlimits.extend(selection.rlimits.iter().cloned());
     let sysctls: Vec<(String, String)> = setting
         .sysctls
         .iter()
         .map(|&(name, value)| (name.to_string(), value.to_string()))
-        .chain(ask.sysctls.iter().cloned())
+        .chain(selection.sysctls.iter().cloned())
         .collect();
 
-    let mut params = Map::new();
-    params.insert("stack_bytes".into(), json!(stack));
-    params.insert("setting".into(), json!(if variant.own { "own" } else { setting.name }));
-    let by_name: Map<_, _> =
-        sysctls.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-    params.insert("sysctl".into(), Value::Object(by_name));
-    let by_name: Map<_, _> =
-        rlimits.iter().map(|limit| (limit.name.clone(), json!(limit.value))).collect();
-    params.insert("rlimit".into(), Value::Object(by_name));
-    if variant.predict_only {
-        params.insert("predict_only".into(), json!(true));
-    }
-    params.insert("aslr".into(), json!(variant.aslr));
-    params.insert("layout".into(), json!(variant.layout));
+    let params = ThreadParams {
+        stack_bytes: stack,
+        setting: if variant.own { "own" } else { setting.name }.to_string(),
+        sysctl: sysctls.iter().cloned().collect(),
+        rlimit: rlimits.iter().map(|limit| (limit.name.clone(), limit.value)).collect(),
+        predict_only: variant.predict_only,
+        aslr: variant.aslr,
+        layout: variant.layout,
+    };
+    let job = Job {
+        argv,
+        user: selection.user,
+        sysctls,
+        rlimits,
+        aslr: variant.aslr,
+        mmap_layout: variant.layout,
+        ..Job::default()
+    };
     let memory = if abi == Abi::X86_64 { MEMORY_64_BYTES } else { MEMORY_32_BYTES };
-    Trial {
-        name,
-        abi,
-        params,
-        job: Job {
-            argv,
-            user: ask.user,
-            sysctls,
-            rlimits,
-            aslr: variant.aslr,
-            mmap_layout: variant.layout,
-            ..Job::default()
-        },
-        desk: None,
-        cpus: ask.cpus.unwrap_or(2),
-        memory_bytes: ask.memory_bytes.unwrap_or(memory),
-        limits: LIMITS,
-        timeout: ask.timeout,
+    Trial::new(name, abi, job)
+        .params(params)
+        .memory(memory)
+        .limits(LIMITS)
         // Kernel parameters stay set, and 30 thousand threads leave traces in a
         // kernel: its ids are used up, its memory is in other hands.
-        alone: abi == Abi::X86_64 || variant.own || ask.memory_bytes.is_some(),
-        boot: "",
-        flavour: None,
-        fault: None,
-        published: if variant.own { Vec::new() } else { published(abi, setting, stack) },
-    }
+        .alone_if(abi == Abi::X86_64 || variant.own || selection.memory_bytes.is_some())
+        // 30 thousand threads take half a minute under TCG; one such trial for each
+        // setting is enough for every change.
+        .long_if(setting.nofile.is_some() && abi == Abi::X86_64 && stack != STACKS[0])
+        .published(if variant.own { Vec::new() } else { published(abi, setting, stack) })
+        .select(selection)
 }
 
 /// What others have published of a cell.
-fn published(abi: Abi, setting: &Setting, stack: u64) -> Vec<Value> {
+fn published(abi: Abi, setting: &Setting, stack: u64) -> Vec<Published> {
+    let paper = |threads, wording| Published::count("xiong2017", threads).as_printed(wording);
     match (abi, setting.name, stack >> 20) {
-        (Abi::I386, _, 2) => vec![json!({"source": "xiong2017", "threads": 1449})],
+        (Abi::I386, _, 2) => vec![Published::count("xiong2017", 1449)],
         (Abi::I386, _, 8) => vec![
-            json!({"source": "xiong2017", "threads": 384, "as_printed": "as theory says"}),
-            json!({"source": "besthub.dev", "threads": 380, "as_printed": "about 380"}),
+            paper(384, "as theory says"),
+            Published::count("besthub.dev", 380).as_printed("about 380"),
         ],
-        (Abi::I386, _, mib @ (4 | 16)) => {
-            let threads = 3072 / mib;
-            vec![json!({"source": "xiong2017", "threads": threads, "as_printed": "as theory says"})]
-        }
-        (Abi::X86_64, "threads-max", 2 | 4 | 8 | 16) => {
-            vec![json!({"source": "xiong2017", "threads": 32768, "as_printed": "close to 32768"})]
-        }
+        (Abi::I386, _, mib @ (4 | 16)) => vec![paper(3072 / mib, "as theory says")],
+        (Abi::X86_64, "threads-max", 2 | 4 | 8 | 16) => vec![paper(32768, "close to 32768")],
         _ => Vec::new(),
     }
 }
 
 fn report(data: &Value) -> Result<ThreadReport> {
-    serde_json::from_value(data.clone()).context("the workload's report cannot be understood")
+    ThreadReport::deserialize(data).context("the workload's report cannot be understood")
 }
 
-fn stack_bytes(trial: &Trial) -> u64 {
-    trial.params.get("stack_bytes").and_then(Value::as_u64).unwrap_or(0)
-}
-
-fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
-    if let (Exit::Signal(libc::SIGKILL), Some(words)) = (&observed.exit, &observed.out_of_memory) {
-        return Ok(killed(observed, words));
+fn evaluate(
+    trial: &Trial<ThreadParams>,
+    observed: &Observed<Prediction>,
+) -> Result<Judgement<ThreadCount>> {
+    if let (Exit::Signal(libc::SIGKILL), Some(message)) = (&observed.exit, &observed.out_of_memory)
+    {
+        return Ok(killed(observed, message));
     }
     if observed.exit != Exit::Code(0) {
         return Ok(Judgement::fail(None, format!("the workload ended with {:?}", observed.exit)));
@@ -310,69 +418,42 @@ fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
         }
     }
     let look = look.ok_or_else(|| anyhow!("the workload reported no look"))?;
-    if trial.params.contains_key("predict_only") {
+    if trial.params.predict_only {
         return Ok(Judgement::pass(None));
     }
     let outcome = outcome.ok_or_else(|| anyhow!("the workload reported no outcome"))?;
-    let limit = bound(&look, &outcome, trial.abi, stack_bytes(trial));
-    let mut measured = measured(&outcome, limit.name());
-    measured.insert("threads_max".to_string(), json!(look.sysctls.threads_max));
-    Ok(match disagreement(&outcome, limit, prediction(observed).as_ref()) {
-        None => Judgement::pass(Some(measured)),
-        Some(reason) => Judgement::fail(Some(measured), reason),
-    })
-}
-
-fn prediction(observed: &Observed) -> Option<Prediction> {
-    serde_json::from_value(Value::Object(observed.predicted.clone()?)).ok()
+    let limit = bound(&look, &outcome, trial.abi, trial.params.stack_bytes);
+    let count = ThreadCount::of(&outcome, limit, look.sysctls.threads_max);
+    let wrong = disagreement(&outcome, limit, observed.predicted.as_ref());
+    Ok(Judgement::by(count, wrong))
 }
 
 /// The kernel ran out of memory and killed the program, which is how memory
 /// binds where nothing refuses first.
-fn killed(observed: &Observed, words: &str) -> Judgement {
-    let seen = || observed.last_sign.as_ref()?.get("progress")?.get("threads")?.as_u64();
-    let threads: u64 = seen().unwrap_or(0);
-    // So many may have come after the last sign.
+fn killed(observed: &Observed<Prediction>, message: &str) -> Judgement<ThreadCount> {
+    let threads = match observed.last_sign.as_ref().map(report) {
+        Some(Ok(ThreadReport::Progress { threads })) => threads,
+        // No progress report: fewer than PROGRESS_EVERY threads were alive.
+        None => 0,
+        Some(_) => return Judgement::fail(None, "the last progress report cannot be understood"),
+    };
+    // This many may have come after the last progress report.
     let at_most = threads.saturating_add(u64::from(PROGRESS_EVERY) - 1);
-    let measured = Some(object(json!({
-        "threads": threads,
-        "sockets": threads,
-        "echoes": threads,
-        "binding_limit": Limit::Memory.name(),
-        "killed": words,
-        "threads_at_most": at_most,
-    })));
-    match prediction(observed) {
-        Some(prediction) if prediction.agrees(threads..=at_most, Limit::Memory) => {
-            Judgement::pass(measured)
+    let count = ThreadCount {
+        threads,
+        sockets: threads,
+        echoes: threads,
+        binding_limit: Limit::Memory,
+        end: CountEnd::Killed { killed: message.to_string(), threads_at_most: at_most },
+    };
+    let wrong = match &observed.predicted {
+        Some(predicted) if predicted.agrees(threads..=at_most, Limit::Memory) => None,
+        Some(predicted) => {
+            Some(format!("killed after {threads} threads ({message}); predicted {predicted}"))
         }
-        Some(prediction) => Judgement::fail(
-            measured,
-            format!("killed after {threads} threads ({words}); predicted {prediction}"),
-        ),
-        None => Judgement::fail(measured, format!("killed after {threads} threads ({words})")),
-    }
-}
-
-fn measured(outcome: &ThreadOutcome, limit: &str) -> Map<String, Value> {
-    let seconds = outcome.elapsed_ns as f64 / 1e9;
-    let rate = if seconds > 0.0 { (outcome.threads as f64 / seconds).round() } else { 0.0 };
-    object(json!({
-        "threads": outcome.threads,
-        "sockets": outcome.sockets,
-        "echoes": outcome.echoes,
-        "binding_limit": limit,
-        "failed_call": outcome.failed.call,
-        "errno": outcome.failed.name,
-        "threads_per_s": rate,
-        "elapsed_s": (seconds * 1000.0).round() / 1000.0,
-        "tasks": outcome.tasks,
-        "map_areas": outcome.map_areas,
-        "mapped_bytes": outcome.mapped_bytes,
-        "open_files": outcome.open_files,
-        "pid_room": outcome.pid_room,
-        "memory_available_bytes": outcome.memory_available_bytes,
-    }))
+        None => Some(format!("killed after {threads} threads ({message})")),
+    };
+    Judgement::by(count, wrong)
 }
 
 /// Why measurement and prediction do not agree, if they do not.

@@ -144,7 +144,7 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Entry, Figure};
+    use crate::report::{Detail, Figure};
 
     #[test]
     fn a_table_of_markdown() {
@@ -153,7 +153,7 @@ mod tests {
             columns: vec!["a".into(), "b".into()],
             rows: vec![vec!["1|2".into(), "<x>".into()]],
             words: "Words.".into(),
-            entries: vec![Entry { title: "E".into(), fields: vec![("f", "<y>".into())] }],
+            entries: vec![Detail { title: "E".into(), fields: vec![("f", "<y>".into())] }],
             figure: Some(Figure { file: "f.svg".into(), title: "F".into(), svg: String::new() }),
         });
         let table =

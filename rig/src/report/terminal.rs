@@ -59,7 +59,7 @@ pub fn wrap(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Entry;
+    use crate::report::Detail;
 
     #[test]
     fn lines_are_broken_between_words() {
@@ -74,7 +74,7 @@ mod tests {
             columns: vec!["stack".into(), "threads".into()],
             rows: vec![vec!["2M".into(), "1529".into()]],
             words: "As predicted.\n\nAnd so\non.".into(),
-            entries: vec![Entry { title: "E1".into(), fields: vec![("why", "so".into())] }],
+            entries: vec![Detail { title: "E1".into(), fields: vec![("why", "so".into())] }],
             figure: None,
         });
         for part in ["Table 3", "stack", "1529", "As predicted.\n\nAnd so on.", "E1", "why: so"] {

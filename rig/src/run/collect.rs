@@ -2,9 +2,9 @@
 //! shown, and kept as far as it is not without end.
 
 use anyhow::Result;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::experiment::{Experiment, Trial};
+use crate::experiment::{AnyExperiment, AnyTrial, Object};
 use crate::outcome::VmFailure;
 use crate::report::Verdict;
 use crate::ui;
@@ -17,13 +17,13 @@ const ENTRY_BYTES: usize = 48;
 
 /// The reports of one trial.
 pub struct Collected<'a> {
-    experiment: &'a dyn Experiment,
-    trial: &'a Trial,
+    experiment: &'a dyn AnyExperiment,
+    trial: &'a AnyTrial,
     /// What was reported, in its order, but for signs of life.
     pub data: Vec<Value>,
     bytes: usize,
     /// What was predicted from the first of it.
-    pub predicted: Option<Map<String, Value>>,
+    pub predicted: Option<Object>,
     /// Why nothing could be predicted.
     pub unpredictable: Option<String>,
     /// The last sign of life.
@@ -33,7 +33,7 @@ pub struct Collected<'a> {
 
 impl<'a> Collected<'a> {
     /// Nothing yet.
-    pub fn new(experiment: &'a dyn Experiment, trial: &'a Trial) -> Collected<'a> {
+    pub fn new(experiment: &'a dyn AnyExperiment, trial: &'a AnyTrial) -> Collected<'a> {
         Collected {
             experiment,
             trial,
@@ -93,13 +93,13 @@ fn weight(value: &Value) -> usize {
 mod tests {
     use super::*;
     use crate::abi::Abi;
-    use crate::experiment::{self, Ask};
+    use crate::experiment::{self, Selection};
     use serde_json::json;
 
     #[test]
     fn small_values_are_not_taken_for_their_text() {
         let experiment = experiment::ALL[0];
-        let trial = experiment.plan(&Ask::new(&[Abi::I386], "6.1")).unwrap().remove(0);
+        let trial = experiment.plan(&Selection::new(&[Abi::I386], "6.1")).unwrap().remove(0);
         let mut collected = Collected::new(experiment, &trial);
         // A line of 256 KiB at most, of two bytes each.
         let value = json!(vec![0; 128 << 10]);

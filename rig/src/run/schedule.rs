@@ -1,5 +1,5 @@
-//! Who runs when, and in whose machine: trials that may share a boot stay
-//! together, and groups of them run at once as far as the host holds them.
+//! The schedule of a run: trials that may share a boot stay together, and groups
+//! of them run in parallel as far as the host has room for their VMs.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::worker::{Stage, Worker};
+use super::worker::{RunContext, Worker};
 use super::{Planned, say_result};
 use crate::artifact::Built;
-use crate::experiment::Trial;
+use crate::experiment::AnyTrial;
 use crate::interrupt;
 use crate::report::TrialReport;
 
@@ -22,17 +22,17 @@ pub struct Schedule<'a> {
     /// What each of them boots.
     pub built: &'a [Built],
     /// How many machines at once, if that is asked for.
-    pub at_once: Option<usize>,
+    pub max_parallel: Option<usize>,
     /// What is not begun by then is not run.
     pub deadline: Instant,
 }
 
 impl Schedule<'_> {
-    /// Runs everything; gives back what was found until the end, or until what
-    /// ended it.
-    pub fn run(&self, stage: &Stage) -> (Vec<TrialReport>, Result<()>) {
+    /// Runs everything. Returns the reports so far, and the error that stopped the
+    /// run, if any.
+    pub fn run(&self, context: &RunContext) -> (Vec<TrialReport>, Result<()>) {
         let groups = groups(self.planned);
-        let workers = match self.at_once.map_or_else(|| self.most_at_once(stage), Ok) {
+        let workers = match self.max_parallel.map_or_else(|| self.host_max_parallel(context), Ok) {
             Ok(most) => most.min(groups.len()).max(1),
             Err(err) => return (Vec::new(), Err(err)),
         };
@@ -41,7 +41,7 @@ impl Schedule<'_> {
         let done = AtomicUsize::new(0);
         let stopped = AtomicBool::new(false);
         let work = || -> Result<()> {
-            let mut worker = Worker::new(stage);
+            let mut worker = Worker::new(context);
             while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
                 for index in group.clone() {
                     if stopped.load(Ordering::Relaxed) {
@@ -59,7 +59,7 @@ impl Schedule<'_> {
             Ok(())
         };
         let work = || work().inspect_err(|_| stopped.store(true, Ordering::Relaxed));
-        let ended = if workers == 1 { work() } else { at_once(workers, work) };
+        let ended = if workers == 1 { work() } else { in_parallel(workers, work) };
         let found = slots.into_iter().filter_map(|slot| slot.into_inner().ok().flatten());
         (found.collect(), ended)
     }
@@ -72,21 +72,21 @@ impl Schedule<'_> {
         worker.trial(planned, built, keep)
     }
 
-    /// As many machines as the host holds of the smallest kind: each waits for
-    /// its room anyway.
-    fn most_at_once(&self, stage: &Stage) -> Result<usize> {
+    /// The number of VMs of the smallest kind that the host has room for. Each waits
+    /// for its room anyway.
+    fn host_max_parallel(&self, context: &RunContext) -> Result<usize> {
         let mut most = 1;
         for (planned, built) in self.planned.iter().zip(self.built) {
-            let Trial { cpus, memory_bytes, .. } = planned.trial;
-            most = most.max(stage.lab.at_once(built, cpus, memory_bytes)?);
+            let AnyTrial { cpus, memory_bytes, .. } = planned.trial;
+            most = most.max(context.lab.at_once(built, cpus, memory_bytes)?);
         }
         Ok(most)
     }
 }
 
-/// Does the same work in so many threads, and waits for all of them; the first
-/// error is told.
-fn at_once(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
+/// Does the same work in several threads and waits for all of them. Returns the
+/// first error.
+fn in_parallel(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
         let joined = threads.into_iter().map(|thread| match thread.join() {
@@ -97,8 +97,9 @@ fn at_once(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     })
 }
 
-/// Neighbours that may share a boot, together; the others each alone.
-fn groups(planned: &[Planned]) -> Vec<Range<usize>> {
+/// The trials that share a boot, as ranges: neighbours that may share one, together;
+/// the others each alone.
+pub fn groups(planned: &[Planned]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     for (index, one) in planned.iter().enumerate() {
         match groups.last_mut() {
@@ -115,13 +116,13 @@ fn groups(planned: &[Planned]) -> Vec<Range<usize>> {
 mod tests {
     use super::*;
     use crate::abi::Abi;
-    use crate::experiment::{self, Ask};
+    use crate::experiment::{self, Selection};
     use crate::run::plan;
 
     #[test]
     fn tables_of_32_bits_share_a_boot_and_smoke_does_not() {
         let tables = experiment::find(&["smoke", "threads"].map(str::to_string)).unwrap();
-        let planned = plan(&tables, &Ask::new(&Abi::ALL, "6.1"), 1).unwrap();
+        let planned = plan(&tables, &Selection::new(&Abi::ALL, "6.1"), 1).unwrap();
         let groups = groups(&planned);
         assert_eq!(groups.iter().map(Range::len).sum::<usize>(), planned.len());
         for group in &groups {
@@ -134,9 +135,9 @@ mod tests {
     #[test]
     fn what_sets_kernel_parameters_shares_with_nobody() {
         let threads = experiment::find(&["threads".to_string()]).unwrap();
-        let mut ask = Ask::new(&[Abi::I386], "6.1");
-        ask.sysctls = vec![("kernel.pid_max".to_string(), "2000".to_string())];
-        let planned = plan(&threads, &ask, 1).unwrap();
+        let mut selection = Selection::new(&[Abi::I386], "6.1");
+        selection.sysctls = vec![("kernel.pid_max".to_string(), "2000".to_string())];
+        let planned = plan(&threads, &selection, 1).unwrap();
         assert_eq!(groups(&planned).len(), planned.len());
     }
 }

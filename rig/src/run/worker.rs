@@ -10,18 +10,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nlrig_guest::protocol::Exit;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Planned;
 use super::collect::Collected;
 use crate::artifact::Built;
-use crate::desk::{self, Desk};
 use crate::error;
-use crate::experiment::{Experiment, Facts, Fault, Judgement, Observed, Sabotage, Trial};
+use crate::experiment::{
+    AnyExperiment, AnyTrial, FailedTrial, Fault, HostFault, Judgement, Object, Observed, SourceRef,
+    TrialOutcome, fault_domain,
+};
 use crate::guest::{self, Guest, Parts};
 use crate::launcher::{VmLauncher, VmSpec};
 use crate::outcome::VmFailure;
 use crate::report::{FaultDomain, SourceLine, TrialReport, Verdict, seconds};
+use crate::static_check::{self, StaticCheck};
 use crate::{procfs, ui};
 
 /// How much of a console stands in the report.
@@ -33,7 +36,7 @@ const ATTEMPTS_MAX: u32 = 2;
 
 /// Where the trials of a run are made; threads of the run share it.
 #[derive(Debug)]
-pub struct Stage {
+pub struct RunContext {
     /// Boots.
     pub lab: VmLauncher,
     /// The folder of the run.
@@ -44,11 +47,11 @@ pub struct Stage {
     first_vm_s: OnceLock<f64>,
 }
 
-impl Stage {
+impl RunContext {
     /// For a run whose results go to `dir`.
-    pub fn new(lab: VmLauncher, flavour: &str, dir: PathBuf) -> Stage {
+    pub fn new(lab: VmLauncher, flavour: &str, dir: PathBuf) -> RunContext {
         let (machines, first_vm_s) = Default::default();
-        Stage { lab, dir, flavour: flavour.to_string(), machines, first_vm_s }
+        RunContext { lab, dir, flavour: flavour.to_string(), machines, first_vm_s }
     }
 
     /// From the start of the process to that of its first machine that came up.
@@ -57,14 +60,14 @@ impl Stage {
     }
 
     /// The folder of a trial.
-    pub fn folder(&self, trial: &Trial) -> PathBuf {
+    pub fn folder(&self, trial: &AnyTrial) -> PathBuf {
         self.dir.join(trial.name.replace('/', "_"))
     }
 }
 
 /// Runs trials, and keeps a machine for the next one if both may share it.
 pub struct Worker<'a> {
-    stage: &'a Stage,
+    context: &'a RunContext,
     machine: Option<Machine>,
 }
 
@@ -73,50 +76,47 @@ struct Machine {
     guest: Guest,
     name: String,
     /// The trial that was the last to run in it.
-    last: Trial,
+    last: AnyTrial,
     /// When QEMU was started.
     start: Instant,
 }
 
-/// What came of one try.
+/// One attempt at a trial.
 struct Attempt {
-    judgement: Judgement,
-    /// Where the fault is, unless it passed or was skipped.
-    fault_domain: Option<FaultDomain>,
-    /// From the start of the program to the verdict.
-    verdict: Duration,
+    outcome: TrialOutcome<Object>,
     notes: Notes,
 }
 
-/// What was noted of a try before it ended, however it did.
+/// What is noted of an attempt before it ends, however it does.
 #[derive(Default)]
 struct Notes {
     vm: String,
     clocksource: Option<String>,
-    predicted: Option<Map<String, Value>>,
-    /// What the program reported.
+    predicted: Option<Object>,
+    /// The program's reports.
     data: Vec<Value>,
-    /// What is wrong with the kernel.
+    /// The fault that the guest kernel reported.
     trouble: Option<VmFailure>,
-    /// When the machine was started, and then the program.
+    /// When the VM was started, and then the program.
     begun: Option<Instant>,
     /// How long the host had no room for the machine.
     waited: Duration,
 }
 
 impl Attempt {
-    /// Whether the machine was lost to QEMU or to the host, which says nothing
+    /// The failure, if the VM was lost to QEMU or to the host, which says nothing
     /// about the guest. A loss that nobody can explain is final.
-    fn may_be_repeated(&self) -> bool {
-        self.judgement.verdict == Verdict::LostVm
-            && self.fault_domain.is_some_and(FaultDomain::is_rig)
+    fn lost(&self) -> Option<&VmFailure> {
+        self.outcome
+            .failure()
+            .filter(|failure| failure.verdict == Verdict::LostVm && failure.fault_domain.is_rig())
     }
 }
 
 impl<'a> Worker<'a> {
     /// Has no machine yet.
-    pub fn new(stage: &'a Stage) -> Worker<'a> {
-        Worker { stage, machine: None }
+    pub fn new(context: &'a RunContext) -> Worker<'a> {
+        Worker { context, machine: None }
     }
 
     /// Runs one trial; `keep` says that the next one may want its machine.
@@ -126,39 +126,26 @@ impl<'a> Worker<'a> {
     /// the trial's machine is its verdict.
     pub fn trial(&mut self, planned: &Planned, built: &Built, keep: bool) -> Result<TrialReport> {
         // Trying KVM takes seconds, which are not the trial's.
-        self.stage.lab.accel(built)?;
+        self.context.lab.accel(built)?;
         let start = Instant::now();
         let mut attempts = 1;
         let mut first_loss = None;
         let mut attempt = self.attempt(planned, built, keep, attempts)?;
         let mut waited = attempt.notes.waited;
-        while attempt.may_be_repeated() && attempts < ATTEMPTS_MAX {
-            let reason = attempt.judgement.reason.unwrap_or_default();
+        while let Some(lost) = attempt.lost().filter(|_| attempts < ATTEMPTS_MAX) {
+            let reason = lost.reason.clone();
             ui::status(&format!("{}: lost-vm, tried once more: {reason}", planned.trial.name));
-            set_aside(&self.stage.folder(&planned.trial))?;
+            set_aside(&self.context.folder(&planned.trial))?;
             first_loss = Some(reason);
             attempts += 1;
             attempt = self.attempt(planned, built, keep, attempts)?;
             waited += attempt.notes.waited;
         }
-        let flaky = attempts > 1 && attempt.judgement.verdict == Verdict::Pass;
-        let data = std::mem::take(&mut attempt.notes.data);
-        let facts = Facts {
-            attempts,
-            flaky,
-            fault_domain: attempt.fault_domain,
-            verdict: attempt.verdict,
-            data: &data,
-        };
-        let judged = attempt.judgement.verdict;
-        attempt.judgement = planned.experiment.review(&planned.trial, attempt.judgement, &facts);
-        if attempt.judgement.verdict != judged {
-            attempt.fault_domain = None;
-        }
-        // A machine that is broken on purpose is not flaky: its review knows.
-        let flaky = flaky && planned.trial.fault.is_none();
         let duration_s = seconds(start.elapsed().saturating_sub(waited));
         let report = self.report(planned, built, attempt)?;
+        // A VM that is broken on purpose is not flaky.
+        let flaky =
+            attempts > 1 && report.verdict == Verdict::Pass && planned.trial.fault.is_none();
         Ok(TrialReport { attempts, flaky, first_loss, duration_s, ..report })
     }
 
@@ -167,44 +154,57 @@ impl<'a> Worker<'a> {
     /// # Errors
     /// See [`Worker::trial`].
     pub fn leave_out(&self, planned: &Planned, built: &Built, why: &str) -> Result<TrialReport> {
-        let judgement =
-            Judgement { verdict: Verdict::Infra, reason: Some(why.to_string()), measured: None };
-        let (verdict, notes) = Default::default();
-        let fault_domain = Some(FaultDomain::Host);
-        let attempt = Attempt { judgement, fault_domain, verdict, notes };
-        Ok(TrialReport { attempts: 0, ..self.report(planned, built, attempt)? })
+        let failure = VmFailure::caused_by(Verdict::Infra, why, FaultDomain::Host);
+        let notes = Notes::default();
+        let judgement = Judgement::failed(&failure);
+        let report = self.judged(planned, built, judgement, Some(FaultDomain::Host), notes)?;
+        Ok(TrialReport { attempts: 0, ..report })
     }
 
+    /// Judges an attempt and reports it.
     fn report(&self, planned: &Planned, built: &Built, attempt: Attempt) -> Result<TrialReport> {
         let Planned { experiment, trial } = planned;
-        let Attempt { judgement, fault_domain, notes, .. } = attempt;
+        let Attempt { outcome, notes } = attempt;
+        let failure = outcome.failure().cloned();
+        let judgement = experiment.judge(trial, outcome);
+        let fault_domain = fault_domain(failure.as_ref(), judgement.verdict);
+        self.judged(planned, built, judgement, fault_domain, notes)
+    }
+
+    fn judged(
+        &self,
+        planned: &Planned,
+        built: &Built,
+        judgement: Judgement<Object>,
+        fault_domain: Option<FaultDomain>,
+        notes: Notes,
+    ) -> Result<TrialReport> {
+        let Planned { experiment, trial } = planned;
         let Judgement { verdict, reason, measured } = judgement;
-        let dir = self.stage.folder(trial);
+        let dir = self.context.folder(trial);
         let tail = || guest::console::tail_of(&dir.join(guest::CONSOLE_FILE), TAIL_LINES);
         Ok(TrialReport {
             experiment: experiment.name().to_string(),
             name: trial.name.clone(),
             abi: trial.abi,
             kernel: built.kernel.version.clone(),
-            flavour: trial.flavour.unwrap_or(&self.stage.flavour).to_string(),
-            accel: self.stage.lab.accel(built)?.used.name().to_string(),
+            flavour: trial.flavour.unwrap_or(&self.context.flavour).to_string(),
+            accel: self.context.lab.accel(built)?.used.name().to_string(),
             params: trial.params.clone(),
             verdict,
             reason,
             attempts: 1,
             flaky: false,
             first_loss: None,
-            // What a review fails or passes is about the guest.
-            fault_domain: Some(fault_domain.unwrap_or(FaultDomain::Guest))
-                .filter(|_| !verdict.is_well()),
+            fault_domain,
             vm: notes.vm,
             measured,
             predicted: notes.predicted,
             published: trial.published.clone(),
             duration_s: 0.0,
             clocksource: notes.clocksource,
-            source_lines: source_lines(experiment.cites(trial), built),
-            artifacts: artifacts(&self.stage.dir, &dir),
+            source_lines: source_lines(experiment.sources(trial), built),
+            artifacts: artifacts(&self.context.dir, &dir),
             console_tail: if verdict.is_well() { Vec::new() } else { tail() },
         })
     }
@@ -219,59 +219,66 @@ impl<'a> Worker<'a> {
         let Planned { experiment, trial } = planned;
         let start = Instant::now();
         let mut notes = Notes::default();
-        let observed = match &trial.desk {
-            Some(desk) => at_the_desk(desk, built),
+        let observed = match &trial.static_check {
+            Some(check) => run_static_check(check, built),
             None => self.observe(*experiment, trial, built, keep, number, &mut notes),
         };
-        let (judgement, domain) = match observed {
-            Ok(observed) => (experiment.judge(trial, &observed), FaultDomain::Guest),
+        let observed = match observed {
             Err(err) if error::is_interruption(&err) => return Err(err),
             Err(err) => match error::into_vm_failure(err) {
-                Ok(VmFailure { verdict, reason, fault_domain, .. }) => {
-                    let judgement = Judgement { verdict, reason: Some(reason), measured: None };
-                    (judgement, fault_domain)
-                }
+                Ok(failure) => Err(failure),
                 Err(err) => return Err(err.context(trial.name.clone())),
             },
+            Ok(observed) => Ok(observed),
         };
-        let domain = if notes.trouble.is_some() { FaultDomain::Guest } else { domain };
-        let judgement = with_trouble(judgement, notes.trouble.take());
-        let fault_domain = Some(domain).filter(|_| !judgement.verdict.is_well());
-        let verdict = notes.begun.unwrap_or(start).elapsed();
-        Ok(Attempt { judgement, fault_domain, verdict, notes })
+        let verdict_after = notes.begun.unwrap_or(start).elapsed();
+        let observed =
+            observed.map(|observed| Observed { attempts: number, verdict_after, ..observed });
+        let (failure, observed) = match (observed, notes.trouble.take()) {
+            (Ok(observed), None) => {
+                return Ok(Attempt { outcome: TrialOutcome::Completed(observed), notes });
+            }
+            (Ok(observed), Some(trouble)) => (trouble, Some(observed)),
+            (Err(failure), None) => (failure, None),
+            (Err(failure), Some(trouble)) => (with_cause(trouble, &failure), None),
+        };
+        let data = std::mem::take(&mut notes.data);
+        let failed = FailedTrial { failure, observed, data, attempts: number, verdict_after };
+        Ok(Attempt { outcome: TrialOutcome::Failed(failed), notes })
     }
 
-    /// What is seen of a trial; what is wrong with its kernel since is noted.
+    /// Runs the program and observes it. A fault that the guest kernel reports is
+    /// noted.
     fn observe(
         &mut self,
-        experiment: &dyn Experiment,
-        trial: &Trial,
+        experiment: &dyn AnyExperiment,
+        trial: &AnyTrial,
         built: &Built,
         keep: bool,
         number: u32,
         notes: &mut Notes,
-    ) -> Result<Observed> {
-        let dir = self.stage.folder(trial);
+    ) -> Result<Observed<Object>> {
+        let dir = self.context.folder(trial);
         // Taken out: a machine that is not put back is gone.
         let Machine { mut guest, name, start, .. } = self.machine_for(trial, built, &dir, notes)?;
         notes.vm = name.clone();
         notes.clocksource = Some(guest.ready.clocksource.clone());
         guest.keep_output()?;
-        let mut sabotage = None;
+        let mut host_fault = None;
         match trial.fault {
             Some(Fault::GuestOnce(_) | Fault::HostOnce(_)) if number > 1 => {}
             Some(Fault::Guest(how) | Fault::GuestOnce(how)) => guest.inject_fault(how)?,
             Some(Fault::Host(how) | Fault::HostOnce(how)) => {
-                sabotage = Some((how, guest.parts()?));
+                host_fault = Some((how, guest.parts()?));
             }
             None => {}
         }
-        let slowdown = self.stage.lab.accel(built)?.used.slowdown();
+        let slowdown = self.context.lab.accel(built)?.used.slowdown();
         let mut collected = Collected::new(experiment, trial);
         notes.begun = Some(Instant::now());
-        let exit = guest.run(&trial.job, trial.limits(slowdown), |value| {
-            if let Some((how, parts)) = sabotage.take() {
-                break_machine(how, &parts)?;
+        let exit = guest.run(&trial.job, trial.deadlines(slowdown), |value| {
+            if let Some((how, parts)) = host_fault.take() {
+                inject(how, &parts)?;
             }
             collected.take(value)
         });
@@ -307,13 +314,20 @@ impl<'a> Worker<'a> {
             return Err(VmFailure::new(Verdict::Fail, reason).into());
         }
         let total = start.elapsed();
-        Ok(Observed { data, exit, predicted, out_of_memory, last_sign, boot, total })
+        Ok(Observed {
+            predicted,
+            out_of_memory,
+            last_sign,
+            boot,
+            total,
+            ..Observed::new(data, exit)
+        })
     }
 
     /// The machine that the trial before has left, or a new one.
     fn machine_for(
         &mut self,
-        trial: &Trial,
+        trial: &AnyTrial,
         built: &Built,
         dir: &Path,
         notes: &mut Notes,
@@ -325,58 +339,56 @@ impl<'a> Worker<'a> {
             // A kernel may say late what the trial before has done to it.
             machine.guest.listen_for(LATE_WORDS)?;
             let Some(trouble) = machine.guest.trouble() else {
-                machine.guest.turn_to(dir)?;
+                machine.guest.redirect_logs(dir)?;
                 return Ok(machine);
             };
             let (name, last) = (&machine.name, &machine.last.name);
             ui::status(&format!("{name} ends after {last}: {}", trouble.reason));
         }
-        let Trial { cpus, memory_bytes, boot, .. } = *trial;
+        let AnyTrial { cpus, memory_bytes, boot, .. } = *trial;
         let command_line = boot.to_string();
         let needs = VmSpec { cpus, memory_bytes, folders: Vec::new(), command_line };
         let start = Instant::now();
-        let room = self.stage.lab.room(built, &needs)?;
+        let room = self.context.lab.room(built, &needs)?;
         notes.waited = start.elapsed();
         notes.begun = Some(Instant::now());
-        let guest = self.stage.lab.boot(built, needs, room, dir)?;
+        let guest = self.context.lab.boot(built, needs, room, dir)?;
         let boot = guest.ready.boot;
         if let Ok(age) = procfs::age() {
-            self.stage.first_vm_s.get_or_init(|| seconds(age.saturating_sub(boot)));
+            self.context.first_vm_s.get_or_init(|| seconds(age.saturating_sub(boot)));
         }
-        let number = self.stage.machines.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.context.machines.fetch_add(1, Ordering::Relaxed) + 1;
         let start = Instant::now() - boot;
         Ok(Machine { guest, name: format!("vm-{number}"), last: trial.clone(), start })
     }
 }
 
-/// What the desk has to say, as if a program had reported it.
-fn at_the_desk(desk: &Desk, built: &Built) -> Result<Observed> {
+/// The fault of the guest kernel that explains a failure of its program.
+fn with_cause(trouble: VmFailure, failure: &VmFailure) -> VmFailure {
+    VmFailure { reason: format!("{}; {}", trouble.reason, failure.reason), ..trouble }
+}
+
+/// Runs a static check; its answer takes the place of a program's report.
+fn run_static_check(check: &StaticCheck, built: &Built) -> Result<Observed<Object>> {
     let start = Instant::now();
-    let answer = desk::answer(desk, &built.kernel).map_err(|err| {
+    let answer = static_check::answer(check, &built.kernel).map_err(|err| {
         if error::is_interruption(&err) {
             return err;
         }
         VmFailure::caused_by(Verdict::Infra, format!("{err:#}"), FaultDomain::Host).into()
     })?;
-    Ok(Observed {
-        data: vec![answer],
-        exit: Exit::Code(0),
-        predicted: None,
-        out_of_memory: None,
-        last_sign: None,
-        boot: Duration::ZERO,
-        total: start.elapsed(),
-    })
+    let total = start.elapsed();
+    Ok(Observed { total, ..Observed::new(vec![answer], Exit::Code(0)) })
 }
 
-/// Where these texts stand in a kernel's source, as far as it is there.
-fn source_lines(cites: &[(&str, &str)], built: &Built) -> Vec<SourceLine> {
+/// The numbers of these lines in the kernel's source, where they are found.
+fn source_lines(sources: &[SourceRef], built: &Built) -> Vec<SourceLine> {
     let source = built.kernel.source_dir();
-    cites
+    sources
         .iter()
         .map(|&(file, text)| SourceLine {
             file: file.to_string(),
-            line: desk::line_of(&source, file, text).ok().flatten(),
+            line: static_check::line_of(&source, file, text).ok().flatten(),
             text: text.to_string(),
         })
         .collect()
@@ -387,26 +399,16 @@ fn is_failure(err: &anyhow::Error) -> bool {
     err.downcast_ref::<VmFailure>().is_some_and(|loss| loss.verdict == Verdict::Fail)
 }
 
-/// What is wrong with the kernel outranks what the program made of it.
-fn with_trouble(judgement: Judgement, trouble: Option<VmFailure>) -> Judgement {
-    let Some(VmFailure { verdict, reason, .. }) = trouble else { return judgement };
-    let reason = match judgement.reason {
-        Some(also) => format!("{reason}; {also}"),
-        None => reason,
-    };
-    Judgement { verdict, reason: Some(reason), measured: judgement.measured }
-}
-
-/// Breaks a machine from outside.
-fn break_machine(how: Sabotage, parts: &Parts) -> Result<()> {
+/// Injects a fault into a VM from outside.
+fn inject(how: HostFault, parts: &Parts) -> Result<()> {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     let kill = |id: u32| kill(Pid::from_raw(id as i32), Signal::SIGKILL);
     match how {
-        Sabotage::KillQemu => kill(parts.qemu)?,
-        Sabotage::KillShareDaemon => parts.shares.iter().try_for_each(|id| kill(*id))?,
-        Sabotage::CloseChannel => parts.channel.shutdown(std::net::Shutdown::Both)?,
-        Sabotage::RemoveFolder => fs::remove_dir_all(&parts.dir)?,
+        HostFault::KillQemu => kill(parts.qemu)?,
+        HostFault::KillShareDaemon => parts.shares.iter().try_for_each(|id| kill(*id))?,
+        HostFault::CloseChannel => parts.channel.shutdown(std::net::Shutdown::Both)?,
+        HostFault::RemoveFolder => fs::remove_dir_all(&parts.dir)?,
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod accel;
 mod bench;
+mod catalogue;
 #[path = "../common/mod.rs"]
 mod common;
 mod endurance;
@@ -14,7 +15,6 @@ mod exit_status;
 mod host;
 mod hostile;
 mod kernels;
-mod ledger;
 mod modules;
 mod package;
 mod trials;
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     tests.extend(accel::tests());
     tests.extend(bench::tests());
     tests.extend(endurance::tests());
-    tests.extend(ledger::tests());
+    tests.extend(catalogue::tests());
     tests.extend(kernels::tests());
     tests.extend(modules::tests());
     tests.extend(package::tests());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 use nlrig::abi::Abi;
 use nlrig::command;
-use nlrig::experiment::{self, Ask};
+use nlrig::experiment::{self, Selection};
 use nlrig::options::GuestOptions;
 use nlrig::report::{TrialReport, Verdict};
 use nlrig::run::{self, Planned, Run, Worker};
@@ -28,105 +28,91 @@ type Shared = Arc<Mutex<Option<Run>>>;
 
 pub fn tests() -> Vec<Trial> {
     let shared = Shared::default();
-    let ask = Ask::new(&Abi::ALL, &GuestOptions::default().kernel);
-    let planned = run::plan(experiment::ALL, &ask, 1).expect("the default plans are sound");
-    // Most negative controls and claims can share a VM.
-    let together = |experiment: &'static str| {
-        move |one: &Planned| one.experiment.name() == experiment && !one.trial.alone
-    };
-    let (calm, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("control"));
-    let (claims, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("claims"));
-    let (ports, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("ports"));
-    let (hunt, planned): (Vec<_>, Vec<_>) = planned.into_iter().partition(together("hunt-1449"));
-    // One candidate of each kind is enough by default.
-    let (few, hunt): (Vec<_>, Vec<_>) = hunt.into_iter().partition(|planned| {
-        let candidate = planned.trial.params.get("candidate").and_then(|name| name.as_str());
-        candidate.is_some_and(|name| FEW_CANDIDATES.contains(&name))
-    });
-    let mut tests: Vec<_> =
-        planned.into_iter().map(|planned| test(planned, None, takes_long, &shared)).collect();
-    for abi in Abi::ALL {
-        for (name, trials, long) in [
-            ("control/{}/calm", &calm, false),
-            ("claims/{}/shared", &claims, false),
-            ("ports/{}/shared", &ports, false),
-            ("hunt-1449/{}/few", &few, false),
-            ("hunt-1449/{}/shared", &hunt, true),
-        ] {
-            let of_abi = |planned: &&Planned| planned.trial.abi == abi;
-            let trials: Vec<_> = trials.iter().filter(of_abi).cloned().collect();
-            if !trials.is_empty() {
-                let name = name.replace("{}", &abi.to_string());
-                let test = captured(name, move || in_one_boot(&trials));
-                tests.push(test.with_ignored_flag(long));
-            }
-        }
+    let selection = Selection::new(&Abi::ALL, &GuestOptions::default().kernel);
+    let planned = run::plan(experiment::ALL, &selection, 1).expect("the default plans are sound");
+    let mut tests = Vec::new();
+    for group in run::groups(&planned) {
+        tests.extend(group_tests(&planned[group], &shared));
     }
     for abi in Abi::ALL {
         for (limit, set) in LOW {
-            tests.push(test(with_low(abi, limit, set), Some(limit), |_| false, &shared));
+            tests.push(test(with_low(abi, limit, set), Some(limit), false, &shared));
         }
         for (layout, set) in LAYOUTS {
             let (few, many) = with_layout(abi, layout, set);
             // Fixed addresses differ from random ones in a constant only.
             let long = layout.starts_with("fixed");
-            tests.push(test(few, Some("address-space"), move |_| long, &shared));
-            tests.extend(many.into_iter().map(|planned| test(planned, None, |_| true, &shared)));
+            tests.push(test(few, Some("address-space"), long, &shared));
+            tests.extend(many.into_iter().map(|planned| test(planned, None, true, &shared)));
         }
         for stack in STACKS {
             // A 32-bit program has ten thousand threads with small stacks. By default
             // only the smallest of these sizes runs.
-            let long =
-                move |_: &Planned| abi != Abi::X86_64 && (32 << 10..512 << 10).contains(&stack);
+            let long = abi != Abi::X86_64 && (32 << 10..512 << 10).contains(&stack);
             tests.extend(with_stack(abi, stack).map(|planned| test(planned, None, long, &shared)));
         }
     }
     tests
 }
 
-/// The candidates that run by default: a plain program, and one each for allocation,
-/// layout and limits.
-const FEW_CANDIDATES: [&str; 4] = ["baseline", "malloc-64K", "top-down-only", "nproc-1451"];
+/// The tests of trials that may share a boot: one for those that are quick, and one,
+/// ignored by default, for those that take long.
+fn group_tests(group: &[Planned], shared: &Shared) -> Vec<Trial> {
+    if let [alone] = group {
+        return vec![test(alone.clone(), None, alone.trial.long, shared)];
+    }
+    let (long, quick): (Vec<_>, Vec<_>) = group.iter().cloned().partition(|one| one.trial.long);
+    [(quick, "shared", false), (long, "shared-long", true)]
+        .into_iter()
+        .filter_map(|(trials, name, long)| {
+            let first = trials.first()?;
+            let name = format!("{}/{}/{name}", first.experiment.name(), first.trial.abi);
+            Some(captured(name, move || in_one_boot(&trials)).with_ignored_flag(long))
+        })
+        .collect()
+}
 
 /// A limit, and a function that sets it low enough to bind first.
-type Low = (&'static str, fn(&mut Ask));
+type Low = (&'static str, fn(&mut Selection));
 
 const LOW: [Low; 8] = [
-    ("threads-max", |ask| ask.sysctls = sysctl("kernel.threads-max", "500")),
-    ("pid-max", |ask| ask.sysctls = sysctl("kernel.pid_max", "1000")),
-    ("max-map-count", |ask| ask.sysctls = sysctl("vm.max_map_count", "400")),
-    ("nofile", |ask| ask.rlimits = rlimit("nofile", 64)),
-    ("rlimit-as", |ask| ask.rlimits = rlimit("as", 256 << 20)),
-    ("rlimit-data", |ask| ask.rlimits = rlimit("data", 200 << 20)),
-    ("memory", |ask| {
-        ask.sysctls = sysctl("kernel.threads-max", "30000");
-        ask.memory_bytes = Some(128 << 20);
+    ("threads-max", |selection| selection.sysctls = sysctl("kernel.threads-max", "500")),
+    ("pid-max", |selection| selection.sysctls = sysctl("kernel.pid_max", "1000")),
+    ("max-map-count", |selection| selection.sysctls = sysctl("vm.max_map_count", "400")),
+    ("nofile", |selection| selection.rlimits = rlimit("nofile", 64)),
+    ("rlimit-as", |selection| selection.rlimits = rlimit("as", 256 << 20)),
+    ("rlimit-data", |selection| selection.rlimits = rlimit("data", 200 << 20)),
+    ("memory", |selection| {
+        selection.sysctls = sysctl("kernel.threads-max", "30000");
+        selection.memory_bytes = Some(128 << 20);
         // Small stacks, so that the 32-bit address space does not bind first.
-        ask.stacks = vec![64 << 10];
+        selection.stacks = vec![64 << 10];
     }),
-    ("nproc", |ask| {
-        ask.rlimits = rlimit("nproc", 100);
-        ask.user = Some(1000);
+    ("nproc", |selection| {
+        selection.rlimits = rlimit("nproc", 100);
+        selection.user = Some(1000);
     }),
 ];
 
 /// A layout of the address space other than the default, and a function that selects
 /// it.
-type LayoutCase = (&'static str, fn(&mut Ask));
+type LayoutCase = (&'static str, fn(&mut Selection));
 
 const LAYOUTS: [LayoutCase; 5] = [
-    ("bottom-up-by-sysctl", |ask| ask.sysctls.extend(sysctl("vm.legacy_va_layout", "1"))),
-    ("bottom-up-by-personality", |ask| set(ask, "layout", "legacy")),
-    ("unlimited-stack", |ask| ask.rlimits.push(unlimited_stack())),
-    ("fixed", |ask| set(ask, "aslr", "off")),
-    ("fixed-unlimited-stack", |ask| {
-        set(ask, "aslr", "off");
-        ask.rlimits.push(unlimited_stack());
+    ("bottom-up-by-sysctl", |selection| {
+        selection.sysctls.extend(sysctl("vm.legacy_va_layout", "1"))
+    }),
+    ("bottom-up-by-personality", |selection| set(selection, "layout", "legacy")),
+    ("unlimited-stack", |selection| selection.rlimits.push(unlimited_stack())),
+    ("fixed", |selection| set(selection, "aslr", "off")),
+    ("fixed-unlimited-stack", |selection| {
+        set(selection, "aslr", "off");
+        selection.rlimits.push(unlimited_stack());
     }),
 ];
 
-fn set(ask: &mut Ask, key: &str, value: &str) {
-    ask.set.insert(key.to_string(), value.to_string());
+fn set(selection: &mut Selection, key: &str, value: &str) {
+    selection.set.insert(key.to_string(), value.to_string());
 }
 
 fn unlimited_stack() -> Rlimit {
@@ -153,30 +139,30 @@ fn rlimit(name: &str, value: u64) -> Vec<Rlimit> {
     vec![Rlimit { name: name.to_string(), value: Some(value) }]
 }
 
-fn with_low(abi: Abi, limit: &str, set: fn(&mut Ask)) -> Planned {
-    let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
-    ask.stacks = vec![2 << 20];
-    set(&mut ask);
-    let mut planned = plan(&ask);
+fn with_low(abi: Abi, limit: &str, set: fn(&mut Selection)) -> Planned {
+    let mut selection = Selection::new(&[abi], &GuestOptions::default().kernel);
+    selection.stacks = vec![2 << 20];
+    set(&mut selection);
+    let mut planned = plan(&selection);
     planned.trial.name = format!("limits/{abi}/{limit}");
     planned
 }
 
 /// Returns the trial of a layout in which the address space binds, and trials of the
 /// other stack sizes.
-fn with_layout(abi: Abi, layout: &str, set: fn(&mut Ask)) -> (Planned, Vec<Planned>) {
+fn with_layout(abi: Abi, layout: &str, set: fn(&mut Selection)) -> (Planned, Vec<Planned>) {
     let trial = |stack: u64, binds: bool| {
-        let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
-        ask.stacks = vec![stack];
+        let mut selection = Selection::new(&[abi], &GuestOptions::default().kernel);
+        selection.stacks = vec![stack];
         if binds {
             // Without overcommit the kernel rejects a stack larger than all memory.
-            ask.sysctls = sysctl("vm.overcommit_memory", "1");
+            selection.sysctls = sysctl("vm.overcommit_memory", "1");
         } else if abi == Abi::X86_64 {
             // No size binds there: a few threads show that all can be had.
-            ask.sysctls = sysctl("kernel.threads-max", "1000");
+            selection.sysctls = sysctl("kernel.threads-max", "1000");
         }
-        set(&mut ask);
-        let mut planned = plan(&ask);
+        set(&mut selection);
+        let mut planned = plan(&selection);
         planned.trial.name = format!("layouts/{abi}/{layout}/{}", show_size(stack));
         planned
     };
@@ -188,33 +174,27 @@ fn with_layout(abi: Abi, layout: &str, set: fn(&mut Ask)) -> (Planned, Vec<Plann
 
 /// Returns the trial of a stack size, unless it is in the default plan.
 fn with_stack(abi: Abi, stack: u64) -> Option<Planned> {
-    let mut ask = Ask::new(&[abi], &GuestOptions::default().kernel);
+    let mut selection = Selection::new(&[abi], &GuestOptions::default().kernel);
     if abi == Abi::X86_64 {
         // No size binds there: a few threads show that all can be had.
-        ask.sysctls = sysctl("kernel.threads-max", "1000");
+        selection.sysctls = sysctl("kernel.threads-max", "1000");
     } else if (2 << 20..=16 << 20).contains(&stack) {
         return None;
     }
-    ask.stacks = vec![stack];
-    let mut planned = plan(&ask);
+    selection.stacks = vec![stack];
+    let mut planned = plan(&selection);
     planned.trial.name = format!("stacks/{abi}/{}", show_size(stack));
     Some(planned)
 }
 
 /// Returns the first trial of `threads` in the selection.
-fn plan(ask: &Ask) -> Planned {
+fn plan(selection: &Selection) -> Planned {
     let threads = experiment::find(&["threads".to_string()]).expect("there is such an experiment");
-    run::plan(&threads, ask, 1).expect("the plan is sound").remove(0)
+    run::plan(&threads, selection, 1).expect("the plan is sound").remove(0)
 }
 
-fn test(
-    planned: Planned,
-    limit: Option<&'static str>,
-    long: impl Fn(&Planned) -> bool,
-    shared: &Shared,
-) -> Trial {
+fn test(planned: Planned, limit: Option<&'static str>, long: bool, shared: &Shared) -> Trial {
     let name = planned.trial.name.clone();
-    let long = long(&planned);
     let shared = shared.clone();
     captured(name, move || judge(&planned, limit, &shared)).with_ignored_flag(long)
 }
@@ -227,36 +207,18 @@ fn captured(name: String, body: impl FnOnce() -> anyhow::Result<()> + Send + 'st
     })
 }
 
-/// Whether a trial is for the nightly tier.
-///
-/// A trial with 32 thousand threads takes half a minute under TCG, so only one cell of
-/// such a table runs by default. A trial of hunt-1449 that cannot share a VM has its own
-/// kernel or VM.
-fn takes_long(planned: &Planned) -> bool {
-    let params = &planned.trial.params;
-    let is = |key: &str, value: &str| params.get(key).is_some_and(|found| found == value);
-    let many = match planned.experiment.name() {
-        "hunt-1449" => return true,
-        "ports" => is("threads", "most"),
-        _ => params.contains_key("setting") && !is("setting", "defaults"),
-    };
-    planned.trial.abi == Abi::X86_64
-        && many
-        && params.get("stack_bytes").is_some_and(|bytes| bytes != 2 << 20)
-}
-
 fn judge(planned: &Planned, limit: Option<&str>, shared: &Shared) -> anyhow::Result<()> {
     // One test builds at a time; the trials wait only for memory and cores.
-    let (stage, built) = {
+    let (context, built) = {
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let run = match &mut *shared {
             Some(run) => run,
             None => shared.insert(begin()?),
         };
-        (run.stage.clone(), run.built(&planned.trial)?)
+        (run.context.clone(), run.built(&planned.trial)?)
     };
-    let trial = Worker::new(&stage).trial(planned, &built, false)?;
-    check(&trial, &stage.folder(&planned.trial))?;
+    let trial = Worker::new(&context).trial(planned, &built, false)?;
+    check(&trial, &context.folder(&planned.trial))?;
     let bound =
         trial.measured.as_ref().and_then(|measured| measured.get("binding_limit")?.as_str());
     anyhow::ensure!(
@@ -281,11 +243,11 @@ fn check(trial: &TrialReport, folder: &Path) -> anyhow::Result<()> {
 fn in_one_boot(planned: &[Planned]) -> anyhow::Result<()> {
     let mut run = begin()?;
     run.all(planned, None, Duration::from_secs(1800))?;
-    let stage = run.stage.clone();
+    let context = run.context.clone();
     let (report, _) = run.finish(experiment::ALL)?;
     let mut wrong = Vec::new();
     for (trial, planned) in report.trials.iter().zip(planned) {
-        if let Err(err) = check(trial, &stage.folder(&planned.trial)) {
+        if let Err(err) = check(trial, &context.folder(&planned.trial)) {
             wrong.push(format!("{}: {err:#}", trial.name));
         } else if trial.vm != "vm-1" && wrong.is_empty() {
             wrong.push(format!("{} ran in {}", trial.name, trial.vm));

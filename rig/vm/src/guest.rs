@@ -110,9 +110,9 @@ impl Guest {
     ///
     /// # Errors
     /// The files there cannot be made.
-    pub fn turn_to(&mut self, dir: &Path) -> Result<()> {
-        self.console.turn_to(&dir.join(CONSOLE_FILE))?;
-        self.events.turn_to(&dir.join(EVENTS_FILE))?;
+    pub fn redirect_logs(&mut self, dir: &Path) -> Result<()> {
+        self.console.redirect(&dir.join(CONSOLE_FILE))?;
+        self.events.redirect(&dir.join(EVENTS_FILE))?;
         std::fs::copy(self.dir.join(COMMAND_FILE), dir.join(COMMAND_FILE))
             .with_context(|| format!("cannot write to {}", dir.display()))?;
         self.dir = dir.to_path_buf();

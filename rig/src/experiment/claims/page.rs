@@ -1,11 +1,12 @@
 //! The ledger as a page: a summary, a line a claim, and everything about each.
 
-use serde_json::{Map, Value};
-
-use super::ledger;
-use super::row::{Condition, Finding, Row};
+use super::case::{Case, Condition, Finding};
+use super::{Claims, Evidence, Scalar, catalogue};
 use crate::abi::Abi;
-use crate::report::{Entry, Section, SourceLine, TrialReport, Verdict};
+use crate::experiment::TrialResult;
+use crate::report::{Detail, Section, SourceLine, Verdict};
+
+type Tried<'a> = TrialResult<'a, Claims>;
 
 /// What the two texts are.
 const TEXTS: &str = "A is an article that is copied all over the net with its module and its two \
@@ -14,11 +15,11 @@ const TEXTS: &str = "A is an article that is copied all over the net with its mo
                      in our own words.";
 
 /// All rows that were tried.
-pub fn section(trials: &[&TrialReport]) -> Section {
-    let mut abis: Vec<Abi> = trials.iter().map(|trial| trial.abi).collect();
+pub fn section(trials: &[&Tried<'_>]) -> Section {
+    let mut abis: Vec<Abi> = trials.iter().map(|trial| trial.report.abi).collect();
     abis.sort_unstable();
     abis.dedup();
-    let rows: Vec<_> = ledger::rows()
+    let rows: Vec<_> = catalogue::cases()
         .map(|row| (row, trials_of(row, trials)))
         .filter(|(_, trials)| !trials.is_empty())
         .collect();
@@ -44,47 +45,47 @@ pub fn show_conditions(conditions: &[Condition]) -> String {
 }
 
 /// Evidence for a person.
-pub fn show_evidence(evidence: &Map<String, Value>) -> String {
+pub fn show_evidence(evidence: &Evidence) -> String {
     let pairs = evidence.iter().map(|(key, value)| match value {
-        Value::String(text) => format!("{key} {text}"),
+        Scalar::Text(text) => format!("{key} {text}"),
         other => format!("{key} {other}"),
     });
     let text = pairs.collect::<Vec<_>>().join(", ");
     if text.is_empty() { "none".to_string() } else { text }
 }
 
-fn trials_of<'a>(row: &Row, trials: &[&'a TrialReport]) -> Vec<&'a TrialReport> {
-    trials.iter().copied().filter(|trial| trial.params.get("id") == Some(&row.id.into())).collect()
+fn trials_of<'a>(row: &Case, trials: &[&'a Tried<'a>]) -> Vec<&'a Tried<'a>> {
+    trials.iter().copied().filter(|trial| trial.params.id == row.id).collect()
 }
 
-fn finding(trial: &TrialReport) -> Finding {
-    let name = trial.measured.as_ref().and_then(|measured| measured.get("finding")?.as_str());
-    name.and_then(Finding::from_name).unwrap_or(Finding::Undecided)
+fn finding(trial: &Tried<'_>) -> Finding {
+    trial.measured.as_ref().map_or(Finding::Undecided, |result| result.finding)
 }
 
 /// What is found on all of them; what differs between them depends.
-fn of_all(trials: &[&TrialReport]) -> Finding {
+fn of_all(trials: &[&Tried<'_>]) -> Finding {
     let mut findings = trials.iter().map(|trial| finding(trial));
     let first = findings.next().unwrap_or(Finding::Undecided);
     if findings.all(|finding| finding == first) { first } else { Finding::Depends }
 }
 
-fn line(row: &Row, trials: &[&TrialReport], abis: &[Abi]) -> Vec<String> {
+fn line(row: &Case, trials: &[&Tried<'_>], abis: &[Abi]) -> Vec<String> {
     let mut cells = vec![row.id.to_string(), row.claim.to_string()];
     cells.extend(abis.iter().map(|abi| {
-        let of_abi: Vec<_> = trials.iter().copied().filter(|trial| trial.abi == *abi).collect();
+        let of_abi: Vec<_> =
+            trials.iter().copied().filter(|trial| trial.report.abi == *abi).collect();
         if of_abi.is_empty() { "-".to_string() } else { of_all(&of_abi).name().to_string() }
     }));
-    let well = trials.iter().all(|trial| trial.verdict == Verdict::Pass);
+    let well = trials.iter().all(|trial| trial.report.verdict == Verdict::Pass);
     cells.push(if well { "yes" } else { "NO" }.to_string());
     cells
 }
 
-fn words(rows: &[(&Row, Vec<&TrialReport>)]) -> String {
+fn words(rows: &[(&Case, Vec<&Tried<'_>>)]) -> String {
     let count = |wanted| rows.iter().filter(|(_, trials)| of_all(trials) == wanted).count();
     let not_so = rows
         .iter()
-        .filter(|(_, trials)| trials.iter().any(|trial| trial.verdict != Verdict::Pass))
+        .filter(|(_, trials)| trials.iter().any(|trial| trial.report.verdict != Verdict::Pass))
         .map(|(row, _)| row.id)
         .collect::<Vec<_>>();
     let expected = match not_so.as_slice() {
@@ -100,7 +101,7 @@ fn words(rows: &[(&Row, Vec<&TrialReport>)]) -> String {
     )
 }
 
-fn entry(row: &Row, trials: &[&TrialReport]) -> Entry {
+fn entry(row: &Case, trials: &[&Tried<'_>]) -> Detail {
     let mut fields = vec![("said by", row.text().to_string()), ("tried", row.tried.to_string())];
     for (name, conditions) in
         [("confirmed if", row.confirms), ("refuted if", row.refutes), ("depends if", row.depends)]
@@ -111,21 +112,25 @@ fn entry(row: &Row, trials: &[&TrialReport]) -> Entry {
     }
     fields.push(("finding", found(row, trials)));
     fields.extend(evidence(trials).map(|told| ("evidence", told)));
-    for trial in trials.iter().filter(|trial| trial.verdict != Verdict::Pass) {
-        let reason = trial.reason.as_deref().unwrap_or("no reason");
-        fields.push(("NOT as expected", format!("{}: {reason}", trial.name)));
+    for trial in trials.iter().filter(|trial| trial.report.verdict != Verdict::Pass) {
+        let reason = trial.report.reason.as_deref().unwrap_or("no reason");
+        fields.push(("NOT as expected", format!("{}: {reason}", trial.report.name)));
     }
     fields.push(("why", row.because.to_string()));
-    if let Some(trial) = trials.first().filter(|trial| !trial.source_lines.is_empty()) {
-        let lines: Vec<_> = trial.source_lines.iter().map(show_line).collect();
-        fields.push(("kernel source", format!("{} (Linux {})", lines.join("; "), trial.kernel)));
+    if let Some(trial) = trials.first().filter(|trial| !trial.report.source_lines.is_empty()) {
+        let lines: Vec<_> = trial.report.source_lines.iter().map(show_line).collect();
+        fields.push((
+            "kernel source",
+            format!("{} (Linux {})", lines.join("; "), trial.report.kernel),
+        ));
     }
-    Entry { title: format!("{} {}", row.id, row.claim), fields }
+    Detail { title: format!("{} {}", row.id, row.claim), fields }
 }
 
-fn found(row: &Row, trials: &[&TrialReport]) -> String {
+fn found(row: &Case, trials: &[&Tried<'_>]) -> String {
     let all = of_all(trials);
-    let each = trials.iter().map(|trial| format!("{} on {}", finding(trial).name(), trial.abi));
+    let each =
+        trials.iter().map(|trial| format!("{} on {}", finding(trial).name(), trial.report.abi));
     match all {
         Finding::Depends if trials.iter().all(|trial| finding(trial) == all) => {
             format!("depends on {}", row.depends_on)
@@ -137,19 +142,19 @@ fn found(row: &Row, trials: &[&TrialReport]) -> String {
 
 /// Each architecture's evidence; once if it is the same, and with how many
 /// repetitions have it if there are some.
-fn evidence(trials: &[&TrialReport]) -> impl Iterator<Item = String> {
+fn evidence(trials: &[&Tried<'_>]) -> impl Iterator<Item = String> {
     let mut told: Vec<(String, Vec<(Abi, usize)>)> = Vec::new();
     for trial in trials {
-        let evidence = trial.measured.as_ref().and_then(|map| map.get("evidence")?.as_object());
-        let text = evidence.map_or_else(|| "none".to_string(), show_evidence);
+        let result = trial.measured.as_ref();
+        let text = result.map_or("none".to_string(), |result| show_evidence(&result.evidence));
         let index = told.iter().position(|(known, _)| *known == text).unwrap_or_else(|| {
             told.push((text, Vec::new()));
             told.len() - 1
         });
         let abis = &mut told[index].1;
-        match abis.iter_mut().find(|(abi, _)| *abi == trial.abi) {
+        match abis.iter_mut().find(|(abi, _)| *abi == trial.report.abi) {
             Some((_, count)) => *count += 1,
-            None => abis.push((trial.abi, 1)),
+            None => abis.push((trial.report.abi, 1)),
         }
     }
     told.into_iter().map(|(text, abis)| {

@@ -1,19 +1,25 @@
 use std::collections::BTreeSet;
 
-use super::row::{CONFIRMED, Row, is, no, says, yes};
+use super::case::{CONFIRMED, Case, is, no, says, yes};
 use super::*;
+use crate::report::TrialReport;
+use serde_json::{Map, json};
 
-const ROW: Row = Row {
+const CASE: Case = Case {
     id: "A0",
     confirms: &[is("bind", "ok"), yes("heard")],
     refutes: &[is("bind", "EPERM")],
     depends: &[is("bind", "ok"), no("heard"), says("why", "group")],
     expect: CONFIRMED,
-    ..Row::SHARED
+    ..Case::SHARED
 };
 
+fn evidence_of(reported: Value) -> Evidence {
+    evidence(&[reported])
+}
+
 fn found(evidence: Value) -> Finding {
-    ROW.find(&object(evidence))
+    CASE.find(&evidence_of(evidence))
 }
 
 #[test]
@@ -29,7 +35,7 @@ fn evidence_that_fits_no_finding_is_undecided() {
 
 #[test]
 fn what_the_ledger_does_not_expect_fails_and_says_what_was_needed() {
-    let judgement = judged(&ROW, Abi::I386, object(json!({"bind": "EPERM"})));
+    let judgement = judged(&CASE, Abi::I386, evidence_of(json!({"bind": "EPERM"})));
     assert_eq!(judgement.verdict, Verdict::Fail);
     let reason = judgement.reason.unwrap();
     for part in ["refuted, expected confirmed", "bind is ok", "heard", "got bind EPERM"] {
@@ -40,24 +46,31 @@ fn what_the_ledger_does_not_expect_fails_and_says_what_was_needed() {
 #[test]
 fn every_row_can_be_read_and_decided() {
     let mut ids = BTreeSet::new();
-    for row in ledger::rows() {
-        assert!(ids.insert(row.id), "{} is there twice", row.id);
-        assert!(row.claim.ends_with('.') && row.claim.len() <= 120, "{}: {}", row.id, row.claim);
-        assert!(row.tried.len() > 10 && row.because.len() > 20, "{}", row.id);
+    for case in catalogue::cases() {
+        assert!(ids.insert(case.id), "{} is there twice", case.id);
+        assert!(
+            case.claim.ends_with('.') && case.claim.len() <= 120,
+            "{}: {}",
+            case.id,
+            case.claim
+        );
+        assert!(case.tried.len() > 10 && case.because.len() > 20, "{}", case.id);
         for arch in crate::abi::Arch::ALL {
-            let expected = row.expect.of(arch);
-            let untried = matches!(row.how, How::Desk(crate::desk::Desk::Nothing));
-            assert_eq!(expected == Finding::Undecided, untried, "{}", row.id);
-            assert_eq!(row.conditions(expected).is_empty(), untried, "{}", row.id);
+            let expected = case.expect.of(arch);
+            let untried =
+                matches!(case.method, Method::Static(crate::static_check::StaticCheck::Nothing));
+            assert_eq!(expected == Finding::Undecided, untried, "{}", case.id);
+            assert_eq!(case.conditions(expected).is_empty(), untried, "{}", case.id);
         }
-        if row.expect.of(crate::abi::Arch::I386) == Finding::Depends {
-            assert!(!row.depends_on.is_empty(), "{} depends on nothing", row.id);
+        if case.expect.of(crate::abi::Arch::I386) == Finding::Depends {
+            assert!(!case.depends_on.is_empty(), "{} depends on nothing", case.id);
         }
         // What could only be confirmed would be no test.
-        let findings = [row.confirms, row.refutes, row.depends];
+        let findings = [case.confirms, case.refutes, case.depends];
         let possible = findings.iter().filter(|conditions| !conditions.is_empty()).count();
-        let untried = matches!(row.how, How::Desk(crate::desk::Desk::Nothing));
-        assert!(possible >= 2 || untried, "{} has one possible outcome", row.id);
+        let untried =
+            matches!(case.method, Method::Static(crate::static_check::StaticCheck::Nothing));
+        assert!(possible >= 2 || untried, "{} has one possible outcome", case.id);
     }
 }
 
@@ -65,9 +78,9 @@ fn every_row_can_be_read_and_decided() {
 fn a_row_is_found_with_its_parts_and_an_unknown_one_is_a_usage_error() {
     assert!(belongs("A9", "a9") && belongs("A9.2", "A9") && belongs("A9.2", "A9.2"));
     assert!(!belongs("A9", "A9.2") && !belongs("A19", "A9") && !belongs("A9", "A"));
-    let mut ask = Ask::new(&[Abi::I386], "6.1");
-    ask.set.insert("id".to_string(), "A99".to_string());
-    let err = Claims.plan(&ask).unwrap_err();
+    let mut selection = Selection::new(&[Abi::I386], "6.1");
+    selection.set.insert("id".to_string(), "A99".to_string());
+    let err = Claims.plan(&selection).unwrap_err();
     assert!(err.to_string().contains("A99"), "{err}");
     assert_eq!(crate::error::status(&err), crate::error::USAGE);
 }
@@ -78,17 +91,15 @@ fn evidence_is_bounded() {
     assert_eq!(evidence(&[Value::Object(many), json!("no object")]).len(), EVIDENCE_MAX);
 }
 
-/// A trial of a row as it was reported.
+/// A trial of a case as it was reported.
 fn tried(abi: &str, finding: &str, answers: u64) -> TrialReport {
-    serde_json::from_value(json!({
-        "experiment": "claims", "name": format!("claims/{abi}/6.1/A1"), "abi": abi,
-        "kernel": "6.1", "flavour": "default", "accel": "tcg", "params": {"id": "A1"},
-        "verdict": "pass", "reason": null, "attempts": 1,
-        "measured": {"finding": finding, "evidence": {"answers": answers}},
-        "predicted": null, "published": [], "duration_s": 1.0, "clocksource": null,
-        "artifacts": {},
-    }))
-    .unwrap()
+    let abi = serde_json::from_value(json!(abi)).unwrap();
+    let mut report = TrialReport::new("claims", format!("claims/{abi}/6.1/A1"), abi);
+    report.params = Map::from_iter([("id".to_string(), json!("A1"))]);
+    let measured =
+        json!({"finding": finding, "expected": "confirmed", "evidence": {"answers": answers}});
+    report.measured = measured.as_object().cloned();
+    report
 }
 
 #[test]
@@ -99,7 +110,8 @@ fn repetitions_are_counted_and_none_is_left_out() {
         tried("i386", "refuted", 9),
         tried("x86_64", "confirmed", 10),
     ];
-    let section = page::section(&trials.iter().collect::<Vec<_>>());
+    let read: Vec<_> = trials.iter().map(|trial| TrialResult::read(trial).unwrap()).collect();
+    let section = Claims.sections(&read.iter().collect::<Vec<_>>()).remove(0);
     assert_eq!(section.rows[0][2..4], ["depends", "confirmed"]);
     let evidence: Vec<_> = section.entries[0]
         .fields

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use nlrig_guest::protocol::GuestFault;
 
-use crate::experiment::{Fault, Sabotage};
+use crate::experiment::{Fault, HostFault};
 use crate::report::{FaultDomain, Verdict};
 
 /// One control.
 #[derive(Clone, Copy, Debug)]
-pub struct Control {
+pub struct ControlCase {
     /// Its name, the last part of the trial's.
     pub name: &'static str,
     /// What happens, for a person.
@@ -57,14 +57,14 @@ const PLENTY: Duration = Duration::from_secs(60);
 const STUCK_SOFTIRQ: &str = "while grep -q early /sys/devices/system/clocksource/clocksource0/current_clocksource; \
      do sleep 0.1; done; exec /run/nlrig/guest/workloads/fault softirq";
 
-const fn at_once(
+const fn immediate(
     name: &'static str,
     what: &'static str,
     by: By,
     verdict: Verdict,
     says: &'static str,
-) -> Control {
-    Control {
+) -> ControlCase {
+    ControlCase {
         name,
         what,
         by,
@@ -79,56 +79,56 @@ const fn at_once(
 }
 
 /// A fault outside of the guest. What QEMU or the host does is tried again.
-const fn outside(domain: FaultDomain, control: Control) -> Control {
+const fn outside(domain: FaultDomain, control: ControlCase) -> ControlCase {
     let is_lost = matches!(control.verdict, Verdict::LostVm)
         && matches!(domain, FaultDomain::Qemu | FaultDomain::Host);
-    Control { fault_domain: Some(domain), attempts: if is_lost { 2 } else { 1 }, ..control }
+    ControlCase { fault_domain: Some(domain), attempts: if is_lost { 2 } else { 1 }, ..control }
 }
 
-const fn late(seconds: u64, control: Control) -> Control {
+const fn late(seconds: u64, control: ControlCase) -> ControlCase {
     let timeout = Duration::from_secs(seconds);
     // Then the guest is asked, and QEMU's monitor after it.
     let within = Duration::from_secs(seconds + 25);
-    Control { timeout, within, ..control }
+    ControlCase { timeout, within, ..control }
 }
 
 const fn guest(how: GuestFault) -> By {
     By::Outside(Fault::Guest(how))
 }
 
-const fn host(how: Sabotage) -> By {
+const fn host(how: HostFault) -> By {
     By::Outside(Fault::Host(how))
 }
 
 /// All of them.
-pub const ALL: &[Control] = &[
-    at_once(
+pub const ALL: &[ControlCase] = &[
+    immediate(
         "panic",
         "the module calls panic()",
         By::Module("panic"),
         Verdict::Panic,
         "nlrig: a panic on request",
     ),
-    at_once(
+    immediate(
         "no-init",
         "there is no PID 1 to start",
         By::Boot("rdinit=/nowhere"),
         Verdict::Panic,
         "No working init found",
     ),
-    at_once(
+    immediate(
         "null-dereference",
         "the module writes through a null pointer",
         By::Module("null"),
         Verdict::Oops,
         "nlrig_null_dereference",
     ),
-    at_once("warn", "the module warns", By::Module("warn"), Verdict::Warning, "nlrig_fault"),
-    Control {
+    immediate("warn", "the module warns", By::Module("warn"), Verdict::Warning, "nlrig_fault"),
+    ControlCase {
         sysctls: &[("kernel.watchdog_thresh", "1")],
         ..late(
             8,
-            at_once(
+            immediate(
                 "stuck-softirq",
                 "a softirq never ends",
                 By::Script(STUCK_SOFTIRQ),
@@ -137,11 +137,11 @@ pub const ALL: &[Control] = &[
             ),
         )
     },
-    Control {
+    ControlCase {
         sysctls: &[("kernel.hung_task_timeout_secs", "2")],
         ..late(
             8,
-            at_once(
+            immediate(
                 "d-state",
                 "a task waits for ever and cannot be woken",
                 By::Module("block"),
@@ -152,7 +152,7 @@ pub const ALL: &[Control] = &[
     },
     late(
         4,
-        at_once(
+        immediate(
             "livelock",
             "every processor spins with interrupts off",
             By::Module("livelock"),
@@ -162,7 +162,7 @@ pub const ALL: &[Control] = &[
     ),
     late(
         4,
-        at_once(
+        immediate(
             "mute",
             "PID 1 says nothing any more; the kernel lives",
             guest(GuestFault::Mute),
@@ -172,7 +172,7 @@ pub const ALL: &[Control] = &[
     ),
     late(
         4,
-        at_once(
+        immediate(
             "late",
             "the program does not end",
             By::Script("sleep 1000"),
@@ -180,29 +180,29 @@ pub const ALL: &[Control] = &[
             "sleep",
         ),
     ),
-    at_once(
+    immediate(
         "taint",
         "the kernel is tainted, and says nothing of it",
         By::Script("echo 64 > /proc/sys/kernel/tainted"),
         Verdict::Taint,
         "U: set by a program",
     ),
-    at_once("fail", "the program fails", By::Script("exit 1"), Verdict::Fail, "Code(1)"),
-    at_once(
+    immediate("fail", "the program fails", By::Script("exit 1"), Verdict::Fail, "Code(1)"),
+    immediate(
         "half-report",
         "the program reports half an object",
         By::Script("printf '{\"half\":' >&3"),
         Verdict::Fail,
         "half",
     ),
-    at_once(
+    immediate(
         "reboot",
         "the guest reboots in the middle",
         By::Script("reboot -f"),
         Verdict::Reset,
         "without the guest's last event",
     ),
-    at_once(
+    immediate(
         "triple-fault",
         "a triple fault",
         By::Module("triple"),
@@ -210,7 +210,7 @@ pub const ALL: &[Control] = &[
         "without the guest's last event",
     ),
     // Would pass at a second try, which it must not get.
-    at_once(
+    immediate(
         "reset-every-second-boot",
         "the guest resets its machine in every second boot, the first included",
         By::Outside(Fault::GuestOnce(GuestFault::NoLastEvent)),
@@ -219,76 +219,76 @@ pub const ALL: &[Control] = &[
     ),
     outside(
         FaultDomain::Qemu,
-        at_once(
+        immediate(
             "qemu-killed",
             "QEMU is killed",
-            host(Sabotage::KillQemu),
+            host(HostFault::KillQemu),
             Verdict::LostVm,
             "QEMU ended (signal: 9",
         ),
     ),
-    Control {
+    ControlCase {
         fault_domain: None,
         attempts: 2,
-        ..at_once(
+        ..immediate(
             "qemu-killed-once",
             "QEMU is killed at the first try",
-            By::Outside(Fault::HostOnce(Sabotage::KillQemu)),
+            By::Outside(Fault::HostOnce(HostFault::KillQemu)),
             Verdict::Pass,
             "",
         )
     },
     outside(
         FaultDomain::Host,
-        at_once(
+        immediate(
             "share-daemon-killed",
             "the daemon of a share is killed",
-            host(Sabotage::KillShareDaemon),
+            host(HostFault::KillShareDaemon),
             Verdict::LostVm,
             "the daemon of the share guest died",
         ),
     ),
     outside(
         FaultDomain::Unknown,
-        at_once(
+        immediate(
             "channel-closed",
             "the event port is closed, nobody knows by whom",
-            host(Sabotage::CloseChannel),
+            host(HostFault::CloseChannel),
             Verdict::LostVm,
             "the event port was closed",
         ),
     ),
-    at_once(
+    immediate(
         "result-cut",
         "the machine ends in the middle of the program's last event",
         guest(GuestFault::CutResult),
         Verdict::Reset,
         "without the guest's last event",
     ),
-    at_once(
+    immediate(
         "garbage",
         "bytes that are no event",
         guest(GuestFault::Garbage),
         Verdict::LostVm,
         "the guest sent no event",
     ),
-    at_once(
+    immediate(
         "no-last-event",
         "the machine ends without the session's last event",
         guest(GuestFault::NoLastEvent),
         Verdict::Reset,
         "without the guest's last event",
     ),
-    at_once(
+    immediate(
         "forged-end",
         "the last event comes too early, and then a panic",
         guest(GuestFault::ForgedEnd),
         Verdict::Panic,
         "sysrq triggered crash",
     ),
-    Control {
+    ControlCase {
         within: PLENTY,
-        ..at_once(
+        ..immediate(
             "flood",
             "events without end",
             guest(GuestFault::Flood),
@@ -298,10 +298,10 @@ pub const ALL: &[Control] = &[
     },
     outside(
         FaultDomain::Host,
-        at_once(
+        immediate(
             "report-folder-gone",
             "the folder of the report is removed in the middle",
-            host(Sabotage::RemoveFolder),
+            host(HostFault::RemoveFolder),
             Verdict::Infra,
             "the folder of the trial is gone",
         ),

@@ -16,7 +16,7 @@ pub struct Candidate {
     /// What it stands for, and why it is plausible.
     pub stands_for: &'static str,
     /// How it comes about here.
-    pub how: How,
+    pub how: Fidelity,
     /// What in it was searched for until it fitted best: a number or a choice that no
     /// source gives.
     pub free: Option<&'static str>,
@@ -27,12 +27,12 @@ pub struct Candidate {
     /// The kind of program and of kernel.
     pub abi: Abi,
     /// The machine, where it is not like that of the others.
-    pub machine: Machine,
+    pub machine: VmShape,
 }
 
 /// How a set-up comes about here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum Fidelity {
     /// It is the thing itself.
     Real,
     /// Something else has the same effect on the address space: what it is.
@@ -41,7 +41,7 @@ pub enum How {
 
 /// What a candidate wants of its machine; the default is shared with others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Machine {
+pub struct VmShape {
     /// Processors.
     pub cpus: Option<u32>,
     /// Memory.
@@ -52,10 +52,10 @@ pub struct Machine {
     pub user: Option<u32>,
 }
 
-impl Machine {
+impl VmShape {
     /// Whether it is a machine like that of most candidates.
     pub fn is_common(&self) -> bool {
-        Machine { user: None, ..*self } == Machine::default()
+        VmShape { user: None, ..*self } == VmShape::default()
     }
 }
 
@@ -83,8 +83,8 @@ pub static CANDIDATES: LazyLock<Vec<Candidate>> = LazyLock::new(|| {
 });
 
 /// A candidate in the common machine.
-fn one(name: &'static str, stands_for: &'static str, how: How, setup: Setup) -> Candidate {
-    let machine = Machine::default();
+fn one(name: &'static str, stands_for: &'static str, how: Fidelity, setup: Setup) -> Candidate {
+    let machine = VmShape::default();
     Candidate { name, stands_for, how, free: None, doubt: None, setup, abi: Abi::I386, machine }
 }
 
@@ -101,7 +101,7 @@ const NOTHING: Setup = Setup {
 
 /// What changes a word of how the program is started, and what it has mapped.
 fn plain() -> Vec<Candidate> {
-    use How::{Emulated, Real};
+    use Fidelity::{Emulated, Real};
     vec![
         one(
             "baseline",
@@ -186,7 +186,7 @@ fn malloc() -> Vec<Candidate> {
         "malloc-1040",
         "the paper's own listing: each thread takes NLMSG_LENGTH(MAX_PAYLOAD) by malloc; 1024 is \
          the MAX_PAYLOAD of the tutorials",
-        How::Real,
+        Fidelity::Real,
         Setup { malloc_bytes: Some(TUTORIAL_BYTES), ..NOTHING },
     )];
     all.extend(SIZES.map(|(name, kib)| Candidate {
@@ -194,7 +194,7 @@ fn malloc() -> Vec<Candidate> {
         ..one(
             name,
             "the paper's listing with a larger MAX_PAYLOAD, or a buffer beside it",
-            How::Real,
+            Fidelity::Real,
             Setup { malloc_bytes: Some(kib << 10), ..NOTHING },
         )
     }));
@@ -203,7 +203,7 @@ fn malloc() -> Vec<Candidate> {
 
 /// A malloc in each thread, on machines of other sizes and in larger programs.
 fn arenas() -> Vec<Candidate> {
-    const HOW: How = How::Emulated("the number of arenas is set by M_ARENA_MAX");
+    const HOW: Fidelity = Fidelity::Emulated("the number of arenas is set by M_ARENA_MAX");
     let on = |name, cpus: i32, bytes| {
         one(
             name,
@@ -223,7 +223,7 @@ fn arenas() -> Vec<Candidate> {
         searched(one(
             "malloc-62K-libraries",
             "the paper's listing with a larger MAX_PAYLOAD, in a dynamic program",
-            How::Emulated("as much is mapped beforehand as its libraries take"),
+            Fidelity::Emulated("as much is mapped beforehand as its libraries take"),
             Setup { malloc_bytes: Some(62 << 10), mapped_bytes: Some(LIBRARIES_BYTES), ..NOTHING },
         )),
     ]
@@ -231,7 +231,8 @@ fn arenas() -> Vec<Candidate> {
 
 /// A kernel that never looks above the point where its search begins.
 fn top_down() -> Vec<Candidate> {
-    const HOW: How = How::Emulated("what is above the point where the search begins is taken");
+    const HOW: Fidelity =
+        Fidelity::Emulated("what is above the point where the search begins is taken");
     const GAP_BYTES: u64 = 8 << 20;
     let candidate = |name, stands_for, setup| Candidate {
         doubt: Some(
@@ -276,13 +277,13 @@ fn top_down() -> Vec<Candidate> {
 
 /// Limits on tasks, and machines that are not like the common one.
 fn machines() -> Vec<Candidate> {
-    use How::Real;
+    use Fidelity::Real;
     let listing = Setup { malloc_bytes: Some(TUTORIAL_BYTES), ..NOTHING };
-    let cpus = |cpus| Machine { cpus: Some(cpus), ..Machine::default() };
-    let memory = |kib: u64| Machine { memory_bytes: Some(kib << 10), ..Machine::default() };
+    let cpus = |cpus| VmShape { cpus: Some(cpus), ..VmShape::default() };
+    let memory = |kib: u64| VmShape { memory_bytes: Some(kib << 10), ..VmShape::default() };
     vec![
         Candidate {
-            machine: Machine { user: Some(1000), ..Machine::default() },
+            machine: VmShape { user: Some(1000), ..VmShape::default() },
             free: Some("the limit"),
             ..one(
                 "nproc-1451",
@@ -318,8 +319,8 @@ fn machines() -> Vec<Candidate> {
 
 /// Other kernels.
 fn kernels() -> Vec<Candidate> {
-    use How::Real;
-    let flavour = |name| Machine { flavour: Some(name), ..Machine::default() };
+    use Fidelity::Real;
+    let flavour = |name| VmShape { flavour: Some(name), ..VmShape::default() };
     vec![
         Candidate {
             machine: flavour("split-2g"),

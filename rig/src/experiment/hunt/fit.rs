@@ -13,7 +13,7 @@ const SPACE_BYTES: u64 = 3 << 30;
 
 /// What was counted for one size of stack, over all starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct CountRange {
     /// The size.
     pub stack_bytes: u64,
     /// The smallest count.
@@ -30,12 +30,12 @@ pub struct Fit {
     /// The count at another size that is farthest from theory, in percent of it.
     pub worst_percent: Option<f64>,
     /// What follows.
-    pub finding: Finding,
+    pub finding: FitFinding,
 }
 
 /// What follows from counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+pub enum FitFinding {
     /// 1449 is among the counts at 2M, and the others are as near to theory as the
     /// paper's own 1449 is.
     Fits,
@@ -45,12 +45,12 @@ pub enum Finding {
     Incomplete,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for FitFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Finding::Fits => f.write_str("fits"),
-            Finding::Incomplete => f.write_str("not counted in full"),
-            Finding::Refuted(sizes) => {
+            FitFinding::Fits => f.write_str("fits"),
+            FitFinding::Incomplete => f.write_str("not counted in full"),
+            FitFinding::Refuted(sizes) => {
                 let sizes: Vec<_> = sizes.iter().map(|&bytes| show_size(bytes)).collect();
                 write!(f, "refuted: {}", sizes.join(", "))
             }
@@ -69,31 +69,31 @@ pub fn least_that_agrees(stack_bytes: u64) -> u64 {
 }
 
 /// Holds counts against the paper.
-pub fn fit(seen: &[Seen]) -> Fit {
+pub fn fit(seen: &[CountRange]) -> Fit {
     let paper = seen.iter().find(|seen| seen.stack_bytes == PAPER_STACK);
     let others = || seen.iter().filter(|seen| seen.stack_bytes != PAPER_STACK);
     let distance = paper.map(|seen| {
         let nearest = PAPER.clamp(seen.least, seen.most.max(seen.least));
         i64::try_from(nearest).unwrap_or(i64::MAX) - PAPER as i64
     });
-    let percent = |seen: &Seen| {
+    let percent = |seen: &CountRange| {
         let theory = theory(seen.stack_bytes).max(1) as f64;
         [seen.least, seen.most].map(|count| (count as f64 - theory) / theory * 100.0)
     };
     let worst_percent = others().flat_map(percent).max_by(|a, b| a.abs().total_cmp(&b.abs()));
-    let agrees = |seen: &Seen| {
+    let agrees = |seen: &CountRange| {
         (least_that_agrees(seen.stack_bytes)..=theory(seen.stack_bytes)).contains(&seen.most)
     };
     let mut against: Vec<u64> =
         others().filter(|seen| !agrees(seen)).map(|seen| seen.stack_bytes).collect();
     let finding = match distance {
-        None => Finding::Incomplete,
-        Some(_) if worst_percent.is_none() => Finding::Incomplete,
-        Some(0) if against.is_empty() => Finding::Fits,
-        Some(0) => Finding::Refuted(against),
+        None => FitFinding::Incomplete,
+        Some(_) if worst_percent.is_none() => FitFinding::Incomplete,
+        Some(0) if against.is_empty() => FitFinding::Fits,
+        Some(0) => FitFinding::Refuted(against),
         Some(_) => {
             against.insert(0, PAPER_STACK);
-            Finding::Refuted(against)
+            FitFinding::Refuted(against)
         }
     };
     Fit { distance, worst_percent, finding }
@@ -104,7 +104,7 @@ impl Fit {
     pub fn rank(&self) -> (bool, u64, u64) {
         let distance = self.distance.map_or(u64::MAX, i64::unsigned_abs);
         let worst = self.worst_percent.map_or(u64::MAX, |percent| (percent.abs() * 1000.0) as u64);
-        (self.finding != Finding::Fits, distance, worst)
+        (self.finding != FitFinding::Fits, distance, worst)
     }
 }
 
@@ -112,14 +112,14 @@ impl Fit {
 mod tests {
     use super::*;
 
-    fn seen(counts: [(u64, u64, u64); 4]) -> Vec<Seen> {
-        counts.map(|(mib, least, most)| Seen { stack_bytes: mib << 20, least, most }).to_vec()
+    fn seen(counts: [(u64, u64, u64); 4]) -> Vec<CountRange> {
+        counts.map(|(mib, least, most)| CountRange { stack_bytes: mib << 20, least, most }).to_vec()
     }
 
     #[test]
     fn the_papers_own_numbers_fit() {
         let fit = fit(&seen([(2, 1449, 1449), (4, 768, 768), (8, 384, 384), (16, 192, 192)]));
-        assert_eq!(fit.finding, Finding::Fits);
+        assert_eq!(fit.finding, FitFinding::Fits);
         assert_eq!((fit.distance, fit.worst_percent), (Some(0), Some(0.0)));
     }
 
@@ -127,7 +127,7 @@ mod tests {
     fn its_tolerance_is_what_it_calls_agreement_at_2m() {
         assert_eq!([2, 4, 8, 16].map(|mib| least_that_agrees(mib << 20)), [1449, 724, 362, 181]);
         let at_the_edge = seen([(2, 1447, 1450), (4, 724, 724), (8, 362, 362), (16, 181, 181)]);
-        assert_eq!(fit(&at_the_edge).finding, Finding::Fits);
+        assert_eq!(fit(&at_the_edge).finding, FitFinding::Fits);
         let beyond = seen([(2, 1447, 1450), (4, 724, 724), (8, 361, 361), (16, 181, 181)]);
         assert_eq!(fit(&beyond).finding.to_string(), "refuted: 8M");
     }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_was_not_counted_is_no_fit() {
-        assert_eq!(fit(&[]).finding, Finding::Incomplete);
-        assert_eq!(fit(&seen([(2, 1449, 1449); 4])[..1]).finding, Finding::Incomplete);
+        assert_eq!(fit(&[]).finding, FitFinding::Incomplete);
+        assert_eq!(fit(&seen([(2, 1449, 1449); 4])[..1]).finding, FitFinding::Incomplete);
     }
 }

@@ -1,23 +1,26 @@
 //! The candidates ranked by how well they fit, and what follows.
 
-use serde_json::Value;
-
-use super::candidates::{CANDIDATES, Candidate, How, UNTESTED};
-use super::fit::{self, Finding, Fit, PAPER, PAPER_STACK, Seen, fit};
+use super::candidates::{CANDIDATES, Candidate, Fidelity, UNTESTED};
+use super::fit::{self, CountRange, Fit, FitFinding, PAPER, PAPER_STACK, fit};
+use super::{BySize, Hunt, HuntCounts};
 use crate::abi::Abi;
-use crate::report::{Entry, Section, TrialReport};
-use crate::units::{show_size, size};
+use crate::experiment::TrialResult;
+use crate::limits::Limit;
+use crate::report::{Detail, Section};
+use crate::units::show_size;
+
+type Hunted<'a> = TrialResult<'a, Hunt>;
 
 /// A candidate that was counted, and how it fits.
 struct Ranked<'a> {
-    trial: &'a TrialReport,
+    trial: &'a Hunted<'a>,
     candidate: &'a Candidate,
-    seen: Vec<Seen>,
+    seen: Vec<CountRange>,
     fit: Fit,
 }
 
 /// The question, a table with the best fit first, and what follows.
-pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
+pub fn sections(trials: &[&Hunted<'_>]) -> Vec<Section> {
     let mut ranked: Vec<_> = trials.iter().filter_map(|trial| rank(trial)).collect();
     ranked.sort_by_key(|one| one.fit.rank());
     let mut stacks: Vec<u64> =
@@ -51,31 +54,22 @@ pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
     ]
 }
 
-fn rank<'a>(trial: &'a TrialReport) -> Option<Ranked<'a>> {
-    let name = trial.params.get("candidate")?.as_str()?;
+fn rank<'a>(trial: &'a Hunted<'a>) -> Option<Ranked<'a>> {
+    let name = &trial.params.candidate;
     let candidate = CANDIDATES.iter().find(|candidate| candidate.name == name)?;
-    let mut seen = seen(trial);
     // What was not counted cleanly says nothing.
-    if !trial.verdict.is_well() {
-        seen.clear();
-    }
+    let measured = trial.measured.as_ref().filter(|_| trial.report.verdict.is_well());
+    let seen = measured.map_or(Vec::new(), ranges);
     Some(Ranked { trial, candidate, fit: fit(&seen), seen })
 }
 
-fn seen(trial: &TrialReport) -> Vec<Seen> {
-    let by_size = |key: &str| trial.measured.as_ref()?.get(key)?.as_object();
-    let (Some(least), Some(most)) = (by_size("threads_least"), by_size("threads_most")) else {
-        return Vec::new();
+/// The smallest and the largest count of each stack size.
+fn ranges(counts: &HuntCounts) -> Vec<CountRange> {
+    let of_size = |(size, &least)| {
+        let most = *counts.threads_most.get(size)?;
+        Some(CountRange { stack_bytes: size.0, least, most })
     };
-    let mut seen: Vec<_> = least
-        .iter()
-        .filter_map(|(name, least)| {
-            let most = most.get(name)?.as_u64()?;
-            Some(Seen { stack_bytes: size(name).ok()?, least: least.as_u64()?, most })
-        })
-        .collect();
-    seen.sort_unstable_by_key(|seen| seen.stack_bytes);
-    seen
+    counts.threads_least.iter().filter_map(of_size).collect()
 }
 
 fn row(one: &Ranked<'_>, stacks: &[u64]) -> Vec<String> {
@@ -89,7 +83,7 @@ fn row(one: &Ranked<'_>, stacks: &[u64]) -> Vec<String> {
     row.push(one.fit.worst_percent.map_or("-".to_string(), |percent| format!("{percent:+.1} %")));
     row.push(one.candidate.free.unwrap_or("nothing").to_string());
     row.push(one.fit.finding.to_string());
-    row.push(one.trial.verdict.name().to_string());
+    row.push(one.trial.report.verdict.name().to_string());
     row
 }
 
@@ -97,7 +91,7 @@ fn name(one: &Ranked<'_>) -> String {
     one.candidate.name.to_string()
 }
 
-fn range(seen: &Seen) -> String {
+fn range(seen: &CountRange) -> String {
     if seen.least == seen.most {
         seen.least.to_string()
     } else {
@@ -109,40 +103,34 @@ fn signed(distance: i64) -> String {
     if distance == 0 { "0".to_string() } else { format!("{distance:+}") }
 }
 
-fn entry(one: &Ranked<'_>) -> Entry {
+fn entry(one: &Ranked<'_>) -> Detail {
     let mut fields = vec![("stands for", one.candidate.stands_for.to_string())];
     fields.push((
         "here",
         match one.candidate.how {
-            How::Real => "the thing itself".to_string(),
-            How::Emulated(how) => format!("emulated: {how}"),
+            Fidelity::Real => "the thing itself".to_string(),
+            Fidelity::Emulated(how) => format!("emulated: {how}"),
         },
     ));
     fields.extend(one.candidate.doubt.map(|doubt| ("doubt", doubt.to_string())));
-    fields.push(("kind", format!("{}, flavour {}", one.trial.abi, one.trial.flavour)));
-    let measured = |key: &str| one.trial.measured.as_ref()?.get(key);
-    let by_size = |key: &str, show: fn(&Value) -> String| {
-        let by_size = measured(key)?.as_object()?;
-        let mut pairs: Vec<_> = by_size
-            .iter()
-            .filter_map(|(name, value)| Some((size(name).ok()?, show(value))))
-            .collect();
-        pairs.sort_unstable();
-        let shown =
-            pairs.into_iter().map(|(bytes, text)| format!("{text} at {}", show_size(bytes)));
-        Some(shown.collect::<Vec<_>>().join(", "))
-    };
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_string();
-    let mib = |value: &Value| {
-        value
-            .as_u64()
-            .map_or("-".to_string(), |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0))
-    };
-    fields.extend(by_size("binding_limit", text).map(|text| ("what bound", text)));
-    fields.extend(by_size("other_bytes", mib).map(|text| ("mapped beside stacks", text)));
-    fields.extend(by_size("hole_above_bytes", mib).map(|text| ("left free above", text)));
+    fields
+        .push(("kind", format!("{}, flavour {}", one.trial.report.abi, one.trial.report.flavour)));
+    if let Some(counts) = &one.trial.measured {
+        let mib = |bytes: &u64| format!("{:.1} MiB", *bytes as f64 / 1048576.0);
+        let limit = |limit: &Limit| limit.name().to_string();
+        fields.extend(shown(&counts.binding_limit, limit).map(|text| ("what bound", text)));
+        fields.extend(shown(&counts.other_bytes, mib).map(|text| ("mapped beside stacks", text)));
+        fields.extend(shown(&counts.hole_above_bytes, mib).map(|text| ("left free above", text)));
+    }
     fields.push(("finding", one.fit.finding.to_string()));
-    Entry { title: name(one), fields }
+    Detail { title: name(one), fields }
+}
+
+/// Values by stack size, if there are any.
+fn shown<T>(by_size: &BySize<T>, show: impl Fn(&T) -> String) -> Option<String> {
+    let shown =
+        by_size.iter().map(|(size, value)| format!("{} at {}", show(value), show_size(size.0)));
+    (!by_size.is_empty()).then(|| shown.collect::<Vec<_>>().join(", "))
 }
 
 /// What the paper says, for a reader who knows nothing of it, and what is here.
@@ -190,13 +178,12 @@ fn conclusion(ranked: &[Ranked<'_>]) -> String {
     words.join("\n\n")
 }
 
-fn at_paper_stack<'a>(one: &'a Ranked<'_>) -> Option<&'a Seen> {
+fn at_paper_stack<'a>(one: &'a Ranked<'_>) -> Option<&'a CountRange> {
     one.seen.iter().find(|seen| seen.stack_bytes == PAPER_STACK)
 }
 
 fn starts(ranked: &[Ranked<'_>]) -> String {
-    let mut starts: Vec<u64> =
-        ranked.iter().filter_map(|one| one.trial.params.get("starts")?.as_u64()).collect();
+    let mut starts: Vec<u64> = ranked.iter().map(|one| one.trial.params.starts).collect();
     starts.sort_unstable();
     starts.dedup();
     match starts.as_slice() {
@@ -220,11 +207,11 @@ fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
         one.fit.distance.is_some_and(|distance| if above { distance > 0 } else { distance < 0 })
     };
     let only_elsewhere = |one: &Ranked<'_>| {
-        one.fit.distance == Some(0) && matches!(one.fit.finding, Finding::Refuted(_))
+        one.fit.distance == Some(0) && matches!(one.fit.finding, FitFinding::Refuted(_))
     };
     let uncounted = |one: &Ranked<'_>| one.seen.is_empty();
     let incomplete =
-        |one: &Ranked<'_>| one.fit.finding == Finding::Incomplete && !one.seen.is_empty();
+        |one: &Ranked<'_>| one.fit.finding == FitFinding::Incomplete && !one.seen.is_empty();
     let near =
         |one: &Ranked<'_>| one.fit.distance.is_some_and(|far| (1..=NEAR).contains(&far.abs()));
     [
@@ -248,7 +235,7 @@ fn refuted(ranked: &[Ranked<'_>]) -> Vec<String> {
 fn doubts(fitting: &[&Ranked<'_>]) -> String {
     let mut words = String::new();
     for one in fitting {
-        if one.candidate.how != How::Real {
+        if one.candidate.how != Fidelity::Real {
             words.push_str(&format!(" {} is emulated.", name(one)));
         }
         if let Some(doubt) = one.candidate.doubt {
@@ -260,7 +247,7 @@ fn doubts(fitting: &[&Ranked<'_>]) -> String {
 
 /// What may be said of those that fit, a paragraph each.
 fn verdict(ranked: &[Ranked<'_>]) -> Vec<String> {
-    let fits = |one: &&Ranked<'_>| one.fit.finding == Finding::Fits;
+    let fits = |one: &&Ranked<'_>| one.fit.finding == FitFinding::Fits;
     let (free, bound): (Vec<_>, Vec<_>) =
         ranked.iter().filter(fits).partition(|one| one.candidate.free.is_some());
     let names = |of: &[&Ranked<'_>]| of.iter().map(|one| name(one)).collect::<Vec<_>>().join(", ");
@@ -293,7 +280,10 @@ fn verdict(ranked: &[Ranked<'_>]) -> Vec<String> {
                 .to_string(),
         );
     }
-    if ranked.iter().any(|one| one.candidate.abi == Abi::I386 && one.fit.finding == Finding::Fits) {
+    if ranked
+        .iter()
+        .any(|one| one.candidate.abi == Abi::I386 && one.fit.finding == FitFinding::Fits)
+    {
         words.push(
             "In none of them is it netlink that stops the threads: every thread here holds its socket."
                 .to_string(),

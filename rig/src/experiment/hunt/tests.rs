@@ -1,19 +1,20 @@
 use super::*;
-use crate::report::Verdict;
+use crate::report::{TrialReport, Verdict};
+use serde_json::{Map, Value};
 
-fn ask(abis: &[Abi]) -> Ask {
-    Ask::new(abis, "6.1")
+fn selection(abis: &[Abi]) -> Selection {
+    Selection::new(abis, "6.1")
 }
 
-fn only(name: &str) -> Trial {
-    let mut ask = ask(&[Abi::I386]);
-    ask.set.insert("candidate".to_string(), name.to_string());
-    Hunt.plan(&ask).unwrap().remove(0)
+fn only(name: &str) -> Trial<HuntParams> {
+    let mut selection = selection(&[Abi::I386]);
+    selection.set.insert("candidate".to_string(), name.to_string());
+    Hunt.plan(&selection).unwrap().remove(0)
 }
 
 #[test]
 fn every_candidate_is_a_trial_of_its_own_name() {
-    let trials = Hunt.plan(&ask(&Abi::ALL)).unwrap();
+    let trials = Hunt.plan(&selection(&Abi::ALL)).unwrap();
     assert_eq!(trials.len(), CANDIDATES.len());
     assert_eq!(trials[0].name, "hunt-1449/i386/6.1/baseline");
     let mut names: Vec<_> = CANDIDATES.iter().map(|candidate| candidate.name).collect();
@@ -24,7 +25,7 @@ fn every_candidate_is_a_trial_of_its_own_name() {
 
 #[test]
 fn those_that_can_share_a_boot_are_neighbours() {
-    let trials = Hunt.plan(&ask(&[Abi::I386])).unwrap();
+    let trials = Hunt.plan(&selection(&[Abi::I386])).unwrap();
     let shared = trials.iter().take_while(|trial| !trial.alone).count();
     assert!(shared > 20, "{shared}");
     assert!(trials[shared..].iter().all(|trial| trial.alone));
@@ -56,15 +57,15 @@ fn what_is_no_candidate_and_no_size_is_refused() {
     for (key, value, word) in
         [("candidate", "magic", "magic"), ("starts", "0", "1 to"), ("starts", "x", "1 to")]
     {
-        let mut ask = ask(&[Abi::I386]);
-        ask.set.insert(key.to_string(), value.to_string());
-        let err = Hunt.plan(&ask).unwrap_err();
+        let mut selection = selection(&[Abi::I386]);
+        selection.set.insert(key.to_string(), value.to_string());
+        let err = Hunt.plan(&selection).unwrap_err();
         assert_eq!(crate::error::status(&err), crate::error::USAGE);
         assert!(err.to_string().contains(word), "{err}");
     }
-    let mut small = ask(&[Abi::I386]);
+    let mut small = selection(&[Abi::I386]);
     small.stacks = vec![16 << 10];
-    assert!(Hunt.plan(&small).is_err() && Hunt.plan(&ask(&[Abi::X86_64])).is_err());
+    assert!(Hunt.plan(&small).is_err() && Hunt.plan(&selection(&[Abi::X86_64])).is_err());
 }
 
 fn count(stack_bytes: u64, threads: u64) -> Value {
@@ -84,23 +85,11 @@ fn counts(at_2m: u64) -> Vec<Value> {
     all.into_iter().flat_map(three).collect()
 }
 
-fn observed(data: Vec<Value>, exit: Exit) -> Observed {
-    Observed {
-        data,
-        exit,
-        predicted: None,
-        out_of_memory: None,
-        last_sign: None,
-        boot: Duration::ZERO,
-        total: Duration::ZERO,
-    }
-}
-
 #[test]
 fn a_clean_count_passes_and_is_told_by_size() {
-    let judgement = Hunt.judge(&only("baseline"), &observed(counts(1529), Exit::Code(0)));
+    let judgement = Hunt.evaluate(&only("baseline"), &Observed::new(counts(1529), Exit::Code(0)));
     assert_eq!(judgement.verdict, Verdict::Pass, "{:?}", judgement.reason);
-    let measured = judgement.measured.unwrap();
+    let measured = json!(judgement.measured.unwrap());
     assert_eq!(measured["threads"], json!({"2M": 1529, "4M": 764, "8M": 381, "16M": 189}));
     assert_eq!(measured["threads_least"]["2M"], 1528);
     assert_eq!(measured["threads_most"]["2M"], 1530);
@@ -111,7 +100,7 @@ fn a_clean_count_passes_and_is_told_by_size() {
 fn what_was_not_counted_cleanly_fails_and_says_why() {
     let trial = only("baseline");
     let reason = |data: Vec<Value>, exit| {
-        let judgement = Hunt.judge(&trial, &observed(data, exit));
+        let judgement = Hunt.evaluate(&trial, &Observed::new(data, exit));
         assert_eq!(judgement.verdict, Verdict::Fail);
         judgement.reason.unwrap()
     };
@@ -133,9 +122,9 @@ fn what_bound_is_told_apart() {
     let judge = |change: Value| {
         let mut count = count(2 << 20, 1449);
         let fields = count["count"].as_object_mut().unwrap();
-        fields.extend(object(change));
+        fields.extend(change.as_object().unwrap().clone());
         let HuntReport::Count(count) = serde_json::from_value(count).unwrap() else { panic!() };
-        bound(&trial, &count)
+        bound(&trial.params, &count)
     };
     let most = 3_000_000_u64 << 10;
     assert_eq!(judge(json!({})), Limit::AddressSpace);
@@ -149,36 +138,21 @@ fn what_bound_is_told_apart() {
 
 fn reported(name: &str, at_2m: u64) -> TrialReport {
     let trial = only(name);
-    let judgement = Hunt.judge(&trial, &observed(counts(at_2m), Exit::Code(0)));
+    let judgement = Hunt.evaluate(&trial, &Observed::new(counts(at_2m), Exit::Code(0)));
+    let object = |value: Value| value.as_object().cloned().unwrap_or_else(Map::new);
     TrialReport {
-        experiment: "hunt-1449".into(),
-        name: trial.name.clone(),
-        abi: trial.abi,
-        kernel: "6.1.0".into(),
-        flavour: "default".into(),
-        accel: "tcg".into(),
-        params: trial.params.clone(),
+        params: object(json!(trial.params)),
         verdict: judgement.verdict,
         reason: judgement.reason,
-        attempts: 1,
-        flaky: false,
-        first_loss: None,
-        fault_domain: None,
-        vm: String::new(),
-        console_tail: Vec::new(),
-        measured: judgement.measured,
-        predicted: None,
-        published: Vec::new(),
-        duration_s: 1.0,
-        clocksource: None,
-        source_lines: Vec::new(),
-        artifacts: Default::default(),
+        measured: judgement.measured.map(|counts| object(json!(counts))),
+        ..TrialReport::new("hunt-1449", trial.name, trial.abi)
     }
 }
 
 /// The table, with the words of all sections.
 fn section(trials: &[TrialReport]) -> Section {
-    let mut sections = table::sections(&trials.iter().collect::<Vec<_>>());
+    let read: Vec<_> = trials.iter().map(|trial| TrialResult::read(trial).unwrap()).collect();
+    let mut sections = Hunt.sections(&read.iter().collect::<Vec<_>>());
     let words: Vec<_> = sections.iter().map(|section| section.words.clone()).collect();
     Section { words: words.join("\n\n"), ..sections.remove(1) }
 }

@@ -3,12 +3,12 @@
 
 use anyhow::Result;
 use nlrig_guest::ports::{Formula, PortReport};
-use serde_json::{Map, Value, json};
 
 use super::formula::{Process, Tally, answers};
-use super::judge::{layout, report, threads};
-use super::layout::Layout;
-use crate::experiment::{Observed, Trial, object};
+use super::judge::{layout, report};
+use super::layout::StackLayout;
+use super::types::{PortMeasurement, PortParams, PortPrediction};
+use crate::experiment::{Observed, Trial};
 
 /// A frequency that chance brings about more rarely than this is none of the
 /// probability's: with twenty numbers of threads, one batch in a hundred thousand.
@@ -16,11 +16,11 @@ const CHANCE_MIN: f64 = 1e-7;
 
 /// What was measured of a batch, and what is wrong with it.
 pub fn judge(
-    trial: &Trial,
-    observed: &Observed,
+    trial: &Trial<PortParams>,
+    observed: &Observed<PortPrediction>,
+    threads: usize,
     processors: u32,
-) -> Result<(Map<String, Value>, Option<String>)> {
-    let threads = threads(trial);
+) -> Result<(PortMeasurement, Option<String>)> {
     let layout = layout(trial, processors);
     let (mut processes, mut as_modelled) = (0_u64, 0_u64);
     let mut with = vec![0_u64; threads];
@@ -57,7 +57,7 @@ pub fn judge(
     let frequencies: Vec<_> =
         with.iter().map(|with| *with as f64 / processes.max(1) as f64).collect();
     let probabilities = layout.probabilities(threads);
-    let asked = trial.params.get("processes").and_then(Value::as_u64).unwrap_or(0);
+    let asked = u64::from(trial.params.processes);
     let deviates = deviation(&frequencies, &probabilities, processes);
     let wrong = if processes != asked {
         Some(format!("{processes} of {asked} processes were reported"))
@@ -71,14 +71,8 @@ pub fn judge(
     } else {
         deviates
     };
-    // Of the worst of them, as a trial of one process has it.
-    let mut measured = worst.to_map();
-    measured.extend(object(json!({
-        "processes": processes,
-        "as_modelled": as_modelled,
-        "frequency": rounded(&frequencies),
-    })));
-    Ok((measured, wrong))
+    let (worst, frequency) = (worst.into(), rounded(&frequencies));
+    Ok((PortMeasurement::Batch { worst, processes, as_modelled, frequency }, wrong))
 }
 
 /// What is predicted of a process of a batch.
@@ -90,7 +84,7 @@ fn tally_of(pid: u32, addresses: &[u64]) -> Tally {
 
 /// Whether all threads are where the model has them if the first one is where it
 /// is. The top of a stack is the end of the page that the control block is in.
-fn is_as_modelled(layout: Layout, addresses: &[u64]) -> bool {
+fn is_as_modelled(layout: StackLayout, addresses: &[u64]) -> bool {
     const PAGE_BYTES: u64 = 4096;
     let Some(first) = addresses.first() else { return false };
     let Some(top) = first.checked_next_multiple_of(PAGE_BYTES) else { return false };

@@ -1,47 +1,44 @@
 //! Ten threads, and how likely it is that ports repeat: the paper's Figure 4, and
 //! its curve.
 
-use serde_json::{Map, Value};
-
 use super::figure::{Curve, Curves, draw};
 use super::layout::by_the_paper;
-use super::read::{Seen, columns, is, param, text};
+use super::types::{
+    ListedThread, PortMeasurement, PortPrediction, PortTrial, ThreadsAsked, columns, counts,
+};
 use crate::abi::Abi;
-use crate::report::{Section, TrialReport};
+use crate::report::Section;
 use crate::units::show_size;
 
 /// Threads of the paper's curve.
 const CURVE_THREADS: usize = 20;
 
 /// Ten threads, each with what it computed.
-pub fn figure_4(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
-    let ten = |trial: &&&TrialReport| {
-        trial.abi == abi && text(trial, "setting").starts_with("n=10") && is(trial, "threads", 10)
+pub fn figure_4(abi: Abi, trials: &[&PortTrial<'_>]) -> Option<Section> {
+    let ten = |trial: &&&PortTrial<'_>| {
+        trial.report.abi == abi
+            && trial.params.setting.starts_with("n=10")
+            && trial.params.threads == ThreadsAsked::Count(10)
     };
-    let (with, without): (Vec<&TrialReport>, Vec<&TrialReport>) =
-        trials.iter().filter(ten).copied().partition(|trial| is(trial, "malloc", true));
+    let (with, without): (Vec<&PortTrial<'_>>, Vec<&PortTrial<'_>>) =
+        trials.iter().filter(ten).copied().partition(|trial| trial.params.malloc);
     let (without, with) = (without.first()?, with.first()?);
-    let listed = |trial: &TrialReport| {
-        trial.measured.as_ref()?.get("listed")?.as_array().map(|list| list.to_vec())
-    };
     let (first, second) = (listed(without)?, listed(with)?);
-    let cells = |thread: &Value| {
-        let text = |key: &str| thread.get(key).and_then(Value::as_str).unwrap_or("-").to_string();
-        let bound = thread.get("bound").and_then(Value::as_bool).unwrap_or(false);
-        let answer = if bound { "bound" } else { "DUPLICATE, in use" };
-        [text("pthread_self"), text("port"), answer.to_string()]
+    let cells = |thread: &ListedThread| {
+        let answer = if thread.bound { "bound" } else { "DUPLICATE, in use" };
+        let port = thread.port.clone().unwrap_or("-".to_string());
+        [thread.pthread_self.clone(), port, answer.to_string()]
     };
-    let rows = first.iter().zip(&second).enumerate();
+    let rows = first.iter().zip(second).enumerate();
     let rows: Vec<Vec<String>> = rows
         .map(|(at, (plain, malloc))| {
             std::iter::once((at + 1).to_string()).chain(cells(plain)).chain(cells(malloc)).collect()
         })
         .collect();
-    let failed = |trial: &TrialReport| Seen::trial(trial).map_or(0, |seen| seen.collisions);
-    let pid = |trial: &TrialReport| {
-        let pids =
-            trial.measured.as_ref().and_then(|measured| measured.get("pids")?.get(0)?.as_u64());
-        pids.map_or("-".to_string(), |pid| pid.to_string())
+    let failed = |trial: &PortTrial<'_>| counts(trial).map_or(0, |counts| counts.collisions);
+    let pid = |trial: &PortTrial<'_>| {
+        let pid = || trial.measured.as_ref()?.processes()?.pids.first().copied();
+        pid().map_or("-".to_string(), |pid| pid.to_string())
     };
     let words = format!(
         "The paper shows ten threads, pthread_self() and nl_pid of each, duplicates among them, and \
@@ -73,37 +70,30 @@ pub fn figure_4(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
     })
 }
 
+/// The threads of a trial one by one, if it has few.
+fn listed<'a>(trial: &'a PortTrial<'_>) -> Option<&'a [ListedThread]> {
+    trial.measured.as_ref()?.listed()
+}
+
 /// How far stacks are apart, as the threads of a trial have it.
-fn step(trial: &TrialReport) -> String {
-    let step = trial.measured.as_ref().and_then(|map| map.get("address_step_bytes")?.as_u64());
-    step.map_or("-".to_string(), |bytes| format!("{} KiB", bytes >> 10))
+fn step(trial: &PortTrial<'_>) -> String {
+    let step = || trial.measured.as_ref()?.processes()?.address_step_bytes;
+    step().map_or("-".to_string(), |bytes| format!("{} KiB", bytes >> 10))
 }
 
 /// The chance of a duplicate by the number of threads.
-pub fn curve(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
-    let batches = trials.iter().filter(|trial| trial.abi == abi);
-    let batches = batches.filter(|trial| {
-        trial.measured.as_ref().is_some_and(|measured| measured.contains_key("frequency"))
-    });
-    let (with, without): (Vec<&TrialReport>, Vec<&TrialReport>) =
-        batches.copied().partition(|trial| is(trial, "malloc", true));
-    if with.is_empty() && without.is_empty() {
+pub fn curve(abi: Abi, trials: &[&PortTrial<'_>]) -> Option<Section> {
+    let of_abi = trials.iter().filter(|trial| trial.report.abi == abi);
+    let batches: Vec<_> = of_abi.filter_map(|trial| Batch::of(trial)).collect();
+    let batch = |malloc| batches.iter().find(|batch| batch.malloc == malloc);
+    let (with, without) = (batch(true), batch(false));
+    if batches.is_empty() {
         return None;
     }
-    let values = |map: Option<&Map<String, Value>>, key: &str| -> Vec<f64> {
-        let list = map.and_then(|map| map.get(key)?.as_array());
-        list.map_or(Vec::new(), |list| list.iter().filter_map(Value::as_f64).collect())
-    };
-    let read = |trials: &[&TrialReport]| {
-        trials.first().map(|trial| Curve {
-            model: values(trial.predicted.as_ref(), "probability"),
-            measured: values(trial.measured.as_ref(), "frequency"),
-        })
-    };
     let curves = Curves {
         paper: (1..=CURVE_THREADS).map(by_the_paper).collect(),
-        plain: read(&without),
-        malloc: read(&with),
+        plain: without.map(|batch| batch.curve.clone()),
+        malloc: with.map(|batch| batch.curve.clone()),
     };
     let percent = |values: Option<&Vec<f64>>, at: usize| {
         let value = values.and_then(|values| values.get(at));
@@ -121,19 +111,16 @@ pub fn curve(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
         head.into_iter().chain(of(&curves.plain)).chain(of(&curves.malloc)).collect()
     });
     let rows = rows.collect();
-    let number = |key: &str| -> u64 {
-        let of = |trial: &&TrialReport| trial.measured.as_ref()?.get(key)?.as_u64();
-        with.iter().chain(&without).filter_map(of).fold(0, u64::saturating_add)
-    };
-    let ten = |curve: &Option<Curve>, trials: &[&TrialReport], how: &str| {
-        let trial = trials.first()?;
-        let processes = trial.measured.as_ref()?.get("processes")?.as_u64()?;
-        let stack = show_size(param(trial, "stack_bytes")?.as_u64()?);
-        let measured = percent(curve.as_ref().map(|curve| &curve.measured), 9);
-        Some(format!(
-            "{how}, in {processes} processes with stacks of {stack}: {measured} have duplicates \
-             among ten threads. "
-        ))
+    let total = |number: fn(&Batch) -> u64| batches.iter().map(number).fold(0, u64::saturating_add);
+    let ten = |batch: Option<&Batch>, how: &str| {
+        batch.map_or(String::new(), |batch| {
+            let (processes, stack) = (batch.processes, show_size(batch.stack_bytes));
+            let measured = percent(Some(&batch.curve.measured), 9);
+            format!(
+                "{how}, in {processes} processes with stacks of {stack}: {measured} have duplicates \
+                 among ten threads. "
+            )
+        })
     };
     let words = format!(
         "The paper takes the four bits for random and gives 1 - 15!/((16-n)! 16^(n-1)), \"about 85 %\" \
@@ -143,10 +130,10 @@ pub fn curve(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
          The formula has only sixteen values, so a seventeenth thread always finds its port in use; so \
          much of the paper is right.",
         percent(Some(&curves.paper), 9),
-        ten(&curves.plain, &without, "Without malloc").unwrap_or_default(),
-        ten(&curves.malloc, &with, "With one malloc in each thread").unwrap_or_default(),
-        number("as_modelled"),
-        number("processes"),
+        ten(without, "Without malloc"),
+        ten(with, "With one malloc in each thread"),
+        total(|batch| batch.as_modelled),
+        total(|batch| batch.processes),
     );
     Some(Section {
         title: format!("How likely a duplicate is by pthread_self() << 16 | getpid() ({abi})"),
@@ -163,4 +150,34 @@ pub fn curve(abi: Abi, trials: &[&TrialReport]) -> Option<Section> {
         figure: draw(&abi.to_string(), &curves).ok(),
         ..Section::default()
     })
+}
+
+/// A batch of processes that was measured.
+struct Batch {
+    malloc: bool,
+    stack_bytes: u64,
+    curve: Curve,
+    processes: u64,
+    as_modelled: u64,
+}
+
+impl Batch {
+    fn of(trial: &PortTrial<'_>) -> Option<Batch> {
+        let Some(PortMeasurement::Batch { processes, as_modelled, frequency, .. }) =
+            &trial.measured
+        else {
+            return None;
+        };
+        let model = match &trial.predicted {
+            Some(PortPrediction::Batch { probability }) => probability.clone(),
+            _ => Vec::new(),
+        };
+        Some(Batch {
+            malloc: trial.params.malloc,
+            stack_bytes: trial.params.stack_bytes,
+            curve: Curve { model, measured: frequency.clone() },
+            processes: *processes,
+            as_modelled: *as_modelled,
+        })
+    }
 }

@@ -11,9 +11,6 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use nlrig_guest::ports::{Formula, Generator};
-use serde_json::{Map, Value, json};
-
-use crate::experiment::object;
 
 /// Ports that the kernel takes at random: from S32_MIN to -4097
 /// (`netlink_autobind`).
@@ -131,16 +128,6 @@ impl Tally {
         let first = self.first_collision.into_iter().chain(other.first_collision).min();
         let collisions = self.collisions.max(other.collisions);
         Tally { first_collision: first, collisions, ..self }
-    }
-
-    /// As it stands in a report.
-    pub fn to_map(self) -> Map<String, Value> {
-        object(json!({
-            "threads": self.threads,
-            "first_collision": self.first_collision,
-            "collisions": self.collisions,
-            "distinct": self.threads - self.collisions,
-        }))
     }
 }
 

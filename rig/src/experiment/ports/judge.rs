@@ -1,14 +1,21 @@
 //! From what the workload reports to a prediction, and to a verdict.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail, ensure};
 use nlrig_guest::ports::{Formula, PortReport};
 use nlrig_guest::protocol::Exit;
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::batch;
 use super::formula::{Process, Tally, answers, port};
-use super::layout::Layout;
-use crate::experiment::{Judgement, Observed, Trial, object};
+use super::layout::StackLayout;
+use super::types::{
+    BindCounts, FormulaResult, ListedThread, PortMeasurement, PortParams, PortPrediction,
+    ProcessResult, WorstCounts,
+};
+use crate::experiment::{Judgement, Observed, Trial};
 
 /// Processes that there can be at once.
 const PROCESSES_MAX: usize = 2;
@@ -17,13 +24,13 @@ const LISTED_MAX: usize = 20;
 
 /// A line that the workload has written.
 pub(super) fn report(data: &Value) -> Result<PortReport> {
-    serde_json::from_value(data.clone()).context("the workload's report cannot be understood")
+    PortReport::deserialize(data).context("the workload's report cannot be understood")
 }
 
-/// A prediction, once all threads have said where they are.
-pub fn predict(trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Value>>> {
+/// A prediction, once all threads have reported where they are.
+pub fn predict(trial: &Trial<PortParams>, so_far: &[Value]) -> Result<Option<PortPrediction>> {
     let asked = processes(trial);
-    // The last one decides; the others are looked at once a process.
+    // The last one decides; the others are read once a process.
     match so_far.last().map(report).transpose()? {
         Some(PortReport::Spawned { of, .. }) if asked <= PROCESSES_MAX => {
             ensure!(
@@ -32,18 +39,22 @@ pub fn predict(trial: &Trial, so_far: &[Value]) -> Result<Option<Map<String, Val
             );
             let crowds = Crowds::read(so_far, asked)?;
             let all = crowds.gathered == asked;
-            Ok(all.then(|| crowds.predicted(&formulas(trial))))
+            Ok(all.then(|| crowds.predicted(trial)))
         }
         Some(PortReport::Batch { processors, .. }) if asked > PROCESSES_MAX => {
-            let probabilities = layout(trial, processors).probabilities(threads(trial));
-            Ok(Some(object(json!({ "probability": batch::rounded(&probabilities) }))))
+            let probabilities = layout(trial, processors).probabilities(batch_threads(trial)?);
+            let probability = batch::rounded(&probabilities);
+            Ok(Some(PortPrediction::Batch { probability }))
         }
         _ => Ok(None),
     }
 }
 
-/// What came of a trial whose program ended.
-pub fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
+/// Judges a trial by its program, which ended.
+pub fn evaluate(
+    trial: &Trial<PortParams>,
+    observed: &Observed<PortPrediction>,
+) -> Result<Judgement<PortMeasurement>> {
     if observed.exit != Exit::Code(0) {
         bail!("the workload ended with {:?}", observed.exit);
     }
@@ -51,40 +62,28 @@ pub fn judge(trial: &Trial, observed: &Observed) -> Result<Judgement> {
     let (measured, wrong) = match (processes(trial), first) {
         (0..=PROCESSES_MAX, _) => crowds(trial, observed)?,
         (_, Some(PortReport::Batch { processors, .. })) => {
-            batch::judge(trial, observed, processors)?
+            batch::judge(trial, observed, batch_threads(trial)?, processors)?
         }
         _ => bail!("the workload reported no batch of processes"),
     };
-    Ok(match wrong {
-        None => Judgement::pass(Some(measured)),
-        Some(reason) => Judgement::fail(Some(measured), reason),
-    })
-}
-
-fn formulas(trial: &Trial) -> Vec<Formula> {
-    let name = trial.params.get("formula").and_then(Value::as_str).unwrap_or_default();
-    Formula::from_name(name).map_or(Formula::ALL.to_vec(), |formula| vec![formula])
+    Ok(Judgement::by(measured, wrong))
 }
 
 /// How many processes are asked for.
-fn processes(trial: &Trial) -> usize {
-    trial.params.get("processes").and_then(Value::as_u64).unwrap_or(1) as usize
+fn processes(trial: &Trial<PortParams>) -> usize {
+    trial.params.processes as usize
 }
 
-/// How many threads are asked for; 0 for as many as there can be.
-pub(super) fn threads(trial: &Trial) -> usize {
-    trial.params.get("threads").and_then(Value::as_u64).unwrap_or(0) as usize
+/// How many threads each process of a batch has.
+fn batch_threads(trial: &Trial<PortParams>) -> Result<usize> {
+    let count = trial.params.threads.count().context("a batch has a number of threads")?;
+    Ok(count as usize)
 }
 
 /// Where the threads of a process of this trial are, by the model.
-pub(super) fn layout(trial: &Trial, processors: u32) -> Layout {
-    let param = |key: &str| trial.params.get(key);
-    Layout {
-        program: trial.abi.program(),
-        stack_bytes: param("stack_bytes").and_then(Value::as_u64).unwrap_or(0),
-        malloc: param("malloc").and_then(Value::as_bool).unwrap_or(false),
-        processors,
-    }
+pub(super) fn layout(trial: &Trial<PortParams>, processors: u32) -> StackLayout {
+    let PortParams { stack_bytes, malloc, .. } = trial.params;
+    StackLayout { program: trial.abi.program(), stack_bytes, malloc, processors }
 }
 
 /// Everything that one or two processes have reported.
@@ -98,12 +97,12 @@ struct Crowds {
     /// The ports of the threads of each process, by formula.
     ports: Vec<(Formula, Vec<Vec<Option<u32>>>)>,
     /// What each process came to, by formula.
-    bound: Vec<Bound>,
+    bound: Vec<BoundReport>,
 }
 
 /// See [`PortReport::Bound`].
 #[derive(Debug)]
-struct Bound {
+struct BoundReport {
     formula: Formula,
     echoes: u64,
     wrong: Option<String>,
@@ -152,7 +151,7 @@ impl Crowds {
                             Some(format!("{unexpected} sockets got what was not for them"))
                         }
                     };
-                    crowds.bound.push(Bound { formula, echoes: echoes.into(), wrong });
+                    crowds.bound.push(BoundReport { formula, echoes: echoes.into(), wrong });
                 }
                 PortReport::Progress { .. } => {}
                 PortReport::Batch { .. } | PortReport::Process { .. } => {
@@ -171,10 +170,16 @@ impl Crowds {
         Ok(&mut self.processes[at])
     }
 
-    fn predicted(&self, formulas: &[Formula]) -> Map<String, Value> {
-        by_formula(formulas, |formula| {
-            Tally::predicted(&answers(formula, &self.processes)).to_map()
-        })
+    fn predicted(&self, trial: &Trial<PortParams>) -> PortPrediction {
+        let counts =
+            |formula| -> BindCounts { Tally::predicted(&answers(formula, &self.processes)).into() };
+        if let Some(formula) = trial.params.formula.one() {
+            return PortPrediction::One(counts(formula));
+        }
+        let by_formula: BTreeMap<_, _> =
+            Formula::ALL.into_iter().map(|formula| (formula, counts(formula))).collect();
+        let worst = WorstCounts::of(by_formula.values().copied());
+        PortPrediction::Each { worst, by_formula }
     }
 
     /// Why a formula's ports are not those predicted, if they are not: the first
@@ -221,36 +226,19 @@ fn show(port: Option<u32>) -> String {
     port.map_or("none, it was in use".to_string(), |port| format!("{port:#x}"))
 }
 
-/// One formula's values by themselves; those of several by their names, behind
-/// what the worst of them came to.
-fn by_formula(
-    formulas: &[Formula],
-    value: impl Fn(Formula) -> Map<String, Value>,
-) -> Map<String, Value> {
-    if let [formula] = formulas {
-        return value(*formula);
-    }
-    let all: Vec<_> = formulas.iter().map(|formula| (formula.name(), value(*formula))).collect();
-    let values = |key: &'static str| all.iter().filter_map(move |(_, map)| map.get(key)?.as_u64());
-    let mut map = object(json!({
-        "first_collision": values("first_collision").min(),
-        "collisions": values("collisions").max(),
-        "distinct": values("distinct").min(),
-    }));
-    let all = all.into_iter().map(|(name, map)| (name.to_string(), map.into()));
-    map.insert("by_formula".into(), Value::Object(all.collect()));
-    map
-}
-
-fn crowds(trial: &Trial, observed: &Observed) -> Result<(Map<String, Value>, Option<String>)> {
+/// What was measured of one or two processes, and what is wrong with it.
+fn crowds(
+    trial: &Trial<PortParams>,
+    observed: &Observed<PortPrediction>,
+) -> Result<(PortMeasurement, Option<String>)> {
     let crowds = Crowds::read(&observed.data, processes(trial))?;
-    let formulas = formulas(trial);
-    let measured = by_formula(&formulas, |formula| measured(&crowds, formula));
-    let asked = threads(trial);
+    let formulas = trial.params.formula.formulas();
     // As many as there can be are refused one more.
-    let fewer = match asked {
-        0 => crowds.refused.is_none(),
-        _ => crowds.processes.iter().any(|process| process.threads.len() < asked),
+    let fewer = match trial.params.threads.count() {
+        None => crowds.refused.is_none(),
+        Some(asked) => {
+            crowds.processes.iter().any(|process| process.threads.len() < asked as usize)
+        }
     };
     let twice = formulas.iter().find(|formula| {
         let mut ports: Vec<_> = crowds.seen(**formula).flatten().collect();
@@ -259,12 +247,12 @@ fn crowds(trial: &Trial, observed: &Observed) -> Result<(Map<String, Value>, Opt
     });
     let wrong_bound = crowds.bound.iter().find_map(|bound| bound.wrong.clone());
     let wrong_echo = formulas.iter().find_map(|formula| {
-        let of = |bound: &&Bound| bound.formula == *formula;
+        let of = |bound: &&BoundReport| bound.formula == *formula;
         let echoes: u64 = crowds.bound.iter().filter(of).map(|bound| bound.echoes).sum();
         let ports = crowds.seen(*formula).flatten().count() as u64;
         (echoes != ports).then(|| format!("{ports} threads with a port, {echoes} own echoes"))
     });
-    let predicted = crowds.predicted(&formulas);
+    let predicted = crowds.predicted(trial);
     let wrong = if let Some(wrong) = wrong_bound {
         Some(wrong)
     } else if crowds.gathered != processes(trial) {
@@ -280,43 +268,56 @@ fn crowds(trial: &Trial, observed: &Observed) -> Result<(Map<String, Value>, Opt
     } else {
         wrong_echo
     };
-    let mut measured = measured;
-    let threads: usize = crowds.processes.iter().map(|process| process.threads.len()).sum();
-    measured.insert("threads".into(), json!(threads));
-    measured.insert("pids".into(), crowds.processes.iter().map(|process| process.pid).collect());
-    if let Some(errno) = crowds.refused {
-        measured.insert("errno".into(), json!(errno));
-    }
-    if let Some(step) = crowds.processes.first().and_then(most_common_step) {
-        measured.insert("address_step_bytes".into(), json!(step));
-    }
-    Ok((measured, wrong))
+    Ok((crowds.measured(trial), wrong))
 }
 
-/// What was seen of one formula.
-fn measured(crowds: &Crowds, formula: Formula) -> Map<String, Value> {
-    let mut map = Tally::of(crowds.seen(formula).map(|port| port.is_some())).to_map();
-    let ports: Vec<_> = crowds.seen(formula).flatten().collect();
-    if let (Some(low), Some(high)) = (ports.iter().min(), ports.iter().max()) {
-        let differ = ports.iter().fold(0, |bits, port| bits | port ^ low);
-        map.insert("lowest_port".into(), json!(low));
-        map.insert("highest_port".into(), json!(high));
-        map.insert("bits_that_differ".into(), json!(format!("{differ:#010x}")));
+impl Crowds {
+    fn measured(&self, trial: &Trial<PortParams>) -> PortMeasurement {
+        let threads: usize = self.processes.iter().map(|process| process.threads.len()).sum();
+        let threads = threads as u64;
+        let processes = ProcessResult {
+            pids: self.processes.iter().map(|process| process.pid).collect(),
+            errno: self.refused,
+            address_step_bytes: self.processes.first().and_then(most_common_step),
+        };
+        if let Some(formula) = trial.params.formula.one() {
+            let mut result = self.result(formula);
+            result.counts.threads = threads;
+            return PortMeasurement::One { result, processes };
+        }
+        let by_formula: BTreeMap<_, _> =
+            Formula::ALL.into_iter().map(|formula| (formula, self.result(formula))).collect();
+        let worst = WorstCounts::of(by_formula.values().map(|result| result.counts));
+        PortMeasurement::Each { worst, by_formula, threads, processes }
     }
-    if let [one] = &crowds.processes[..]
-        && one.threads.len() <= LISTED_MAX
-    {
-        let threads = one.threads.iter().zip(crowds.seen(formula)).map(|(&(own, id), seen)| {
+
+    /// What was seen of one formula.
+    fn result(&self, formula: Formula) -> FormulaResult {
+        let ports: Vec<_> = self.seen(formula).flatten().collect();
+        let lowest = ports.iter().min().copied();
+        let differ = |lowest| ports.iter().fold(0, |bits, port| bits | port ^ lowest);
+        FormulaResult {
+            counts: Tally::of(self.seen(formula).map(|port| port.is_some())).into(),
+            lowest_port: lowest,
+            highest_port: ports.iter().max().copied(),
+            bits_that_differ: lowest.map(|lowest| format!("{:#010x}", differ(lowest))),
+            listed: self.listed(formula),
+        }
+    }
+
+    /// The threads one by one, if they are the few of one process.
+    fn listed(&self, formula: Formula) -> Option<Vec<ListedThread>> {
+        let [one] = &self.processes[..] else { return None };
+        let threads = one.threads.iter().zip(self.seen(formula)).map(|(&(own, id), seen)| {
             let wanted = port(formula, own, id, one.pid);
-            json!({
-                "pthread_self": format!("{own:#x}"),
-                "port": wanted.or(seen).map(|port| format!("{port:#010x}")),
-                "bound": seen.is_some(),
-            })
+            ListedThread {
+                pthread_self: format!("{own:#x}"),
+                port: wanted.or(seen).map(|port| format!("{port:#010x}")),
+                bound: seen.is_some(),
+            }
         });
-        map.insert("listed".into(), threads.collect());
+        (one.threads.len() <= LISTED_MAX).then(|| threads.collect())
     }
-    map
 }
 
 /// How far threads are from the one before, mostly.

@@ -28,7 +28,7 @@ const BELOW_TOP_BYTES: u64 = 0x700;
 
 /// What decides where stacks go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct StackLayout {
     /// The word size of the program.
     pub program: Arch,
     /// The size of each stack, without its guard.
@@ -40,7 +40,7 @@ pub struct Layout {
     pub processors: u32,
 }
 
-impl Layout {
+impl StackLayout {
     /// HEAP_MAX_SIZE of malloc/arena.c: twice the most that malloc() ever takes
     /// from a heap.
     fn heap_bytes(self) -> u64 {
@@ -193,13 +193,13 @@ impl Heaps {
 mod tests {
     use super::*;
 
-    const PLAIN: Layout =
-        Layout { program: Arch::X86_64, stack_bytes: 8 << 20, malloc: false, processors: 2 };
+    const PLAIN: StackLayout =
+        StackLayout { program: Arch::X86_64, stack_bytes: 8 << 20, malloc: false, processors: 2 };
 
     #[test]
     fn without_malloc_sixteen_threads_never_clash_and_seventeen_always_do() {
         for program in [Arch::I386, Arch::X86_64] {
-            let found = Layout { program, ..PLAIN }.probabilities(20);
+            let found = StackLayout { program, ..PLAIN }.probabilities(20);
             assert!(found[..16].iter().all(|p| *p == 0.0), "{found:?}");
             assert!(found[16..].iter().all(|p| *p == 1.0), "{found:?}");
         }
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn with_malloc_it_lies_between_and_grows() {
-        let found = Layout { malloc: true, ..PLAIN }.probabilities(20);
+        let found = StackLayout { malloc: true, ..PLAIN }.probabilities(20);
         assert!(found.windows(2).all(|pair| pair[0] <= pair[1]), "{found:?}");
         assert!(found[1] < 0.01 && found[16] == 1.0, "{found:?}");
         // A simulation by other hands gave 0.60 to 0.69 for ten threads.
@@ -218,7 +218,7 @@ mod tests {
     fn the_first_heap_leaves_room_for_stacks_above_it() {
         // 64 MiB less 24 from the top of the first stack down to the heap.
         let first = 0x7f00_0000_0000 + (24 << 20);
-        let tops = Layout { malloc: true, ..PLAIN }.tops(first, 6);
+        let tops = StackLayout { malloc: true, ..PLAIN }.tops(first, 6);
         let each = (8 << 20) + 4096;
         // Two stacks fit above the first heap, the next is below all heaps there are.
         assert_eq!(tops[..2], [first, first - each]);

@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::Result;
 use nlrig_guest::ports::Formula;
 use nlrig_guest::protocol::{Aslr, Job, Rlimit};
-use serde_json::{Map, Value, json};
 
+use super::types::{Bound, Most, PortParams, ThreadsAsked};
 use crate::abi::{Abi, Arch};
 use crate::experiment::threads::{
     BY_RLIMIT_MIN_BYTES, MEMORY_64_BYTES, NOFILE, THREADS_MAX, stacks,
 };
-use crate::experiment::{Ask, Trial, object, one_of, workload};
+use crate::experiment::{Selection, Trial, workload};
 use crate::guest::Limits;
 use crate::units::show_size;
 use crate::usage;
@@ -35,33 +35,6 @@ const ROOM_32_BYTES: u64 = 5 << 29;
 /// As many threads as the smaller machine holds.
 const FEW: u32 = 5000;
 
-/// What is bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// One formula.
-    One(Formula),
-    /// All of them, one after the other, by the same threads.
-    Each,
-}
-
-impl What {
-    /// Its name, as in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            What::One(formula) => formula.name(),
-            What::Each => "each",
-        }
-    }
-
-    /// The formulas.
-    pub fn formulas(self) -> Vec<Formula> {
-        match self {
-            What::One(formula) => vec![formula],
-            What::Each => Formula::ALL.to_vec(),
-        }
-    }
-}
-
 /// How many processes there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Processes {
@@ -77,7 +50,7 @@ enum Processes {
 struct Setting {
     /// What is special about it, for its name.
     name: String,
-    what: What,
+    what: Bound,
     threads: u32,
     stack_bytes: u64,
     malloc: bool,
@@ -91,7 +64,7 @@ struct Setting {
 }
 
 impl Setting {
-    fn new(name: &str, what: What, threads: u32) -> Setting {
+    fn new(name: &str, what: Bound, threads: u32) -> Setting {
         Setting {
             name: name.to_string(),
             what,
@@ -108,23 +81,27 @@ impl Setting {
 }
 
 /// The trials that answer what was asked.
-pub fn trials(ask: &Ask) -> Result<Vec<Trial>> {
-    let what = match ask.set.get("formula").map(String::as_str) {
+pub fn trials(selection: &Selection) -> Result<Vec<Trial<PortParams>>> {
+    let what = match selection.set.get("formula").map(String::as_str) {
         None => None,
-        Some("each") => Some(What::Each),
-        Some(name) => Some(What::One(Formula::from_name(name).ok_or_else(|| {
+        Some("each") => Some(Bound::Each),
+        Some(name) => Some(Bound::One(Formula::from_name(name).ok_or_else(|| {
             let names = Formula::ALL.map(Formula::name).join(", ");
             usage!("--set formula={name}: it is {names} or each")
         })?)),
     };
-    let own =
-        ["threads", "malloc", "aslr", "processes"].iter().any(|key| ask.set.contains_key(*key));
-    let own = own || !ask.stacks.is_empty() || !ask.sysctls.is_empty() || !ask.rlimits.is_empty();
+    let own = ["threads", "malloc", "aslr", "processes"]
+        .iter()
+        .any(|key| selection.set.contains_key(*key));
+    let own = own
+        || !selection.stacks.is_empty()
+        || !selection.sysctls.is_empty()
+        || !selection.rlimits.is_empty();
     let mut trials = Vec::new();
-    for &abi in &ask.abis {
-        let settings = if own { asked_for(ask, abi, what)? } else { named(abi) };
+    for &abi in &selection.abis {
+        let settings = if own { asked_for(selection, abi, what)? } else { named(abi) };
         let wanted = |setting: &&Setting| own || what.is_none_or(|what| setting.what == what);
-        trials.extend(settings.iter().filter(wanted).map(|setting| trial(ask, abi, setting)));
+        trials.extend(settings.iter().filter(wanted).map(|setting| trial(selection, abi, setting)));
     }
     if trials.is_empty() {
         return Err(usage!("--set formula: no trial by default binds it on these ABIs"));
@@ -137,7 +114,7 @@ pub fn trials(ask: &Ask) -> Result<Vec<Trial>> {
 /// What matters on this ABI.
 fn named(abi: Abi) -> Vec<Setting> {
     use Formula::{LinuxJournal, Paper, PaperXor, Shift12};
-    let one = |name: &str, formula, threads| Setting::new(name, What::One(formula), threads);
+    let one = |name: &str, formula, threads| Setting::new(name, Bound::One(formula), threads);
     let mut settings = Vec::new();
     // The table of formulas.
     let each = |formula| Setting { stack_bytes: 2 << 20, ..one("n=1000", formula, 1000) };
@@ -185,14 +162,14 @@ fn named(abi: Abi) -> Vec<Setting> {
     }
     settings.push(Setting {
         name: "two-processes/aslr=off".into(),
-        what: What::One(Shift12),
+        what: Bound::One(Shift12),
         aslr: Aslr::Off,
         ..two.clone()
     });
     // Two that differ above 16 bits only.
     settings.push(Setting {
         name: "two-processes/pid=12241,77777/aslr=off".into(),
-        what: What::One(PaperXor),
+        what: Bound::One(PaperXor),
         aslr: Aslr::Off,
         pids: [Some(12241), Some(77777)],
         sysctls: &[("kernel.pid_max", "131072")],
@@ -202,23 +179,23 @@ fn named(abi: Abi) -> Vec<Setting> {
     settings.extend([2, 4, 8, 16].map(|mib| Setting {
         stack_bytes: mib << 20,
         sysctls: THREADS_MAX.sysctls,
-        ..Setting::new(&format!("stack={mib}M/most"), What::Each, MOST)
+        ..Setting::new(&format!("stack={mib}M/most"), Bound::Each, MOST)
     }));
     settings
 }
 
 /// What the user asks for in place of that.
-fn asked_for(ask: &Ask, abi: Abi, what: Option<What>) -> Result<Vec<Setting>> {
-    let number = |key: &str, own: u32, most: u32| match ask.set.get(key).map(String::as_str) {
+fn asked_for(selection: &Selection, abi: Abi, what: Option<Bound>) -> Result<Vec<Setting>> {
+    let number = |key: &str, own: u32, most: u32| match selection.set.get(key).map(String::as_str) {
         None => Ok(own),
         Some(text) => match text.parse() {
             Ok(number) if (1..=most).contains(&number) => Ok(number),
             _ => Err(usage!("--set {key}={text}: it is a number from 1 to {most}")),
         },
     };
-    let most = ask.set.get("threads").is_some_and(|text| text == "most");
-    let malloc = one_of(ask, "malloc", ["off", "on"])? == "on";
-    let aslr = if one_of(ask, "aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On };
+    let most = selection.set.get("threads").is_some_and(|text| text == "most");
+    let malloc = selection.one_of("malloc", ["off", "on"])? == "on";
+    let aslr = if selection.one_of("aslr", ["on", "off"])? == "off" { Aslr::Off } else { Aslr::On };
     let processes = match number("processes", 1, BATCH_MAX)? {
         1 => Processes::One,
         2 => Processes::Two,
@@ -227,22 +204,22 @@ fn asked_for(ask: &Ask, abi: Abi, what: Option<What>) -> Result<Vec<Setting>> {
     let batch = matches!(processes, Processes::Batch(_));
     let (own, at_most) = if batch { (BATCH_THREADS, 100) } else { (MANY, MOST) };
     let threads = if most && !batch { MOST } else { number("threads", own, at_most)? };
-    let said = ask.set.contains_key("threads");
+    let said = selection.set.contains_key("threads");
     let whats = match what {
         Some(what) => vec![what],
-        None if batch => vec![What::One(Formula::LinuxJournal)],
-        None => Formula::ALL.map(What::One).to_vec(),
+        None if batch => vec![Bound::One(Formula::LinuxJournal)],
+        None => Formula::ALL.map(Bound::One).to_vec(),
     };
-    if batch && (aslr == Aslr::Off || whats != [What::One(Formula::LinuxJournal)]) {
+    if batch && (aslr == Aslr::Off || whats != [Bound::One(Formula::LinuxJournal)]) {
         return Err(usage!(
             "--set processes: many processes are for the chance of a duplicate, which is there with \
              formula=linux-journal and randomisation only"
         ));
     }
-    if processes == Processes::Two && whats.contains(&What::Each) {
+    if processes == Processes::Two && whats.contains(&Bound::Each) {
         return Err(usage!("--set processes=2: give one formula"));
     }
-    let stacks = if ask.stacks.is_empty() { vec![2 << 20] } else { stacks(ask)? };
+    let stacks = if selection.stacks.is_empty() { vec![2 << 20] } else { stacks(selection)? };
     let mut settings = Vec::new();
     for stack_bytes in stacks {
         let threads = if said { threads } else { threads.min(room_for(abi, stack_bytes)) };
@@ -276,7 +253,7 @@ fn room_for(abi: Abi, stack_bytes: u64) -> u32 {
     }
 }
 
-fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {
+fn trial(selection: &Selection, abi: Abi, setting: &Setting) -> Trial<PortParams> {
     let Setting { what, threads, stack_bytes, malloc, aslr, ends, processes, .. } = *setting;
     let mut argv = vec![workload("ports")];
     let mut add = |name: &str, value: Option<String>| {
@@ -312,49 +289,38 @@ fn trial(ask: &Ask, abi: Abi, setting: &Setting) -> Trial {
     if ends {
         argv.push("--ends".to_string());
     }
-    rlimits.extend(ask.rlimits.iter().cloned());
+    rlimits.extend(selection.rlimits.iter().cloned());
     let own = |&(name, value): &(&str, &str)| (name.to_string(), value.to_string());
     let sysctls: Vec<_> =
-        setting.sysctls.iter().map(own).chain(ask.sysctls.iter().cloned()).collect();
-    let by_name: Map<_, _> =
-        sysctls.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-    let limits: Map<_, _> =
-        rlimits.iter().map(|limit| (limit.name.clone(), json!(limit.value))).collect();
+        setting.sysctls.iter().map(own).chain(selection.sysctls.iter().cloned()).collect();
     let most = threads == MOST;
-    let params = object(json!({
-        "formula": what.name(),
-        "threads": if most { Value::from("most") } else { Value::from(threads) },
-        "stack_bytes": stack_bytes,
-        "malloc": malloc,
-        "aslr": aslr,
-        "processes": count,
-        "pids": setting.pids.iter().flatten().collect::<Vec<_>>(),
-        "ends": ends,
-        "setting": setting.name,
-        "sysctl": by_name,
-        "rlimit": limits,
-    }));
+    let params = PortParams {
+        formula: what,
+        threads: if most { ThreadsAsked::Most(Most::Most) } else { ThreadsAsked::Count(threads) },
+        stack_bytes,
+        malloc,
+        aslr,
+        processes: count,
+        pids: setting.pids.iter().flatten().copied().collect(),
+        ends,
+        setting: setting.name.clone(),
+        sysctl: sysctls.iter().cloned().collect(),
+        rlimit: rlimits.iter().map(|limit| (limit.name.clone(), limit.value)).collect(),
+    };
     // As many as there can be on 64 bits are tens of thousands.
     let many = threads > FEW && abi.program() == Arch::X86_64;
     let memory = if many { MEMORY_64_BYTES } else { MEMORY_BYTES };
-    Trial {
-        name: format!("ports/{abi}/{}/{}/{}", ask.kernel, what.name(), setting.name),
-        abi,
-        params,
-        job: Job { argv, user: ask.user, rlimits, aslr, sysctls, ..Job::default() },
-        desk: None,
-        cpus: ask.cpus.unwrap_or(2),
-        memory_bytes: ask.memory_bytes.unwrap_or(memory),
-        limits: LIMITS,
-        timeout: ask.timeout,
-        // An id may be taken where others have run.
-        alone: many
-            || setting.pids[0].is_some()
-            || !setting.sysctls.is_empty()
-            || !ask.sysctls.is_empty(),
-        boot: "",
-        flavour: None,
-        fault: None,
-        published: Vec::new(),
-    }
+    // An id may be taken where others have run.
+    let alone = many || setting.pids[0].is_some() || !sysctls.is_empty();
+    let job = Job { argv, user: selection.user, rlimits, aslr, sysctls, ..Job::default() };
+    let name = format!("ports/{abi}/{}/{}/{}", selection.kernel, what.name(), setting.name);
+    Trial::new(name, abi, job)
+        .params(params)
+        .memory(memory)
+        .limits(LIMITS)
+        .alone_if(alone)
+        // Tens of thousands of threads take minutes under TCG; one such trial is
+        // enough for every change.
+        .long_if(most && abi == Abi::X86_64 && stack_bytes != 2 << 20)
+        .select(selection)
 }

@@ -4,16 +4,15 @@
 use std::collections::BTreeMap;
 
 use nlrig_guest::ports::Formula;
-use serde_json::Value;
 
 use super::chance::{curve, figure_4};
-use super::read::{Seen, columns, each, formula, is, param, text};
+use super::types::{BindCounts, Bound, PortMeasurement, PortTrial, columns, counts, each};
 use crate::abi::Abi;
-use crate::report::{Section, TrialReport};
+use crate::report::Section;
 use crate::units::show_size;
 
 /// All tables that there are trials for.
-pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
+pub fn sections(trials: &[&PortTrial<'_>]) -> Vec<Section> {
     let mut sections = vec![claim()];
     for abi in Abi::ALL {
         sections.extend(figure_4(abi, trials));
@@ -51,12 +50,12 @@ fn claim() -> Section {
 }
 
 /// All formulas by ABI, with a thousand threads.
-fn formulas(trials: &[&TrialReport]) -> Option<Section> {
-    let mut cells: BTreeMap<(Formula, usize), Seen> = BTreeMap::new();
+fn formulas(trials: &[&PortTrial<'_>]) -> Option<Section> {
+    let mut cells: BTreeMap<(Formula, usize), BindCounts> = BTreeMap::new();
     let mut threads = 0;
-    for trial in trials.iter().filter(|trial| text(trial, "setting") == "n=1000") {
-        if let (Some(formula), Some(seen)) = (formula(trial), Seen::trial(trial)) {
-            let column = Abi::ALL.iter().position(|abi| *abi == trial.abi)?;
+    for trial in trials.iter().filter(|trial| trial.params.setting == "n=1000") {
+        if let (Some(formula), Some(seen)) = (trial.params.formula.one(), counts(trial)) {
+            let column = Abi::ALL.iter().position(|abi| *abi == trial.report.abi)?;
             cells.insert((formula, column), seen);
             threads = seen.threads;
         }
@@ -90,23 +89,23 @@ fn formulas(trials: &[&TrialReport]) -> Option<Section> {
 }
 
 /// The settings that matter, each by name.
-fn settings(trials: &[&TrialReport]) -> Option<Section> {
-    let in_tables = |trial: &TrialReport| {
-        text(trial, "setting") == "n=1000"
-            || text(trial, "formula") == "each"
-            || trial.measured.as_ref().is_some_and(|map| map.contains_key("frequency"))
+fn settings(trials: &[&PortTrial<'_>]) -> Option<Section> {
+    let in_tables = |trial: &PortTrial<'_>| {
+        trial.params.setting == "n=1000"
+            || trial.params.formula == Bound::Each
+            || matches!(trial.measured, Some(PortMeasurement::Batch { .. }))
     };
-    let row = |trial: &&TrialReport| {
-        let seen = Seen::trial(trial)?;
+    let row = |trial: &&PortTrial<'_>| {
+        let seen = counts(trial)?;
         Some(vec![
-            trial.abi.to_string(),
-            text(trial, "setting").to_string(),
-            text(trial, "formula").to_string(),
+            trial.report.abi.to_string(),
+            trial.params.setting.to_string(),
+            trial.params.formula.name().to_string(),
             seen.threads.to_string(),
             seen.first(),
             seen.share(),
             seen.distinct.to_string(),
-            trial.verdict.name().to_string(),
+            trial.report.verdict.name().to_string(),
         ])
     };
     let rows: Vec<_> = trials.iter().filter(|trial| !in_tables(trial)).filter_map(row).collect();
@@ -125,18 +124,19 @@ fn settings(trials: &[&TrialReport]) -> Option<Section> {
 }
 
 /// Whether two processes clash without randomisation, as it came out.
-fn two_processes(trials: &[&TrialReport]) -> String {
+fn two_processes(trials: &[&PortTrial<'_>]) -> String {
     let mut words = String::from(
         "Threads are counted over both processes where there are two, in the order in which they bind.",
     );
     for &trial in trials {
-        let two = text(trial, "setting") == "two-processes/aslr=off";
-        let (Some(seen), Some(formula), true) = (Seen::trial(trial), formula(trial), two) else {
+        let two = trial.params.setting == "two-processes/aslr=off";
+        let (Some(seen), Some(formula), true) = (counts(trial), trial.params.formula.one(), two)
+        else {
             continue;
         };
-        let (abi, name, each) = (trial.abi, formula.name(), seen.threads / 2);
+        let (abi, name, each) = (trial.report.abi, formula.name(), seen.threads / 2);
         words.push_str(&format!(" Without randomisation two {abi} processes under {name} "));
-        words.push_str(&match seen.first {
+        words.push_str(&match seen.first_collision {
             Some(first) if first == each + 1 => format!(
                 "collide at the first thread of the second one, and {} of its {each} threads have \
                  no port.",
@@ -150,12 +150,12 @@ fn two_processes(trials: &[&TrialReport]) -> String {
 }
 
 /// What single settings have shown, as far as they have, a paragraph each.
-fn apart(trials: &[&TrialReport]) -> Vec<String> {
+fn apart(trials: &[&PortTrial<'_>]) -> Vec<String> {
     let of = |setting: &str, which: Formula| {
-        let named = move |trial: &&TrialReport| {
-            text(trial, "setting").starts_with(setting) && formula(trial) == Some(which)
+        let named = move |trial: &&PortTrial<'_>| {
+            trial.params.setting.starts_with(setting) && trial.params.formula.one() == Some(which)
         };
-        trials.iter().copied().filter(named).filter_map(Seen::trial).collect::<Vec<_>>()
+        trials.iter().copied().filter(named).filter_map(counts).collect::<Vec<_>>()
     };
     let collide = |setting: &str, which: Formula| {
         let seen = of(setting, which);
@@ -163,7 +163,7 @@ fn apart(trials: &[&TrialReport]) -> Vec<String> {
     };
     let mut words = Vec::new();
     let aligned = of("stack-and-guard", Formula::LinuxJournal);
-    if aligned.iter().any(|seen| seen.first == Some(2)) {
+    if aligned.iter().any(|seen| seen.first_collision == Some(2)) {
         words.push(
             "Where stack and guard are a multiple of 64 KiB all threads have the same four bits, and \
              the second one already has no port by the Linux Journal's formula."
@@ -178,7 +178,7 @@ fn apart(trials: &[&TrialReport]) -> Vec<String> {
     }
     let first = |setting: &str| {
         let seen = of(setting, Formula::Paper).first().copied()?;
-        Some(match seen.first {
+        Some(match seen.first_collision {
             Some(first) => {
                 format!("thread {first} of {} is the first without a port", seen.threads)
             }
@@ -209,19 +209,25 @@ fn apart(trials: &[&TrialReport]) -> Vec<String> {
 }
 
 /// How many of as many threads as there can be have a port of their own.
-fn table_4(trials: &[&TrialReport]) -> Option<Section> {
-    let counted = |trial: &&&TrialReport| {
-        text(trial, "formula") == "each" && is(trial, "threads", "most") && trial.measured.is_some()
+fn table_4(trials: &[&PortTrial<'_>]) -> Option<Section> {
+    let counted = |trial: &&&PortTrial<'_>| {
+        trial.params.formula == Bound::Each
+            && trial.params.threads.count().is_none()
+            && trial.measured.is_some()
     };
     let many: Vec<_> = trials.iter().filter(counted).collect();
-    let row = |trial: &&&TrialReport| {
-        let stack =
-            param(trial, "stack_bytes").and_then(Value::as_u64).map_or("-".into(), show_size);
-        let threads = trial.measured.as_ref().and_then(|map| map.get("threads")?.as_u64())?;
+    let row = |trial: &&&PortTrial<'_>| {
+        let stack = show_size(trial.params.stack_bytes);
+        let threads = counts(trial)?.threads;
         let cells = Formula::ALL.map(|formula| {
             each(trial, formula).map_or("-".to_string(), |seen| seen.distinct.to_string())
         });
-        Some([trial.abi.to_string(), stack, threads.to_string()].into_iter().chain(cells).collect())
+        Some(
+            [trial.report.abi.to_string(), stack, threads.to_string()]
+                .into_iter()
+                .chain(cells)
+                .collect(),
+        )
     };
     let rows: Vec<Vec<String>> = many.iter().filter_map(row).collect();
     if rows.is_empty() {
@@ -229,15 +235,16 @@ fn table_4(trials: &[&TrialReport]) -> Option<Section> {
     }
     let paper: Vec<_> = many.iter().filter_map(|trial| each(trial, Formula::Paper)).collect();
     let lost = paper.iter().filter(|seen| seen.collisions > 0).count();
-    let firsts: Vec<_> = paper.iter().filter_map(|seen| seen.first).collect();
+    let firsts: Vec<_> = paper.iter().filter_map(|seen| seen.first_collision).collect();
     let first = match (firsts.iter().min(), firsts.iter().max()) {
         (Some(low), Some(high)) if low == high => format!(" from thread {low} on"),
         (Some(low), Some(high)) => format!(" from thread {low} to {high} on, by the stack"),
         _ => String::new(),
     };
     let always = Formula::ALL.into_iter().filter(|formula| {
-        let has_all =
-            |trial: &&&TrialReport| each(trial, *formula).is_some_and(|seen| seen.collisions == 0);
+        let has_all = |trial: &&&PortTrial<'_>| {
+            each(trial, *formula).is_some_and(|seen| seen.collisions == 0)
+        };
         many.iter().all(has_all)
     });
     let always: Vec<_> = always.map(Formula::name).collect();
@@ -263,15 +270,15 @@ fn table_4(trials: &[&TrialReport]) -> Option<Section> {
 }
 
 /// Which formula failed where, over all trials, and what to do.
-fn advice(trials: &[&TrialReport]) -> Option<Section> {
+fn advice(trials: &[&PortTrial<'_>]) -> Option<Section> {
     let mut failed: BTreeMap<Formula, (u64, u64)> = BTreeMap::new();
-    let mut count = |formula: Formula, seen: Seen| {
+    let mut count = |formula: Formula, seen: BindCounts| {
         let (tried, duplicates) = failed.entry(formula).or_default();
         *tried += 1;
         *duplicates += u64::from(seen.collisions > 0);
     };
     for trial in trials {
-        match (formula(trial), Seen::trial(trial)) {
+        match (trial.params.formula.one(), counts(trial)) {
             (Some(formula), Some(seen)) => count(formula, seen),
             _ => {
                 for formula in Formula::ALL {
@@ -302,11 +309,11 @@ fn advice(trials: &[&TrialReport]) -> Option<Section> {
 }
 
 /// How the paper's formula fared, by word size, and what to do.
-fn conclusion(trials: &[&TrialReport]) -> String {
+fn conclusion(trials: &[&PortTrial<'_>]) -> String {
     let count = |abi: Abi| {
-        let of = trials.iter().filter(|trial| trial.abi == abi);
-        let seen = of.filter_map(|trial| match formula(trial) {
-            Some(Formula::Paper) => Seen::trial(trial),
+        let of = trials.iter().filter(|trial| trial.report.abi == abi);
+        let seen = of.filter_map(|trial| match trial.params.formula.one() {
+            Some(Formula::Paper) => counts(trial),
             None => each(trial, Formula::Paper),
             _ => None,
         });

@@ -4,12 +4,12 @@ use crate::report::Verdict;
 use nlrig_guest::protocol::Exit;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use types::ThreadsAsked;
 
-fn plan(set: &[(&str, &str)]) -> Result<Vec<Trial>> {
-    let mut ask = Ask::new(&Abi::ALL, "6.1");
-    ask.set = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-    Ports.plan(&ask)
+fn plan(set: &[(&str, &str)]) -> Result<Vec<Trial<PortParams>>> {
+    let mut selection = Selection::new(&Abi::ALL, "6.1");
+    selection.set = set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    Ports.plan(&selection)
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn the_default_plan_is_no_cross_product() {
 #[test]
 fn a_formula_is_chosen_and_what_does_not_go_together_is_said() {
     let trials = plan(&[("formula", "paper")]).unwrap();
-    assert!(trials.iter().all(|trial| trial.params["formula"] == "paper"));
+    assert!(trials.iter().all(|trial| trial.params.formula.name() == "paper"));
     let trials = plan(&[("formula", "kernel"), ("threads", "7")]).unwrap();
     assert_eq!(trials.len(), 3);
     for wrong in [
@@ -40,31 +40,26 @@ fn a_formula_is_chosen_and_what_does_not_go_together_is_said() {
 
 #[test]
 fn threads_that_nobody_counted_fit_into_32_bits() {
-    let mut ask = Ask::new(&Abi::ALL, "6.1");
-    ask.set.insert("formula".into(), "paper".into());
-    ask.stacks = vec![64 << 10, 8 << 20, 1 << 30];
-    let trials = Ports.plan(&ask).unwrap();
+    let mut selection = Selection::new(&Abi::ALL, "6.1");
+    selection.set.insert("formula".into(), "paper".into());
+    selection.stacks = vec![64 << 10, 8 << 20, 1 << 30];
+    let trials = Ports.plan(&selection).unwrap();
     let of = |abi: Abi| -> Vec<_> {
         let own = trials.iter().filter(|trial| trial.abi == abi);
-        own.map(|trial| trial.params["threads"].as_u64().unwrap()).collect()
+        own.map(|trial| trial.params.threads.count().unwrap()).collect()
     };
     assert_eq!(of(Abi::I386), [1000, 320, 2]);
     assert_eq!(of(Abi::X86_64), [1000, 1000, 1000]);
-    ask.set.insert("threads".into(), "1000".into());
-    let trials = Ports.plan(&ask).unwrap();
-    assert!(trials.iter().all(|trial| trial.params["threads"] == 1000), "the user's word counts");
+    selection.set.insert("threads".into(), "1000".into());
+    let trials = Ports.plan(&selection).unwrap();
+    assert!(
+        trials.iter().all(|trial| trial.params.threads == ThreadsAsked::Count(1000)),
+        "the user's word counts"
+    );
 }
 
-fn observed(data: Vec<Value>, predicted: Option<Map<String, Value>>) -> Observed {
-    Observed {
-        data,
-        exit: Exit::Code(0),
-        predicted,
-        out_of_memory: None,
-        last_sign: None,
-        boot: Duration::ZERO,
-        total: Duration::ZERO,
-    }
+fn observed(data: Vec<Value>, predicted: Option<PortPrediction>) -> Observed<PortPrediction> {
+    Observed { predicted, ..Observed::new(data, Exit::Code(0)) }
 }
 
 /// Two threads of a process, whose ports by the paper's formula are these.
@@ -78,12 +73,12 @@ fn reported(ports: Value, echoes: u64) -> Vec<Value> {
     ]
 }
 
-fn verdict(data: Vec<Value>) -> Judgement {
+fn verdict(data: Vec<Value>) -> Judgement<PortMeasurement> {
     let trials = plan(&[("formula", "paper"), ("threads", "2")]).unwrap();
     let seen = |count: usize| Ports.predict(&trials[0], &data[..count]).unwrap();
     assert_eq!(seen(1), None, "not all threads are there");
     let predicted = seen(2);
-    Ports.judge(&trials[0], &observed(data.clone(), predicted))
+    Ports.evaluate(&trials[0], &observed(data.clone(), predicted))
 }
 
 #[test]
@@ -91,7 +86,7 @@ fn a_port_that_was_not_predicted_fails_and_is_named() {
     let right = json!([0x64_b7d0, 0x64_b74f]);
     let passed = verdict(reported(right.clone(), 2));
     assert_eq!(passed.verdict, Verdict::Pass, "{passed:?}");
-    let measured = passed.measured.unwrap();
+    let measured = json!(passed.measured.unwrap());
     assert_eq!((&measured["distinct"], &measured["first_collision"]), (&json!(2), &Value::Null));
     let failed = verdict(reported(json!([0x64_b7d0, 0x64_b74e]), 2));
     assert_eq!(failed.verdict, Verdict::Fail);
@@ -115,14 +110,14 @@ fn a_batch_is_held_against_the_model() {
         }})
     };
     let predicted = Ports.predict(trial, std::slice::from_ref(&begin)).unwrap();
-    assert_eq!(predicted.as_ref().unwrap()["probability"], json!([0.0, 0.0]));
+    assert_eq!(json!(predicted)["probability"], json!([0.0, 0.0]));
     let judge = |last: Value| {
         let data = vec![begin.clone(), process(1, 0, each), process(2, 0, each), last];
-        Ports.judge(trial, &observed(data, predicted.clone()))
+        Ports.evaluate(trial, &observed(data, predicted.clone()))
     };
     let verdict = |last: Value| judge(last).verdict;
     let well = judge(process(3, 0, each));
-    let measured = well.measured.unwrap();
+    let measured = json!(well.measured.unwrap());
     assert_eq!((well.verdict, &measured["distinct"]), (Verdict::Pass, &json!(2)));
     assert_eq!((&measured["collisions"], &measured["first_collision"]), (&json!(0), &Value::Null));
     let mut more = process(3, 0, each);

@@ -1,11 +1,16 @@
 //! The tables of `threads`, and what each says in plain words.
 
-use serde_json::Value;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
+use super::{ThreadCount, Threads};
 use crate::abi::Abi;
-use crate::limits::{Direction, Limit, Placed};
-use crate::report::{Section, TrialReport};
+use crate::experiment::TrialResult;
+use crate::limits::{Direction, Limit, Prediction};
+use crate::report::{PublishedThreads, Section};
 use crate::units::show_size;
+
+type Counted<'a> = TrialResult<'a, Threads>;
 
 const COLUMNS: [&str; 9] = [
     "stack",
@@ -20,11 +25,10 @@ const COLUMNS: [&str; 9] = [
 ];
 
 /// A table for each ABI and setting that there are trials of, in their order.
-pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
-    let mut groups: Vec<((Abi, String), Vec<&TrialReport>)> = Vec::new();
+pub fn sections(trials: &[&Counted<'_>]) -> Vec<Section> {
+    let mut groups: Vec<((Abi, String), Vec<&Counted<'_>>)> = Vec::new();
     for &trial in trials {
-        let setting = trial.params.get("setting").and_then(Value::as_str).unwrap_or_default();
-        let key = (trial.abi, setting.to_string());
+        let key = (trial.report.abi, trial.params.setting.clone());
         match groups.iter_mut().find(|(other, _)| *other == key) {
             Some((_, group)) => group.push(trial),
             None => groups.push((key, vec![trial])),
@@ -39,8 +43,8 @@ pub fn sections(trials: &[&TrialReport]) -> Vec<Section> {
 }
 
 /// How the predictions of all tables fared.
-fn summary(groups: &[((Abi, String), Vec<&TrialReport>)]) -> Section {
-    let row = |abi: String, setting: &str, trials: &[&TrialReport]| {
+fn summary(groups: &[((Abi, String), Vec<&Counted<'_>>)]) -> Section {
+    let row = |abi: String, setting: &str, trials: &[&Counted<'_>]| {
         let tally = Tally::of(trials);
         vec![
             abi,
@@ -83,30 +87,27 @@ struct Tally {
 }
 
 impl Tally {
-    fn of(trials: &[&TrialReport]) -> Tally {
-        let threads = |map: &Option<serde_json::Map<String, Value>>, key: &str| {
-            map.as_ref()?.get(key)?.as_u64()
-        };
-        let (bounded, sharp): (Vec<&TrialReport>, Vec<&TrialReport>) = trials
+    fn of(trials: &[&Counted<'_>]) -> Tally {
+        let (bounded, sharp): (Vec<&Counted<'_>>, Vec<&Counted<'_>>) = trials
             .iter()
-            .partition(|trial| threads(&trial.predicted, "threads_at_least").is_some());
+            .partition(|trial| predicted(trial).is_some_and(|it| it.threads_at_least.is_some()));
         let differences: Vec<u64> = sharp
             .iter()
             .filter_map(|trial| {
-                let measured = threads(&trial.measured, "threads")?;
-                Some(measured.abs_diff(threads(&trial.predicted, "threads")?))
+                let measured = trial.measured.as_ref()?.threads;
+                Some(measured.abs_diff(predicted(trial)?.threads))
             })
             .collect();
         Tally {
             exact: differences.iter().filter(|&&difference| difference == 0).count(),
             worst: differences.iter().copied().max(),
             bounds: bounded.len(),
-            within: bounded.iter().filter(|trial| trial.verdict.is_well()).count(),
+            within: bounded.iter().filter(|trial| trial.report.verdict.is_well()).count(),
         }
     }
 }
 
-fn section(abi: Abi, setting: &str, trials: &[&TrialReport]) -> Section {
+fn section(abi: Abi, setting: &str, trials: &[&Counted<'_>]) -> Section {
     Section {
         title: title(abi, setting),
         columns: COLUMNS.map(str::to_string).to_vec(),
@@ -136,68 +137,88 @@ fn title(abi: Abi, setting: &str) -> String {
     }
 }
 
-fn row(abi: Abi, trial: &TrialReport) -> Vec<String> {
-    let number = |from: &Option<serde_json::Map<String, Value>>, key: &str| {
-        from.as_ref().and_then(|map| map.get(key)?.as_f64())
+fn row(abi: Abi, trial: &Counted<'_>) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or("-".to_string());
+    let number = |number: Option<u64>| or_dash(number.map(|number| number.to_string()));
+    let measured = trial.measured.as_ref();
+    let threads = measured.map(|count| count.threads);
+    let most = predicted(trial).map(|it| it.threads);
+    let least = predicted(trial).and_then(|it| it.threads_at_least);
+    let difference = threads.zip(most).filter(|_| least.is_none());
+    let range = |least: Option<u64>, most: Option<u64>| match least {
+        Some(least) => format!("{least} to {}", number(most)),
+        None => number(most),
     };
-    let whole = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.0}"));
-    let measured = number(&trial.measured, "threads");
-    let predicted = number(&trial.predicted, "threads");
-    let at_least = number(&trial.predicted, "threads_at_least");
-    let difference = measured.zip(predicted).map(|(measured, predicted)| measured - predicted);
-    let difference = if at_least.is_some() { None } else { difference };
     // A program that was killed could not be counted to the last thread.
-    let at_most = number(&trial.measured, "threads_at_most");
-    let range = |least: Option<f64>, most: Option<f64>| match least {
-        Some(least) => format!("{least:.0} to {}", whole(most)),
-        None => whole(most),
-    };
+    let at_most = measured.and_then(ThreadCount::threads_at_most);
+    let rate = measured.and_then(ThreadCount::refusal).map(|refusal| refusal.threads_per_s);
     vec![
-        show_size(stack_bytes(trial)),
-        theory(abi, trial).map_or("-".to_string(), |threads| threads.to_string()),
+        show_size(trial.params.stack_bytes),
+        number(theory(abi, trial)),
         published(trial),
-        range(at_least, predicted),
-        if at_most.is_some() { range(measured, at_most) } else { whole(measured) },
-        difference
-            .map_or("-".to_string(), |difference| format!("{difference:+.0}").replace("+0", "0")),
-        binding_limit(trial).to_string(),
-        whole(number(&trial.measured, "threads_per_s")),
-        trial.verdict.name().to_string(),
+        range(least, most),
+        if at_most.is_some() { range(threads, at_most) } else { number(threads) },
+        or_dash(difference.map(|(measured, predicted)| signed(measured, predicted))),
+        binding_limit(trial).map_or("-", Limit::name).to_string(),
+        or_dash(rate.map(|rate| format!("{rate:.0}"))),
+        trial.report.verdict.name().to_string(),
     ]
 }
 
-fn stack_bytes(trial: &TrialReport) -> u64 {
-    trial.params.get("stack_bytes").and_then(Value::as_u64).unwrap_or(0)
+/// By how much the first number is the larger one.
+fn signed(measured: u64, predicted: u64) -> String {
+    let difference = measured.abs_diff(predicted);
+    let sign = match measured.cmp(&predicted) {
+        Ordering::Less => "-",
+        Ordering::Equal => "",
+        Ordering::Greater => "+",
+    };
+    format!("{sign}{difference}")
+}
+
+fn predicted<'a>(trial: &'a Counted<'_>) -> Option<&'a Prediction> {
+    trial.predicted.as_ref()
 }
 
 /// The paper's own arithmetic: the address space over the stack on 32 bits,
 /// threads-max, as the guest has it, on 64.
-fn theory(abi: Abi, trial: &TrialReport) -> Option<u64> {
+fn theory(abi: Abi, trial: &Counted<'_>) -> Option<u64> {
     let space_bytes: u64 = match abi {
         Abi::I386 => 3072 << 20,
         Abi::Ia32 => 4096 << 20,
         Abi::X86_64 => {
-            return trial.measured.as_ref()?.get("threads_max")?.as_u64();
+            return Some(trial.measured.as_ref()?.refusal()?.threads_max);
         }
     };
-    space_bytes.checked_div(stack_bytes(trial))
+    space_bytes.checked_div(trial.params.stack_bytes)
 }
 
-fn published(trial: &TrialReport) -> String {
-    let one = |value: &Value| {
-        let number = value.get("threads")?.as_u64()?.to_string();
-        Some(match value.get("as_printed").and_then(Value::as_str) {
-            Some(words) if words.contains(&number) => words.to_string(),
-            Some(words) => format!("{number}, {words}"),
-            None => number,
-        })
+fn published(trial: &Counted<'_>) -> String {
+    let of_stack = |numbers: &BTreeMap<String, u64>| {
+        numbers.get(&show_size(trial.params.stack_bytes)).copied()
     };
-    let all: Vec<_> = trial.published.iter().filter_map(one).collect();
+    let all: Vec<_> = trial
+        .report
+        .published
+        .iter()
+        .filter_map(|one| {
+            let number = match &one.threads {
+                PublishedThreads::Count(number) => Some(*number),
+                PublishedThreads::ByStack(numbers) => of_stack(numbers),
+            };
+            let number = number?.to_string();
+            Some(match &one.as_printed {
+                Some(wording) if wording.contains(&number) => wording.clone(),
+                Some(wording) => format!("{number}, {wording}"),
+                None => number,
+            })
+        })
+        .collect();
     if all.is_empty() { "-".to_string() } else { all.join("; ") }
 }
 
-fn counted(trials: &[&TrialReport]) -> String {
-    if trials.iter().all(|trial| trial.params.contains_key("predict_only")) {
+fn counted(trials: &[&Counted<'_>]) -> String {
+    if trials.iter().all(|trial| trial.params.predict_only) {
         return "Predictions only: no thread was created.".to_string();
     }
     let tally = Tally::of(trials);
@@ -214,15 +235,15 @@ fn counted(trials: &[&TrialReport]) -> String {
 }
 
 /// The explanation, if what it explains is what happened.
-fn words(abi: Abi, setting: &str, trials: &[&TrialReport]) -> String {
+fn words(abi: Abi, setting: &str, trials: &[&Counted<'_>]) -> String {
     let expected = match (abi, setting) {
-        (Abi::I386 | Abi::Ia32, "nofile-raised") => "address-space",
-        (Abi::X86_64, "threads-max") => "threads-max",
-        (Abi::X86_64, "defaults") => "nofile",
-        (Abi::X86_64, "nofile-raised") => "pid-max",
+        (Abi::I386 | Abi::Ia32, "nofile-raised") => Limit::AddressSpace,
+        (Abi::X86_64, "threads-max") => Limit::ThreadsMax,
+        (Abi::X86_64, "defaults") => Limit::Nofile,
+        (Abi::X86_64, "nofile-raised") => Limit::PidMax,
         _ => return layout_words(trials).unwrap_or_default(),
     };
-    if trials.iter().all(|trial| binding_limit(trial) == expected) {
+    if trials.iter().all(|trial| binding_limit(trial) == Some(expected)) {
         explanation(abi, setting, trials)
     } else {
         "What bound is not the same for all, or not what this table is about: see the column \
@@ -232,11 +253,11 @@ fn words(abi: Abi, setting: &str, trials: &[&TrialReport]) -> String {
 }
 
 /// The layout of the address space, for the first of these trials that it binds.
-fn layout_words(trials: &[&TrialReport]) -> Option<String> {
+fn layout_words(trials: &[&Counted<'_>]) -> Option<String> {
     let (trial, searches) = trials
         .iter()
-        .filter(|trial| binding_limit(trial) == Limit::AddressSpace.name())
-        .find_map(|trial| Some((trial, searches(trial)?)))?;
+        .filter(|trial| binding_limit(trial) == Some(Limit::AddressSpace))
+        .find_map(|trial| Some((trial, &predicted(trial)?.searches)))?;
     let layout = match searches.first()?.search.direction {
         Direction::TopDown => {
             "The layout is top-down: mmap takes the highest free place below mmap_base and, when \
@@ -248,29 +269,23 @@ fn layout_words(trials: &[&TrialReport]) -> Option<String> {
         }
     };
     let placed: Vec<_> = searches.iter().map(ToString::to_string).collect();
-    let size = show_size(stack_bytes(trial));
+    let size = show_size(trial.params.stack_bytes);
     Some(format!("{layout} Stacks of {size} by search: {}.", placed.join(", then ")))
 }
 
-/// The searches of the prediction, in the order of the kernel.
-fn searches(trial: &TrialReport) -> Option<Vec<Placed>> {
-    serde_json::from_value(trial.predicted.as_ref()?.get("searches")?.clone()).ok()
-}
-
-fn binding_limit(trial: &TrialReport) -> &str {
-    [&trial.measured, &trial.predicted]
-        .into_iter()
-        .find_map(|map| map.as_ref()?.get("binding_limit")?.as_str())
-        .unwrap_or("-")
+/// The limit that bound; the one that was predicted to if nothing was measured.
+fn binding_limit(trial: &Counted<'_>) -> Option<Limit> {
+    let measured = trial.measured.as_ref().map(|count| count.binding_limit);
+    measured.or(predicted(trial).map(|it| it.binding_limit))
 }
 
 /// Why the numbers are what they are, and where they differ from the paper's.
-fn explanation(abi: Abi, setting: &str, trials: &[&TrialReport]) -> String {
+fn explanation(abi: Abi, setting: &str, trials: &[&Counted<'_>]) -> String {
     let cell = |mib: u64| {
-        let trial = trials.iter().find(|trial| stack_bytes(trial) == mib << 20)?;
-        trial.measured.as_ref()?.get("threads")?.as_u64()
+        let trial = trials.iter().find(|trial| trial.params.stack_bytes == mib << 20)?;
+        Some(trial.measured.as_ref()?.threads)
     };
-    let first = trials.first().and_then(|trial| trial.measured.as_ref()?.get("threads")?.as_u64());
+    let first = trials.first().and_then(|trial| Some(trial.measured.as_ref()?.threads));
     match (abi, setting) {
         (Abi::I386, "nofile-raised") => {
             let mut words = String::from(

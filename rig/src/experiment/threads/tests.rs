@@ -1,15 +1,15 @@
 use super::*;
-use crate::experiment::Ask;
 use crate::limits::Limit;
-use crate::report::Verdict;
+use crate::report::{TrialReport, Verdict};
+use serde_json::json;
 
-fn ask(abis: &[Abi]) -> Ask {
-    Ask::new(abis, "6.1")
+fn selection(abis: &[Abi]) -> Selection {
+    Selection::new(abis, "6.1")
 }
 
 #[test]
 fn the_default_plan_is_the_papers_tables_and_more() {
-    let trials = Threads.plan(&ask(&Abi::ALL)).unwrap();
+    let trials = Threads.plan(&selection(&Abi::ALL)).unwrap();
     assert_eq!(trials.len(), 4 + 4 + 3 * 4);
     assert_eq!(trials[0].name, "threads/i386/6.1/stack=2M");
     assert!(trials.iter().any(|trial| trial.name == "threads/x86_64/6.1/stack=16M/defaults"));
@@ -21,23 +21,23 @@ fn the_default_plan_is_the_papers_tables_and_more() {
 
 #[test]
 fn a_limit_of_the_users_makes_one_table() {
-    let mut ask = ask(&[Abi::X86_64]);
-    ask.stacks = vec![2 << 20];
-    ask.sysctls = vec![("kernel.pid_max".into(), "2000".into())];
-    let trials = Threads.plan(&ask).unwrap();
+    let mut selection = selection(&[Abi::X86_64]);
+    selection.stacks = vec![2 << 20];
+    selection.sysctls = vec![("kernel.pid_max".into(), "2000".into())];
+    let trials = Threads.plan(&selection).unwrap();
     assert_eq!(trials.len(), 1);
-    assert_eq!(trials[0].params["setting"], "own");
-    assert_eq!(trials[0].params["sysctl"]["kernel.pid_max"], "2000");
+    assert_eq!(trials[0].params.setting, "own");
+    assert_eq!(trials[0].params.sysctl["kernel.pid_max"], "2000");
     assert_eq!(trials[0].job.sysctls.last().unwrap().1, "2000", "the user's comes last");
 }
 
 #[test]
 fn small_stacks_are_set_by_attribute() {
-    let mut ask = ask(&[Abi::I386]);
-    ask.stacks = vec![64 << 10, 256 << 10];
-    let trials = Threads.plan(&ask).unwrap();
+    let mut selection = selection(&[Abi::I386]);
+    selection.stacks = vec![64 << 10, 256 << 10];
+    let trials = Threads.plan(&selection).unwrap();
     let has_stack_limit =
-        |trial: &Trial| trial.job.rlimits.iter().any(|limit| limit.name == "stack");
+        |trial: &Trial<ThreadParams>| trial.job.rlimits.iter().any(|limit| limit.name == "stack");
     assert_eq!(trials[0].job.argv[1..], ["--stack", "65536"]);
     assert!(!has_stack_limit(&trials[0]) && has_stack_limit(&trials[1]));
 }
@@ -45,10 +45,10 @@ fn small_stacks_are_set_by_attribute() {
 #[test]
 fn a_stack_limit_of_the_users_leaves_the_size_to_the_attribute() {
     let limited = |value| {
-        let mut ask = ask(&[Abi::I386]);
-        ask.stacks = vec![2 << 20];
-        ask.rlimits = vec![Rlimit { name: "stack".into(), value }];
-        Threads.plan(&ask)
+        let mut selection = selection(&[Abi::I386]);
+        selection.stacks = vec![2 << 20];
+        selection.rlimits = vec![Rlimit { name: "stack".into(), value }];
+        Threads.plan(&selection)
     };
     let trial = &limited(None).unwrap()[0];
     assert_eq!(trial.job.argv[1..], ["--stack", "2097152"]);
@@ -61,12 +61,12 @@ fn a_stack_limit_of_the_users_leaves_the_size_to_the_attribute() {
 
 #[test]
 fn the_legacy_layout_is_a_personality_and_no_table_of_the_papers() {
-    let mut ask = ask(&[Abi::I386]);
-    ask.set.insert("layout".into(), "legacy".into());
-    for trial in Threads.plan(&ask).unwrap() {
+    let mut selection = selection(&[Abi::I386]);
+    selection.set.insert("layout".into(), "legacy".into());
+    for trial in Threads.plan(&selection).unwrap() {
         assert_eq!(trial.job.mmap_layout, MmapLayout::Legacy);
-        assert_eq!(trial.params["setting"], "own");
-        assert_eq!(trial.params["layout"], "legacy");
+        assert_eq!(trial.params.setting, "own");
+        assert_eq!(trial.params.layout, MmapLayout::Legacy);
         assert!(trial.published.is_empty());
     }
 }
@@ -74,9 +74,9 @@ fn the_legacy_layout_is_a_personality_and_no_table_of_the_papers() {
 #[test]
 fn what_glibc_would_refuse_is_refused_here() {
     for (bytes, word) in [(4096, "16K"), (20_000, "pages"), (4 << 30, "32 bits")] {
-        let mut ask = ask(&[Abi::I386]);
-        ask.stacks = vec![bytes];
-        let err = Threads.plan(&ask).unwrap_err();
+        let mut selection = selection(&[Abi::I386]);
+        selection.stacks = vec![bytes];
+        let err = Threads.plan(&selection).unwrap_err();
         assert_eq!(crate::error::status(&err), crate::error::USAGE);
         assert!(err.to_string().contains(word), "{err}");
     }
@@ -105,15 +105,15 @@ fn outcome(threads: u64) -> ThreadOutcome {
     }
 }
 
+fn prediction(threads: u64, threads_at_least: Option<u64>, binding_limit: Limit) -> Prediction {
+    Prediction { threads, threads_at_least, binding_limit, searches: Vec::new() }
+}
+
 #[test]
 fn a_count_that_is_off_by_one_fails_and_says_so() {
-    assert_eq!(measured(&outcome(60), Limit::PidMax.name())["threads_per_s"], 30.0);
-    let predicted = |threads| Prediction {
-        threads,
-        threads_at_least: None,
-        binding_limit: Limit::PidMax,
-        searches: Vec::new(),
-    };
+    let count = ThreadCount::of(&outcome(60), Limit::PidMax, 8000);
+    assert_eq!(count.refusal().unwrap().threads_per_s, 30.0);
+    let predicted = |threads| prediction(threads, None, Limit::PidMax);
     fn judge(outcome: &ThreadOutcome, predicted: Option<&Prediction>) -> Option<String> {
         disagreement(outcome, Limit::PidMax, predicted)
     }
@@ -127,17 +127,15 @@ fn a_count_that_is_off_by_one_fails_and_says_so() {
 
 #[test]
 fn a_program_that_was_killed_for_its_memory_is_held_to_the_bounds() {
-    let trial = &Threads.plan(&ask(&[Abi::X86_64])).unwrap()[0];
+    let trial = &Threads.plan(&selection(&[Abi::X86_64])).unwrap()[0];
     let verdict = |alive: u64, out_of_memory: Option<&str>| {
         let observed = Observed {
             last_sign: Some(json!({"progress": {"threads": alive}})),
-            predicted: Some(object(
-                json!({"threads": 9000, "threads_at_least": 7000, "binding_limit": "memory"}),
-            )),
+            predicted: Some(prediction(9000, Some(7000), Limit::Memory)),
             out_of_memory: out_of_memory.map(str::to_string),
-            ..observed(vec![], Exit::Signal(libc::SIGKILL))
+            ..Observed::new(vec![], Exit::Signal(libc::SIGKILL))
         };
-        Threads.judge(trial, &observed).verdict
+        Threads.evaluate(trial, &observed).verdict
     };
     let words = Some("Out of memory: Killed process 61 (threads)");
     assert_eq!(verdict(7936, words), Verdict::Pass);
@@ -148,66 +146,51 @@ fn a_program_that_was_killed_for_its_memory_is_held_to_the_bounds() {
     assert_eq!(verdict(7936, None), Verdict::Fail, "killed by what?");
 }
 
-fn observed(data: Vec<Value>, exit: Exit) -> Observed {
-    Observed {
-        data,
-        exit,
-        predicted: None,
-        out_of_memory: None,
-        last_sign: None,
-        boot: Duration::ZERO,
-        total: Duration::ZERO,
-    }
-}
-
 #[test]
 fn a_workload_that_failed_or_lied_fails_the_trial() {
-    let trial = &Threads.plan(&ask(&[Abi::I386])).unwrap()[0];
+    let trial = &Threads.plan(&selection(&[Abi::I386])).unwrap()[0];
     for observed in [
-        observed(vec![], Exit::Code(1)),
-        observed(vec![], Exit::Code(0)),
-        observed(vec![json!({"outcome": {"threads": -1}})], Exit::Code(0)),
+        Observed::new(vec![], Exit::Code(1)),
+        Observed::new(vec![], Exit::Code(0)),
+        Observed::new(vec![json!({"outcome": {"threads": -1}})], Exit::Code(0)),
     ] {
-        let judgement = Threads.judge(trial, &observed);
+        let judgement = Threads.evaluate(trial, &observed);
         assert_eq!(judgement.verdict, Verdict::Fail);
         assert!(judgement.reason.is_some());
     }
 }
 
-fn reported(measured: Value, predicted: Value, verdict: Verdict) -> TrialReport {
-    TrialReport {
-        experiment: "threads".into(),
-        name: "threads/i386/6.1/stack=2M".into(),
-        abi: Abi::I386,
-        kernel: "6.1.0".into(),
-        flavour: "default".into(),
-        accel: "tcg".into(),
-        params: object(json!({"stack_bytes": 2 << 20, "setting": "own"})),
-        verdict,
-        reason: None,
-        attempts: 1,
-        flaky: false,
-        first_loss: None,
-        fault_domain: None,
-        vm: String::new(),
-        console_tail: Vec::new(),
-        measured: Some(object(measured)),
-        predicted: Some(object(predicted)),
-        published: Vec::new(),
-        duration_s: 1.0,
-        clocksource: None,
-        source_lines: Vec::new(),
-        artifacts: Default::default(),
-    }
+/// A trial of a setting of one's own, as it is read from a report.
+fn reported(report: &TrialReport, measured: ThreadCount, predicted: Prediction) -> Counted<'_> {
+    let params = ThreadParams {
+        stack_bytes: 2 << 20,
+        setting: "own".to_string(),
+        sysctl: OrderedMap::new(),
+        rlimit: OrderedMap::new(),
+        predict_only: false,
+        aslr: Aslr::On,
+        layout: MmapLayout::Default,
+    };
+    TrialResult { report, params, predicted: Some(predicted), measured: Some(measured) }
+}
+
+type Counted<'a> = TrialResult<'a, Threads>;
+
+fn report_of(abi: Abi, verdict: Verdict) -> TrialReport {
+    TrialReport { verdict, ..TrialReport::new("threads", "threads/i386/6.1/stack=2M", abi) }
+}
+
+fn count(threads: u64, limit: Limit) -> ThreadCount {
+    ThreadCount::of(&outcome(threads), limit, 8000)
 }
 
 #[test]
 fn a_table_of_ones_own_names_the_searches() {
     let words = |searches: Value| {
-        let predicted =
-            json!({"threads": 9, "binding_limit": "address-space", "searches": searches});
-        let measured = json!({"threads": 9, "binding_limit": "address-space"});
-        let trial = reported(measured, predicted, Verdict::Pass);
+        let report = report_of(Abi::I386, Verdict::Pass);
+        let searches = serde_json::from_value(searches).unwrap();
+        let predicted = Prediction { searches, ..prediction(9, None, Limit::AddressSpace) };
+        let trial = reported(&report, count(9, Limit::AddressSpace), predicted);
         table::sections(&[&trial]).remove(0).words
     };
     let bottom_up = json!({
@@ -224,18 +207,18 @@ fn a_table_of_ones_own_names_the_searches() {
 
 #[test]
 fn the_summary_counts_what_was_exact_and_what_lay_within_bounds() {
+    let limit = Limit::AddressSpace;
+    let [passed, failed] = [Verdict::Pass, Verdict::Fail].map(|it| report_of(Abi::I386, it));
+    let wide = report_of(Abi::X86_64, Verdict::Pass);
+    let killed = ThreadCount {
+        end: CountEnd::Killed { killed: "Out of memory".to_string(), threads_at_most: 767 },
+        ..count(512, Limit::Memory)
+    };
     let trials = [
-        reported(json!({"threads": 7}), json!({"threads": 7}), Verdict::Pass),
-        reported(json!({"threads": 7}), json!({"threads": 9}), Verdict::Fail),
-        reported(
-            json!({"threads": 512, "threads_at_most": 767}),
-            json!({"threads": 900, "threads_at_least": 600}),
-            Verdict::Pass,
-        ),
-        TrialReport {
-            abi: Abi::X86_64,
-            ..reported(json!({"threads": 3}), json!({"threads": 3}), Verdict::Pass)
-        },
+        reported(&passed, count(7, limit), prediction(7, None, limit)),
+        reported(&failed, count(7, limit), prediction(9, None, limit)),
+        reported(&passed, killed, prediction(900, Some(600), Limit::Memory)),
+        reported(&wide, count(3, limit), prediction(3, None, limit)),
     ];
     let sections = table::sections(&trials.iter().collect::<Vec<_>>());
     assert_eq!(sections.len(), 3);

@@ -4,16 +4,18 @@
 //! An object with the key `observed` is not reported: it says how the program
 //! ended, and what else was seen of it (see [`observed`]).
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use nlrig::abi::Abi;
-use nlrig::experiment::{ALL, Ask, Experiment, Facts, Judgement, Observed, Trial};
+use nlrig::experiment::{
+    ALL, AnyExperiment, AnyTrial, FailedTrial, Judgement, Object, Observed, Selection, TrialOutcome,
+};
 use nlrig::limits::Prediction;
+use nlrig::outcome::VmFailure;
 use nlrig::report::{self, Environment, Report, TrialReport, Verdict, markdown, terminal};
 use nlrig_guest::protocol::Exit;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{assert_brief, assert_fit_for_terminal};
 
@@ -21,12 +23,12 @@ use super::{assert_brief, assert_fit_for_terminal};
 const TRIALS: usize = 3;
 
 /// An experiment and the trials of its default plan.
-pub type Planned = (&'static dyn Experiment, Vec<Trial>);
+pub type Planned = (&'static dyn AnyExperiment, Vec<AnyTrial>);
 
 /// All of them.
 pub fn plans() -> Vec<Planned> {
-    let ask = Ask::new(&Abi::ALL, "6.1");
-    ALL.iter().map(|experiment| (*experiment, experiment.plan(&ask).unwrap())).collect()
+    let selection = Selection::new(&Abi::ALL, "6.1");
+    ALL.iter().map(|experiment| (*experiment, experiment.plan(&selection).unwrap())).collect()
 }
 
 /// Predicts, judges and reports with every experiment.
@@ -55,8 +57,8 @@ fn hash(input: &[u8]) -> usize {
 
 /// What comes of a trial whose program reported this.
 fn tried(
-    experiment: &dyn Experiment,
-    trial: &Trial,
+    experiment: &dyn AnyExperiment,
+    trial: &AnyTrial,
     data: &[Value],
     told: Option<&Value>,
 ) -> TrialReport {
@@ -69,22 +71,30 @@ fn tried(
         assert_sound(made);
     }
     let observed = observed(data, told, made);
-    let judgement = experiment.judge(trial, &observed);
-    assert_judgement(&judgement);
-    let facts = Facts {
-        attempts: 1,
-        flaky: false,
-        fault_domain: None,
-        verdict: Duration::from_secs(1),
-        data,
+    let predicted = observed.predicted.clone();
+    let failure = VmFailure::new(Verdict::Panic, "a panic");
+    let failed = FailedTrial {
+        observed: Some(observed.clone()),
+        ..FailedTrial::new(failure, data.to_vec())
     };
-    let judgement = experiment.review(trial, judgement, &facts);
+    assert_judgement(&experiment.judge(trial, TrialOutcome::Failed(failed)));
+    let judgement = experiment.judge(trial, TrialOutcome::Completed(observed));
     assert_judgement(&judgement);
-    report_of(experiment, trial, judgement, observed)
+    let Judgement { verdict, reason, measured } = judgement;
+    TrialReport {
+        params: trial.params.clone(),
+        verdict,
+        reason,
+        measured,
+        predicted,
+        published: trial.published.clone(),
+        vm: "vm-1".to_string(),
+        ..TrialReport::new(experiment.name(), trial.name.clone(), trial.abi)
+    }
 }
 
 /// A prediction is a number, or a range with its ends in order.
-fn assert_sound(made: &Map<String, Value>) {
+fn assert_sound(made: &Object) {
     let Ok(made) = serde_json::from_value::<Prediction>(Value::Object(made.clone())) else {
         return;
     };
@@ -93,57 +103,25 @@ fn assert_sound(made: &Map<String, Value>) {
 
 /// What was seen of a trial; of all but the data the object says what, as far as
 /// it can be understood.
-fn observed(data: &[Value], told: Option<&Value>, made: Option<Map<String, Value>>) -> Observed {
+fn observed(data: &[Value], told: Option<&Value>, made: Option<Object>) -> Observed<Object> {
     let told = |key: &str| told.and_then(|told| told.get(key));
     let exit = told("exit").and_then(|exit| serde_json::from_value(exit.clone()).ok());
     let second = Duration::from_secs(1);
+    let data_only = data.iter().filter(|value| value.get("progress").is_none()).cloned().collect();
     Observed {
-        data: data.iter().filter(|value| value.get("progress").is_none()).cloned().collect(),
-        exit: exit.unwrap_or(Exit::Code(0)),
         predicted: told("predicted").and_then(Value::as_object).cloned().or(made),
         // The console has made it printable.
         out_of_memory: told("out_of_memory").and_then(Value::as_str).map(nlrig::ui::sanitize),
         last_sign: data.iter().rfind(|value| value.get("progress").is_some()).cloned(),
         boot: second,
         total: second,
+        ..Observed::new(data_only, exit.unwrap_or(Exit::Code(0)))
     }
 }
 
-fn assert_judgement(judgement: &Judgement) {
+fn assert_judgement(judgement: &Judgement<Object>) {
     if let Some(reason) = &judgement.reason {
         assert_brief("a judgement", reason);
-    }
-}
-
-fn report_of(
-    experiment: &dyn Experiment,
-    trial: &Trial,
-    judgement: Judgement,
-    observed: Observed,
-) -> TrialReport {
-    TrialReport {
-        experiment: experiment.name().to_string(),
-        name: trial.name.clone(),
-        abi: trial.abi,
-        kernel: "6.1.192".to_string(),
-        flavour: "default".to_string(),
-        accel: "tcg".to_string(),
-        params: trial.params.clone(),
-        verdict: judgement.verdict,
-        reason: judgement.reason,
-        attempts: 1,
-        flaky: false,
-        first_loss: None,
-        fault_domain: None,
-        vm: "vm-1".to_string(),
-        measured: judgement.measured,
-        predicted: observed.predicted,
-        published: trial.published.clone(),
-        duration_s: 1.0,
-        clocksource: None,
-        source_lines: Vec::new(),
-        artifacts: BTreeMap::new(),
-        console_tail: Vec::new(),
     }
 }
 

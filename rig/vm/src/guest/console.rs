@@ -54,7 +54,7 @@ impl Console {
     ///
     /// # Errors
     /// The file cannot be made.
-    pub fn turn_to(&mut self, path: &Path) -> Result<()> {
+    pub fn redirect(&mut self, path: &Path) -> Result<()> {
         self.log = Log::create(path, FILE_MAX_BYTES)?;
         self.reader.forget_out_of_memory();
         Ok(())

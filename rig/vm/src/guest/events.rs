@@ -41,7 +41,7 @@ impl Lines {
     ///
     /// # Errors
     /// The file cannot be made.
-    pub fn turn_to(&mut self, path: &Path) -> Result<()> {
+    pub fn redirect(&mut self, path: &Path) -> Result<()> {
         self.log = Log::create(path, FILE_MAX_BYTES)?;
         Ok(())
     }
