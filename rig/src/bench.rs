@@ -60,12 +60,12 @@ pub struct Quantity {
     /// The values, one per round.
     pub values: Vec<f64>,
     /// The bound, if there is one.
-    pub bound: Option<Bound>,
+    pub bound: Option<UpperBound>,
 }
 
 /// An upper bound on a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Bound {
+pub struct UpperBound {
     /// The largest permitted median.
     pub most: f64,
     /// Whether the median is within the bound; `rust_over_c_32k` also holds if any
@@ -89,7 +89,7 @@ impl Quantity {
     }
 
     fn at_most(mut self, most: f64) -> Quantity {
-        self.bound = Some(Bound { most, holds: self.median <= most });
+        self.bound = Some(UpperBound { most, holds: self.median <= most });
         self
     }
 
@@ -102,7 +102,7 @@ impl Quantity {
     fn no_more_than_one(mut self, another: &Quantity) -> Quantity {
         let most = 1.0 + NOISE;
         let in_doubt = self.min <= 1.0 || another.min <= 1.0;
-        self.bound = Some(Bound { most, holds: self.median <= most || in_doubt });
+        self.bound = Some(UpperBound { most, holds: self.median <= most || in_doubt });
         self
     }
 

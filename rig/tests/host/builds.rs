@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::common::{can_mount, mounted};
-use crate::fake::{Host, fails, stderr, succeeds};
+use crate::fake::{FakeHost, fails, stderr, succeeds};
 
 /// A build that appends a line to a file, so that builds can be counted.
 const COUNTED: &str = "sleep 1; echo built >> $(HOST)/count";
 
-fn count(host: &Host) -> usize {
+fn count(host: &FakeHost) -> usize {
     fs::read_to_string(host.path("count")).unwrap_or_default().lines().count()
 }
 
@@ -24,7 +24,7 @@ fn pack(source: &Path, tarball: &Path) {
 
 #[test]
 fn concurrent_runs_build_a_kernel_once() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", COUNTED);
     let runs: Vec<_> = (0..2)
         .map(|_| host.build(&source).stderr(Stdio::piped()).spawn().expect("nlrig starts"))
@@ -40,7 +40,7 @@ fn concurrent_runs_build_a_kernel_once() {
 
 #[test]
 fn a_failed_build_quotes_the_compilers_error() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let error = "net/netlink/af_netlink.c:7:1: error: expected ';'";
     let bad = host.source("bad", &format!("@echo \"{error}\"; exit 1"));
     fails(&mut host.build(&bad), &["kernel 6.1 x86_64", error, "build.log"]);
@@ -71,7 +71,7 @@ const VARIABLES: [(&str, &str); 17] = [
 ];
 
 /// Builds a kernel; returns make's environment and the path of the image.
-fn seen(host: &Host, source: &Path, variables: &[(&str, &str)]) -> (String, String) {
+fn seen(host: &FakeHost, source: &Path, variables: &[(&str, &str)]) -> (String, String) {
     let _ = fs::remove_dir_all(host.path("cache"));
     let output = succeeds(host.build(source).envs(variables.iter().copied()));
     let seen = fs::read_to_string(host.path("seen")).expect("the build has written the file");
@@ -80,7 +80,7 @@ fn seen(host: &Host, source: &Path, variables: &[(&str, &str)]) -> (String, Stri
 
 #[test]
 fn no_variable_of_the_user_reaches_a_kernels_build() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let dump = "echo flags $(filter-out -j% --jobserver%,$(MAKEFLAGS)) $(ARCH) > $(HOST)/seen; \
                 env -u MAKEFLAGS -u MFLAGS | sort >> $(HOST)/seen";
     let source = host.source("linux", dump);
@@ -94,7 +94,7 @@ fn no_variable_of_the_user_reaches_a_kernels_build() {
 /// Kconfig silently drops unknown symbols and symbols with unmet dependencies.
 #[test]
 fn all_lost_symbols_are_in_one_error() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", "@:");
     let fragment = host.path("my fragment.config");
     fs::write(&fragment, "CONFIG_UNIXX=y\n# CONFIG_INPUTT is not set\nCONFIG_NET=y\n")
@@ -116,7 +116,7 @@ fn all_lost_symbols_are_in_one_error() {
 
 #[test]
 fn the_error_of_a_truncated_tarball_has_its_name() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", "@:");
     // Incompressible data, so that half of the archive lacks a part of it.
     let noise: Vec<u8> =
@@ -133,7 +133,7 @@ fn the_error_of_a_truncated_tarball_has_its_name() {
 
 #[test]
 fn the_error_of_a_wrong_hash_has_the_file_and_the_hash() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let tarball = host.path("linux.tar.xz");
     pack(&host.source("linux", "@:"), &tarball);
     let zeros = "0".repeat(64);
@@ -146,7 +146,7 @@ fn a_full_disk_is_reported_and_the_next_run_works() {
     if !can_mount() {
         return;
     }
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", "head -c 4000000 /dev/zero > $(O)/large");
     let cache = host.path("cache");
     fs::create_dir(&cache).expect("the folder can be created");
@@ -164,7 +164,7 @@ fn a_full_disk_is_reported_and_the_next_run_works() {
 
 #[test]
 fn a_damaged_cache_entry_is_rebuilt() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", COUNTED);
     let output = succeeds(&mut host.build(&source));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -181,7 +181,7 @@ fn the_error_of_a_read_only_cache_has_the_way_out() {
     if !can_mount() {
         return;
     }
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", "@:");
     let cache = host.path("cache");
     fs::create_dir(&cache).expect("the folder can be created");
@@ -193,7 +193,7 @@ fn the_error_of_a_read_only_cache_has_the_way_out() {
 
 #[test]
 fn a_cache_with_a_blank_in_its_path_is_rejected() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", "@:");
     let mut command = host.build(&source);
     fails(command.env("NLRIG_CACHE", host.path("my cache")), &["my cache", "NLRIG_CACHE"]);
@@ -201,7 +201,7 @@ fn a_cache_with_a_blank_in_its_path_is_rejected() {
 
 #[test]
 fn a_kernel_source_with_blanks_and_umlauts_in_its_path_builds() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("Linux für alle, 6.1", COUNTED);
     succeeds(&mut host.build(&source));
     assert_eq!(count(&host), 1);

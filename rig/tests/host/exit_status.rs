@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::fake::{Host, LIMIT, run, stderr, wait_until};
+use crate::fake::{FakeHost, LIMIT, run, stderr, wait_until};
 
 /// A kernel source that does not compile.
 const BROKEN: &str = "@echo 'net/netlink/af_netlink.c:7:1: error: expected expression'; exit 1";
@@ -30,7 +30,7 @@ struct Row {
 }
 
 /// Returns each command that builds a kernel, with its expected status.
-fn with_source(host: &Host, source: &Path, row: Row) -> [(&'static str, Command, i32); 4] {
+fn with_source(host: &FakeHost, source: &Path, row: Row) -> [(&'static str, Command, i32); 4] {
     let made = |head: &[&str], tail: &[&str]| {
         let mut command = host.nlrig(head);
         command.arg("--kernel-source").arg(source).args(tail);
@@ -47,7 +47,7 @@ fn with_source(host: &Host, source: &Path, row: Row) -> [(&'static str, Command,
 
 #[test]
 fn usage_is_2_for_every_command() {
-    let host = Host::new();
+    let host = FakeHost::new();
     for arguments in [
         &["--no-such-option"][..],
         &["no-such-command"],
@@ -70,7 +70,7 @@ fn usage_is_2_for_every_command() {
 
 #[test]
 fn help_and_lists_are_0() {
-    let host = Host::new();
+    let host = FakeHost::new();
     for arguments in
         [&["--help"][..], &["--version"], &["exec", "--help"], &["list"], &["list", "--json"]]
     {
@@ -80,14 +80,14 @@ fn help_and_lists_are_0() {
 
 #[test]
 fn a_kernel_that_builds_is_0() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", FINE);
     ends(host.build(&source).arg("--json"), 0);
 }
 
 #[test]
 fn usage_is_128_in_a_bisection() {
-    let host = Host::new();
+    let host = FakeHost::new();
     for arguments in [
         &["exec", "--bisect"][..],
         &["exec", "--bisect", "--no-such-option", "--", "true"],
@@ -102,7 +102,7 @@ fn usage_is_128_in_a_bisection() {
 
 #[test]
 fn a_missing_kernel_source_is_125_and_stops_a_bisection() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let row = Row { run: 125, exec: 125, bisect: 128 };
     for (_, mut command, status) in with_source(&host, Path::new("/no/such/source"), row) {
         ends(&mut command, status);
@@ -111,7 +111,7 @@ fn a_missing_kernel_source_is_125_and_stops_a_bisection() {
 
 #[test]
 fn a_kernel_that_does_not_build_is_125_and_a_bisection_skips_it() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", BROKEN);
     let row = Row { run: 125, exec: 125, bisect: 125 };
     for (_, mut command, status) in with_source(&host, &source, row) {
@@ -121,7 +121,7 @@ fn a_kernel_that_does_not_build_is_125_and_a_bisection_skips_it() {
 
 #[test]
 fn a_host_that_cannot_build_a_kernel_stops_a_bisection() {
-    let host = Host::new();
+    let host = FakeHost::new();
     for line in ["no-such-program", "@echo 'cc1: No space left on device'; exit 1"] {
         let source = host.source("linux", line);
         let row = Row { run: 125, exec: 125, bisect: 128 };
@@ -133,7 +133,7 @@ fn a_host_that_cannot_build_a_kernel_stops_a_bisection() {
 
 #[test]
 fn a_bisection_skips_a_kernel_without_a_required_symbol() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", FINE);
     let makefile = source.join("Makefile");
     let text = fs::read_to_string(&makefile).expect("the Makefile is readable");
@@ -149,14 +149,14 @@ fn a_bisection_skips_a_kernel_without_a_required_symbol() {
 
 #[test]
 fn a_host_that_is_not_ready_is_125_and_stops_a_bisection() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let path = host.path_without("qemu-system");
     ends(host.nlrig(&["doctor"]).env("PATH", &path), 125);
     let out = host.path("out").display().to_string();
     let arguments = ["run", "smoke", "--abi", "x86_64", "--out", &out];
     ends(host.nlrig(&arguments).env("PATH", &path), 125);
 
-    let host = Host::new();
+    let host = FakeHost::new();
     let path = host.path_without("gcc");
     let source = host.source("linux", FINE);
     let row = Row { run: 125, exec: 125, bisect: 128 };
@@ -168,7 +168,7 @@ fn a_host_that_is_not_ready_is_125_and_stops_a_bisection() {
 #[test]
 fn an_interruption_is_130() {
     for index in 0..4 {
-        let host = Host::new();
+        let host = FakeHost::new();
         let source = host.source("linux", ENDLESS);
         let row = Row { run: 130, exec: 130, bisect: 130 };
         let (name, mut command, status) =
@@ -184,7 +184,7 @@ fn an_interruption_is_130() {
 /// A record is written unless the command line has a usage error.
 #[test]
 fn a_command_that_could_not_be_run_has_a_record() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let source = host.source("linux", BROKEN);
     let file = host.path("record.json");
     for (bisect, status) in [(&[][..], 125), (&["--bisect"], 125)] {

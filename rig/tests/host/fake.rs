@@ -13,13 +13,13 @@ use crate::common::soon;
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A test's folder: kernel sources, a cache, temporary files.
-pub struct Host {
+pub struct FakeHost {
     dir: TempDir,
 }
 
-impl Host {
-    pub fn new() -> Host {
-        Host { dir: tempfile::tempdir().expect("a temporary folder can be created") }
+impl FakeHost {
+    pub fn new() -> FakeHost {
+        FakeHost { dir: tempfile::tempdir().expect("a temporary folder can be created") }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -5,13 +5,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::common::is_alive;
-use crate::fake::{Host, LIMIT, succeeds, wait_until};
+use crate::fake::{FakeHost, LIMIT, succeeds, wait_until};
 
 /// A build that never ends, of two shells and a `sleep`.
 const ENDLESS: &str = "echo $$$$ >> $(HOST)/processes; \
     sh -c 'echo $$$$ >> $(HOST)/processes; sleep 1000 & echo $$! >> $(HOST)/processes; wait'";
 
-fn start(host: &Host) -> (Child, Vec<u32>) {
+fn start(host: &FakeHost) -> (Child, Vec<u32>) {
     let source = host.source("linux", ENDLESS);
     let child = host.build(&source).stderr(Stdio::null()).spawn().expect("nlrig starts");
     let processes = || {
@@ -32,7 +32,7 @@ fn gone_soon(processes: &[u32]) {
 
 /// Asserts that nothing is left after a signal.
 fn nothing_is_left_after(name: &str) {
-    let host = Host::new();
+    let host = FakeHost::new();
     let (mut child, processes) = start(&host);
     signal(&child, name);
     assert_eq!(child.wait().expect("nlrig ends").code(), Some(130));
@@ -58,7 +58,7 @@ fn a_build_whose_terminal_hung_up_leaves_nothing() {
 
 #[test]
 fn the_compilers_of_a_killed_rig_die_and_the_next_run_removes_the_rest() {
-    let host = Host::new();
+    let host = FakeHost::new();
     let (mut child, processes) = start(&host);
     signal(&child, "KILL");
     child.wait().expect("nlrig ends");
