@@ -148,11 +148,12 @@ impl Run {
             if !kernels.iter().any(|kernel| kernel.image_sha256 == built.kernel.image_sha256) {
                 kernels.push(built.kernel.clone());
             }
-            // Only what was tried: an interrupted run tries no further.
-            if let Some(accel) = self.stage.lab.known_accel(built.kernel.arch) {
-                self.report.environment.accel.insert(built.kernel.arch.to_string(), accel);
-            }
         }
+        // Only what was tried: an interrupted run tries no further.
+        let chosen = built
+            .iter()
+            .filter_map(|built| Some((&built.kernel, self.stage.lab.known_accel(&built.kernel)?)));
+        self.report.environment.add_accels(chosen);
         self.report.first_vm_s = self.stage.first_vm_s();
         ended
     }

@@ -62,7 +62,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
         bench::quantities(&Measured { first_vm_s, rounds: rounds.clone(), peak_memory_bytes });
 
     let mut environment = report::environment(qemu);
-    environment.accel.insert(built.kernel.arch.to_string(), accel);
+    environment.add_accels([(&built.kernel, accel)]);
     environment.kernels.push(built.kernel.clone());
     let document = serde_json::to_string_pretty(&json!({
         "schema": SCHEMA,

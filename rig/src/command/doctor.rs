@@ -143,7 +143,7 @@ fn accelerator(options: &DoctorOptions, arch: Arch) -> Result<String> {
     if let Some(trouble) = accel::device_trouble(std::path::Path::new("/dev/kvm")) {
         return match options.guest.accel {
             AccelMode::Kvm => bail!("KVM is asked for: {trouble}"),
-            _ => Ok(format!("tcg: no KVM: {trouble}")),
+            _ => Ok(format!("tcg: KVM does not work here: {trouble}")),
         };
     }
     let (mut workshop, lab) = prepare(&options.guest)?;

@@ -197,7 +197,7 @@ impl<'a> Worker<'a> {
             }
             Err(err) if error::is_interruption(&err) => return Err(err),
             Err(err) => match error::into_vm_failure(err) {
-                Ok(VmFailure { verdict, reason, fault_domain }) => {
+                Ok(VmFailure { verdict, reason, fault_domain, .. }) => {
                     let judgement = Judgement { verdict, reason: Some(reason), measured: None };
                     (with_trouble(judgement, notes.trouble.take()), Some(fault_domain))
                 }

@@ -250,6 +250,8 @@ pub struct Parts {
     pub dir: PathBuf,
 }
 
+/// QEMU's standard error, in the folder of a trial.
+pub const QEMU_LOG_FILE: &str = "qemu.log";
 /// The console, in the folder of a trial.
 pub const CONSOLE_FILE: &str = "console";
 /// QEMU's command line, in the folder of a trial.

@@ -1,6 +1,7 @@
 //! How a trial came out, and why a machine failed: below guest and report alike.
 
 use std::fmt;
+use std::process::ExitStatus;
 
 use nlrig_host::interrupt::Interrupted;
 use nlrig_host::ui::brief;
@@ -79,6 +80,8 @@ pub struct VmFailure {
     pub reason: String,
     /// Who caused it.
     pub fault_domain: FaultDomain,
+    /// How QEMU ended, if it ended by itself.
+    pub qemu_status: Option<ExitStatus>,
 }
 
 impl VmFailure {
@@ -94,7 +97,7 @@ impl VmFailure {
         reason: impl Into<String>,
         fault_domain: FaultDomain,
     ) -> VmFailure {
-        VmFailure { verdict, reason: brief(reason.into()), fault_domain }
+        VmFailure { verdict, reason: brief(reason.into()), fault_domain, qemu_status: None }
     }
 }
 

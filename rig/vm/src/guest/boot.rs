@@ -16,7 +16,7 @@ use super::console::Console;
 use super::events::Lines;
 use super::monitor::Monitor;
 use super::streams::Streams;
-use super::{COMMAND_FILE, CONSOLE_FILE, EVENTS_FILE, Guest, Ready, seconds};
+use super::{COMMAND_FILE, CONSOLE_FILE, EVENTS_FILE, Guest, QEMU_LOG_FILE, Ready, seconds};
 use crate::budget::Held;
 use crate::qemu::{self, Machine};
 use crate::share::{Folder, Share};
@@ -87,7 +87,7 @@ impl Guest {
         events.set_write_timeout(Some(SEND_LIMIT))?;
         let mut guest = Guest {
             console: Console::new(console, &boot.dir.join(CONSOLE_FILE))?,
-            complaints: Console::new(complaints, &boot.dir.join("qemu.log"))?,
+            complaints: Console::new(complaints, &boot.dir.join(QEMU_LOG_FILE))?,
             qemu,
             shares,
             events: Lines::new(events.try_clone()?, &boot.dir.join(EVENTS_FILE))?,

@@ -116,6 +116,7 @@ impl Guest {
             Some(status) if !status.success() => FaultDomain::Qemu,
             _ => FaultDomain::Guest,
         };
-        self.with_splat(VmFailure::caused_by(Verdict::LostVm, reason, fault_domain)).into()
+        let loss = VmFailure::caused_by(Verdict::LostVm, reason, fault_domain);
+        VmFailure { qemu_status: status, ..self.with_splat(loss) }.into()
     }
 }
