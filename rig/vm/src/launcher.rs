@@ -15,10 +15,11 @@ use crate::outcome::Result;
 
 use crate::accel::{self, Accel, AccelMode, Choice, PROBE_LIMIT, ProbeFailure, Subject};
 use crate::budget::{Budget, Held};
+use crate::confine::{Confinement, Layer, Missing};
 use crate::guest::{Boot, CONSOLE_FILE, Guest, QEMU_LOG_FILE};
 use crate::outcome::{FaultDomain, Verdict, VmFailure};
-use crate::qemu::{self, Machine};
-use crate::share::{Access, Folder};
+use crate::qemu::{self, Machine, Qemu};
+use crate::share::{self, Access, Folder};
 use nix::sys::signal::Signal;
 use nlrig_build::kernel::Kernel;
 use nlrig_build::{Arch, Built};
@@ -44,7 +45,9 @@ pub struct VmLauncher {
     chosen: Mutex<BTreeMap<String, Choice>>,
     /// Held by who tries KVM, which takes a machine and so may have to wait.
     trying: Mutex<()>,
-    versions: Mutex<BTreeMap<Arch, String>>,
+    qemus: Mutex<BTreeMap<Arch, Qemu>>,
+    /// By the kind of process; that of the machine that was started last.
+    confinement: Mutex<BTreeMap<String, Confinement>>,
 }
 
 /// The machine that a job spec.
@@ -67,22 +70,32 @@ impl VmLauncher {
     /// Nobody knows how much memory this host has.
     pub fn new(cache: Cache, mode: AccelMode) -> Result<VmLauncher> {
         let budget = Budget::of_host(&cache)?;
-        let (chosen, trying, versions) = Default::default();
-        Ok(VmLauncher { cache, mode, budget, chosen, trying, versions })
+        share::check_limits()?;
+        let (chosen, trying, qemus, confinement) = Default::default();
+        Ok(VmLauncher { cache, mode, budget, chosen, trying, qemus, confinement })
     }
 
-    /// QEMU's version for an architecture.
+    /// The QEMU for an architecture.
     ///
     /// # Errors
-    /// See [`qemu::version`].
-    pub fn qemu(&self, arch: Arch) -> Result<String> {
-        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(version) = versions.get(&arch) {
-            return Ok(version.clone());
+    /// See [`qemu::find`].
+    pub fn qemu(&self, arch: Arch) -> Result<Qemu> {
+        let mut qemus = self.qemus.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(qemu) = qemus.get(&arch) {
+            return Ok(qemu.clone());
         }
-        let version = qemu::version(arch)?;
-        versions.insert(arch, version.clone());
-        Ok(version)
+        let qemu = qemu::find(arch)?;
+        for Missing { layer, reason } in &qemu.program.confinement().missing {
+            ui::status(&format!("QEMU runs without {}: {reason}", layer.name()));
+        }
+        qemus.insert(arch, qemu.clone());
+        Ok(qemu)
+    }
+
+    /// What holds QEMU and the share daemons back, by the kind of process; empty
+    /// before the first machine.
+    pub fn confinement(&self) -> BTreeMap<String, Confinement> {
+        self.confinement.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The accelerator for guests of this kernel. Who holds a machine asks only
@@ -108,7 +121,7 @@ impl VmLauncher {
             return Ok(choice);
         }
         let (arch, image_sha256) = (kernel.arch, kernel.image_sha256.clone());
-        let subject = Subject { arch, image_sha256, qemu: self.qemu(arch)? };
+        let subject = Subject { arch, image_sha256, qemu: self.qemu(arch)?.version };
         let choice = accel::choose(self.mode, &self.cache, &subject, probe)?;
         ui::detail(&format!(
             "{arch} guests of Linux {} ({}) run under {}: {}",
@@ -215,7 +228,9 @@ impl VmLauncher {
             access: Access::Unchanging,
         }];
         folders.extend(spec.folders);
-        Guest::boot(Boot {
+        let qemu = self.qemu(built.kernel.arch)?.program;
+        let guest = Guest::boot(Boot {
+            qemu: &qemu,
             machine: Machine {
                 arch: built.kernel.arch,
                 accel,
@@ -224,6 +239,7 @@ impl VmLauncher {
                 kernel: built.kernel.image(),
                 initramfs: built.image.initramfs(),
                 command_line,
+                sandbox: qemu.has(Layer::QemuSandbox),
                 shares: Vec::new(),
                 console: -1,
                 monitor: -1,
@@ -235,7 +251,10 @@ impl VmLauncher {
             limit,
             end_limit: END_LIMIT * accel.slowdown(),
             held,
-        })
+        })?;
+        *self.confinement.lock().unwrap_or_else(PoisonError::into_inner) =
+            guest.confinement.clone();
+        Ok(guest)
     }
 }
 
@@ -323,7 +342,6 @@ mod tests {
     fn two_kernels_of_one_architecture_are_each_tried() {
         let root = tempfile::tempdir().unwrap();
         let launcher = VmLauncher::new(Cache::at(root.path()).unwrap(), AccelMode::Auto).unwrap();
-        launcher.versions.lock().unwrap().insert(Arch::X86_64, "7.2".to_string());
         let (good, bad) = (kernel("good"), kernel("bad"));
         let fails = || {
             let reason = "QEMU aborted".to_string();
