@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::abi::Abi;
 use crate::accel::Choice;
+use crate::confine::Confinement;
 use crate::kernel::Kernel;
 use crate::procfs::{self, MEMINFO};
 use crate::project;
@@ -55,6 +56,10 @@ pub struct Environment {
     pub qemu: String,
     /// What ran the guests, by architecture.
     pub accel: BTreeMap<String, ArchAccel>,
+    /// What held QEMU (`qemu`) and the share daemons (`share`) back; reports of
+    /// old have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub confinement: BTreeMap<String, Confinement>,
     /// The kernels that were booted.
     pub kernels: Vec<Kernel>,
 }

@@ -88,7 +88,7 @@ impl Run {
     ) -> Result<Run> {
         let started = SystemTime::now();
         let dir = make_run_folder(results, started)?;
-        let qemu = lab.qemu(crate::abi::Arch::X86_64)?;
+        let qemu = lab.qemu(crate::abi::Arch::X86_64)?.version;
         let report = Report {
             schema: report::SCHEMA.to_string(),
             started_at: report::rfc3339(started),
@@ -154,6 +154,7 @@ impl Run {
             .iter()
             .filter_map(|built| Some((&built.kernel, self.stage.lab.known_accel(&built.kernel)?)));
         self.report.environment.add_accels(chosen);
+        self.report.environment.confinement = self.stage.lab.confinement();
         self.report.first_vm_s = self.stage.first_vm_s();
         ended
     }

@@ -44,7 +44,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     }
     let (mut workshop, lab) = prepare(&GuestOptions::default())?;
     let starter = Starter::find();
-    let qemu = lab.qemu(Arch::X86_64)?;
+    let qemu = lab.qemu(Arch::X86_64)?.version;
     let built = workshop.build(Abi::X86_64, &[job::MOUNT.into()])?;
     let accel = lab.accel(&built)?;
 
@@ -63,6 +63,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
 
     let mut environment = report::environment(qemu);
     environment.add_accels([(&built.kernel, accel)]);
+    environment.confinement = lab.confinement();
     environment.kernels.push(built.kernel.clone());
     let document = serde_json::to_string_pretty(&json!({
         "schema": SCHEMA,

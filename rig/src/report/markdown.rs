@@ -38,6 +38,9 @@ pub fn page(report: &Report, sections: &[Section]) -> String {
                 writeln!(page, "- {arch} guests of Linux {version} ({flavour}) ran under {choice}");
         }
     }
+    for (kind, confinement) in &environment.confinement {
+        let _ = writeln!(page, "- Confinement of {kind}: {}", confinement.describe());
+    }
     for kernel in &environment.kernels {
         let _ = writeln!(
             page,

@@ -9,12 +9,14 @@ use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
 use crate::common::{can_mount, mounted};
-use crate::exec::{Outcome, check};
+use crate::exec::{Outcome, check, says};
 
 pub fn tests() -> Vec<Trial> {
     let test = |name: &str, body: fn() -> Outcome| Trial::test(format!("host/{name}"), body);
     vec![
         test("ordinary-user", ordinary_user),
+        test("open-files-limited", open_files_limited),
+        test("long-tmpdir", long_tmpdir),
         test("report-to-a-full-device", report_to_a_full_device),
         test("report-on-a-full-disk", report_on_a_full_disk),
         test("doctor", doctor),
@@ -51,6 +53,34 @@ fn ordinary_user() -> Outcome {
     check("it works", output.status.success(), &output)?;
     check("it writes", fs::read(dir.path().join("file"))? == b"x86_64\n", &output)?;
     check("it leaves nothing else", fs::read_dir(dir.path())?.count() == 1, &output)
+}
+
+/// A limit that no daemon could live with is named before anything is built.
+fn open_files_limited() -> Outcome {
+    let plain = nlrig(&["exec", "--kernel-source", "/nonexistent", "--", "true"]);
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 40; exec \"$@\"", "sh"])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .stdin(Stdio::null())
+        .output()?;
+    // Root may raise it, but in a container without that capability.
+    if output.status.code() == Some(125) && nlrig::procfs::is_capable(24) {
+        eprintln!("not tested: this user may raise the limit");
+        return Ok(());
+    }
+    check("it is the rig's trouble", output.status.code() == Some(125), &output)?;
+    says(&output, "RLIMIT_NOFILE")?;
+    says(&output, "40")
+}
+
+/// No socket's path is too long: there is none.
+fn long_tmpdir() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let long = dir.path().join("t".repeat(150));
+    fs::create_dir(&long)?;
+    let output = nlrig(&["exec", "--", "echo", "fine"]).env("TMPDIR", &long).output()?;
+    check("it works", output.status.success() && output.stdout == b"fine\n", &output)
 }
 
 fn report_to_a_full_device() -> Outcome {

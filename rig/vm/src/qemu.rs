@@ -5,7 +5,9 @@
 //! confine it on this host.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -200,6 +202,7 @@ pub fn find(arch: Arch) -> Result<Qemu> {
     };
     // The name in a relative PATH, a link's target: one place for all.
     let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
+    let path = behind_script(&path).unwrap_or(path);
     let (program, text) = Program::find_layers(&path, ask_version)?;
     let line = text.lines().next().unwrap_or_default();
     let (major, minor) = parse_version(line)
@@ -213,6 +216,15 @@ pub fn find(arch: Arch) -> Result<Qemu> {
     }
     let version = line.trim_start_matches("QEMU emulator version ").to_string();
     Ok(Qemu { version, program })
+}
+
+/// The program that a script of a distribution starts: Debian 12 has one before
+/// its 32-bit QEMU, for the sake of Xen. A confined process starts no program.
+fn behind_script(path: &Path) -> Option<PathBuf> {
+    let mut start = [0; 2];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).ok()?;
+    let behind = path.parent()?.parent()?.join("libexec").join(path.file_name()?);
+    (start == *b"#!" && behind.is_file()).then_some(behind)
 }
 
 fn ask_version(program: &Program) -> Result<String> {
@@ -286,6 +298,22 @@ mod tests {
         let line = line(&machine);
         assert!(line.contains("qemu-system-x86_64") && line.contains(" -accel kvm "), "{line}");
         assert!(!line.contains("tcg"), "{line}");
+    }
+
+    #[test]
+    fn a_script_of_a_distribution_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let [script, program] = ["bin", "libexec"].map(|folder| {
+            let folder = dir.path().join(folder);
+            std::fs::create_dir(&folder).unwrap();
+            folder.join("qemu")
+        });
+        std::fs::write(&script, "#! /bin/sh\nexec ...\n").unwrap();
+        assert_eq!(behind_script(&script), None, "there is nothing behind it");
+        std::fs::write(&program, "\x7fELF").unwrap();
+        assert_eq!(behind_script(&script), Some(program.clone()));
+        std::fs::write(&script, "\x7fELF").unwrap();
+        assert_eq!(behind_script(&script), None, "it is no script");
     }
 
     #[test]
