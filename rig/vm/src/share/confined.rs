@@ -22,7 +22,7 @@ use nlrig_host::scratch::Scratch;
 use nlrig_host::{Context, Error, Result, bail, procfs};
 use serde::{Deserialize, Serialize};
 use vhost::vhost_user::Listener;
-use virtiofsd::sandbox::{Sandbox, SandboxMode};
+use virtiofsd::sandbox::{Error as SandboxError, Sandbox, SandboxMode};
 
 use super::{Access, Folder, Share};
 use crate::confine::{
@@ -63,7 +63,13 @@ impl Root {
 
     /// Why this host refuses it, from what the kernel answered.
     pub(super) fn why_not(self, answer: &str) -> String {
-        format!("{} ({answer})", why_no_namespaces())
+        let why = match self {
+            Root::Chroot if geteuid().is_root() => {
+                "chroot takes the capability CAP_SYS_CHROOT".to_string()
+            }
+            _ => why_no_namespaces(),
+        };
+        format!("{why} ({answer})")
     }
 }
 
@@ -221,7 +227,7 @@ fn enter(folder: &Path, root: Root, listener: Listener) -> Result<(Confined, Vec
         Root::Namespaces => {
             let mut sandbox =
                 Sandbox::new(".".to_string(), SandboxMode::Namespace, Vec::new(), Vec::new());
-            let listener = sandbox.enter(listener).map_err(|err| Error::new(err.to_string()))?;
+            let listener = sandbox.enter(listener).map_err(refused)?;
             let descriptors = sandbox.get_proc_self_fd().context("the sandbox has no /proc")?;
             layers.push(Layer::Namespaces);
             Ok((Confined { descriptors, root_dir: "/", listener }, layers))
@@ -251,6 +257,18 @@ fn enter(folder: &Path, root: Root, listener: Listener) -> Result<(Confined, Vec
             Ok((Confined { descriptors: own_descriptors()?, root_dir: ".", listener }, layers))
         }
     }
+}
+
+/// The library's error, with the words of the kernel where it is likely to say no.
+fn refused(err: SandboxError) -> Error {
+    let (what, err) = match err {
+        SandboxError::Unshare(err) => ("unshare", err),
+        SandboxError::MountProc(err) => ("mount of /proc", err),
+        SandboxError::DropSupplementalGroups(err) => ("setgroups", err),
+        SandboxError::PivotRoot(err) => ("pivot_root", err),
+        other => return Error::new(other.to_string()),
+    };
+    Error::new(format!("{what}: {err}"))
 }
 
 /// The host's own /proc/self/fd, where no other can be mounted.
@@ -309,18 +327,25 @@ const OF_WRITERS: &[&str] =
 /// What reading them takes.
 const OF_READERS: &[&str] = &["DAC_OVERRIDE"];
 
+/// Keeps what of these this process has; root in a container may lack some.
 fn keep_capabilities(names: &[&str]) -> Result<()> {
+    let has = |name: &&str| {
+        let number = capng::name_to_capability(name);
+        number.is_ok_and(|number| capng::have_capability(capng::Type::EFFECTIVE, number))
+    };
+    let names: Vec<_> = names.iter().copied().filter(has).collect();
+    // CAP_SETPCAP: without it the bounding set stays, and no_new_privs makes it
+    // worth nothing.
+    let sets = match has(&"SETPCAP") {
+        true => capng::Set::BOTH,
+        false => capng::Set::CAPS,
+    };
     capng::clear(capng::Set::BOTH);
     if !names.is_empty() {
-        capng::updatev(
-            capng::Action::ADD,
-            capng::Type::PERMITTED | capng::Type::EFFECTIVE,
-            names.to_vec(),
-        )
-        .map_err(|err| Error::new(format!("cannot choose capabilities: {err}")))?;
+        capng::updatev(capng::Action::ADD, capng::Type::PERMITTED | capng::Type::EFFECTIVE, names)
+            .map_err(|err| Error::new(format!("cannot choose capabilities: {err}")))?;
     }
-    capng::apply(capng::Set::BOTH)
-        .map_err(|err| Error::new(format!("cannot drop capabilities: {err}")))
+    capng::apply(sets).map_err(|err| Error::new(format!("cannot drop capabilities: {err}")))
 }
 
 #[cfg(test)]
