@@ -36,6 +36,11 @@ impl Guest {
         while status.is_none() && Instant::now() < deadline {
             // QEMU waits for nobody to read its console.
             self.listen_for(Duration::from_millis(5))?;
+            if self.console.source().is_none() {
+                // There is nothing to listen to, and the host has work to do: the
+                // guest's memory is freed before QEMU can be waited for.
+                std::thread::sleep(Duration::from_millis(1));
+            }
             status = self.qemu.try_wait()?;
         }
         self.qemu.kill();
