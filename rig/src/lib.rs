@@ -30,4 +30,4 @@ pub mod static_check;
 
 pub use nlrig_build::{abi, artifact, kernel, toolchain};
 pub use nlrig_host::{cache, interrupt, process, procfs, scratch, ui, units};
-pub use nlrig_vm::{accel, guest, launcher, outcome, qemu, share};
+pub use nlrig_vm::{accel, confine, guest, launcher, outcome, qemu, share};

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::abi::Abi;
 use crate::accel::Choice;
+use crate::confine::Confinement;
 use crate::kernel::Kernel;
 use crate::procfs::{self, MEMINFO};
 use crate::project;
@@ -54,9 +55,64 @@ pub struct Environment {
     /// QEMU's version.
     pub qemu: String,
     /// What ran the guests, by architecture.
-    pub accel: BTreeMap<String, Choice>,
+    pub accel: BTreeMap<String, ArchAccel>,
+    /// What held QEMU (`qemu`) and the share daemons (`share`) back; reports of
+    /// old have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub confinement: BTreeMap<String, Confinement>,
     /// The kernels that were booted.
     pub kernels: Vec<Kernel>,
+}
+
+/// The accelerator of an architecture's guests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchAccel {
+    /// That of the first kernel.
+    #[serde(flatten)]
+    pub choice: Choice,
+    /// That of each kernel, if they differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<KernelAccel>,
+}
+
+/// The accelerator of one kernel's guests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelAccel {
+    /// The release it reports.
+    pub version: String,
+    /// Its flavour.
+    pub flavour: String,
+    /// The hash of the image that boots.
+    pub image_sha256: String,
+    /// Its accelerator.
+    #[serde(flatten)]
+    pub choice: Choice,
+}
+
+impl Environment {
+    /// Adds the accelerators of kernels that were tried. A kernel is listed by
+    /// itself only where another one of its architecture got another accelerator.
+    pub fn add_accels<'a>(&mut self, chosen: impl IntoIterator<Item = (&'a Kernel, Choice)>) {
+        let mut by_arch: BTreeMap<String, Vec<KernelAccel>> = BTreeMap::new();
+        for (kernel, choice) in chosen {
+            let kernels = by_arch.entry(kernel.arch.to_string()).or_default();
+            if kernels.iter().all(|known| known.image_sha256 != kernel.image_sha256) {
+                kernels.push(KernelAccel {
+                    version: kernel.version.clone(),
+                    flavour: kernel.flavour.clone(),
+                    image_sha256: kernel.image_sha256.clone(),
+                    choice,
+                });
+            }
+        }
+        for (arch, mut kernels) in by_arch {
+            let Some(first) = kernels.first().map(|kernel| kernel.choice.clone()) else { continue };
+            if kernels.iter().all(|kernel| kernel.choice.used == first.used) {
+                kernels.clear();
+            }
+            self.accel.insert(arch, ArchAccel { choice: first, kernels });
+        }
+    }
 }
 
 /// The machine that the rig ran on.
@@ -323,6 +379,7 @@ pub fn seconds(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accel::Accel;
 
     #[test]
     fn a_report_that_cannot_be_written_leaves_the_old_one() {
@@ -344,6 +401,53 @@ mod tests {
         for domain in [FaultDomain::Guest, FaultDomain::Qemu, FaultDomain::Unknown] {
             assert_eq!(serde_json::to_value(domain).unwrap(), domain.name());
         }
+    }
+
+    #[test]
+    fn accelerators_are_by_architecture_and_by_kernel_where_they_differ() {
+        let kernel = |arch: &str, image: &str| {
+            let text = format!(
+                r#"{{"version":"6.1","arch":"{arch}","flavour":"{image}","source_sha256":"",
+                "config_sha256":"","image_sha256":"{image}","compiler":"","objects":1}}"#
+            );
+            serde_json::from_str::<Kernel>(&text).unwrap()
+        };
+        let kernels = [kernel("i386", "a"), kernel("x86_64", "b"), kernel("x86_64", "c")];
+        let choice = |used, reason: &str| Choice { used, reason: reason.to_string() };
+        let environment = |third| {
+            let mut environment = Environment::default();
+            environment.add_accels([
+                (&kernels[0], choice(Accel::Tcg, "there is no /dev/kvm")),
+                (&kernels[1], choice(Accel::Kvm, "ready")),
+                (&kernels[2], third),
+                (&kernels[1], choice(Accel::Kvm, "ready")),
+            ]);
+            environment
+        };
+        let same = environment(choice(Accel::Kvm, "ready too"));
+        let json = serde_json::to_value(&same.accel).unwrap();
+        assert_eq!(json["x86_64"], serde_json::json!({ "used": "kvm", "reason": "ready" }));
+        let differ = environment(choice(Accel::Tcg, "aborted"));
+        let json = serde_json::to_value(&differ.accel).unwrap();
+        assert_eq!(json["x86_64"]["used"], "kvm");
+        assert_eq!(json["x86_64"]["kernels"][1]["image_sha256"], "c");
+        assert_eq!(json["x86_64"]["kernels"][1]["used"], "tcg");
+        assert_eq!(json["i386"]["kernels"], Value::Null);
+        let report = Report {
+            schema: SCHEMA.to_string(),
+            started_at: String::new(),
+            duration_s: 0.0,
+            first_vm_s: None,
+            environment: differ,
+            trials: Vec::new(),
+        };
+        let page = markdown::page(&report, &[]);
+        let lines = [
+            "- i386 guests ran under TCG. There is no /dev/kvm.",
+            "- x86_64 guests of Linux 6.1 (b) ran under KVM. Ready.",
+            "- x86_64 guests of Linux 6.1 (c) ran under TCG. Aborted.",
+        ];
+        assert!(page.contains(&lines.join("\n")), "{page}");
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Run {
     ) -> Result<Run> {
         let started = SystemTime::now();
         let dir = make_run_folder(results, started)?;
-        let qemu = lab.qemu(crate::abi::Arch::X86_64)?;
+        let qemu = lab.qemu(crate::abi::Arch::X86_64)?.version;
         let report = Report {
             schema: report::SCHEMA.to_string(),
             started_at: report::rfc3339(started),
@@ -156,11 +156,13 @@ impl Run {
             if !kernels.iter().any(is_same) {
                 kernels.push(built.kernel.clone());
             }
-            // Only what was tried: an interrupted run tries no further.
-            if let Some(accel) = self.context.lab.known_accel(built.kernel.arch) {
-                self.report.environment.accel.insert(built.kernel.arch.to_string(), accel);
-            }
         }
+        // Only what was tried: an interrupted run tries no further.
+        let chosen = built.iter().filter_map(|built| {
+            Some((&built.kernel, self.context.lab.known_accel(&built.kernel)?))
+        });
+        self.report.environment.add_accels(chosen);
+        self.report.environment.confinement = self.context.lab.confinement();
         self.report.first_vm_s = self.context.first_vm_s();
         ended
     }

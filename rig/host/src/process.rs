@@ -43,7 +43,34 @@ impl Child {
     ///
     /// # Errors
     /// The program cannot be started; the message names it.
-    pub fn spawn(mut command: Command, pass: Vec<OwnedFd>) -> Result<Child> {
+    pub fn spawn(command: Command, pass: Vec<OwnedFd>) -> Result<Child> {
+        Child::start(command, pass, false, || Ok(()))
+    }
+
+    /// Starts a child that gives up rights before it becomes its program. It has
+    /// no descriptor but its standard streams and those in `pass`, even if the
+    /// rig's own parent left some open.
+    ///
+    /// `confine` is called last, between fork and exec, so it must make system
+    /// calls only: no locks, no allocations. It may exec by itself.
+    ///
+    /// # Errors
+    /// The program cannot be started, or `confine` failed; the message names the
+    /// program.
+    pub fn spawn_confined(
+        command: Command,
+        pass: Vec<OwnedFd>,
+        confine: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<Child> {
+        Child::start(command, pass, true, confine)
+    }
+
+    fn start(
+        mut command: Command,
+        pass: Vec<OwnedFd>,
+        close_others: bool,
+        mut confine: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<Child> {
         let parent = getpid();
         let (death_pipe_reader, death_pipe) = io::pipe()?;
         let death_fd = death_pipe_reader.as_raw_fd();
@@ -58,10 +85,13 @@ impl Child {
                 nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
                 // SAFETY: this process was just forked and has one thread.
                 reaper::fork(death_fd)?;
+                if close_others {
+                    close_all_on_exec();
+                }
                 for fd in &pass {
                     fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }
-                Ok(())
+                confine()
             });
         }
         let program = command.get_program().to_owned();
@@ -133,6 +163,16 @@ impl Drop for Child {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Marks all descriptors but the standard streams as closed on exec. A kernel
+/// before 5.11 cannot; there only the rig's own are closed, which are all marked.
+fn close_all_on_exec() {
+    let first = libc::STDERR_FILENO as libc::c_uint + 1;
+    // SAFETY: the flag only marks descriptors of this process; none is closed yet.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
 }
 
 /// Runs a command, appends its output to a log, and calls `each_line` per line.
@@ -218,10 +258,22 @@ pub fn run_logged(
 /// # Errors
 /// The command cannot be started, exceeds `limit`, or fails; the message has the
 /// last line of its standard error.
-pub fn capture(mut command: Command, limit: Duration) -> Result<String> {
+pub fn capture(command: Command, limit: Duration) -> Result<String> {
+    capture_with(command, limit, |command| Child::spawn(command, Vec::new()))
+}
+
+/// [`capture`] with another way to start the command.
+///
+/// # Errors
+/// As [`capture`].
+pub fn capture_with(
+    mut command: Command,
+    limit: Duration,
+    spawn: impl FnOnce(Command) -> Result<Child>,
+) -> Result<String> {
     let program = Path::new(command.get_program()).display().to_string();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = Child::spawn(command, Vec::new())?;
+    let mut child = spawn(command)?;
     let mut pipes = [child.take_stdout(), child.take_stderr()].map(|fd| fd.map(File::from));
     let mut texts = [Vec::new(), Vec::new()];
     let deadline = Instant::now() + limit;
@@ -258,7 +310,10 @@ pub fn capture(mut command: Command, limit: Duration) -> Result<String> {
 }
 
 /// Waits up to [`interrupt::POLL`] until one of the descriptors is readable.
-fn readable_soon(fds: &[BorrowedFd<'_>]) -> Result<bool> {
+///
+/// # Errors
+/// poll(2) failed.
+pub fn readable_soon(fds: &[BorrowedFd<'_>]) -> Result<bool> {
     let wait = PollTimeout::try_from(interrupt::POLL).unwrap_or(PollTimeout::ZERO);
     readable_within(fds, wait)
 }

@@ -45,6 +45,22 @@ pub fn peak_bytes(id: u32) -> Result<u64> {
     field_bytes(&status, "VmHWM:").with_context(|| format!("{path}: no VmHWM"))
 }
 
+/// The processes that a process has started and not waited for yet; none where
+/// the kernel does not list them.
+pub fn children(id: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+/// Whether this process may use a capability: `number` is that of
+/// linux/capability.h.
+pub fn is_capable(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> number & 1 == 1)
+}
+
 /// Returns a field of a file in the format of proc_meminfo(5), in bytes.
 ///
 /// # Errors

@@ -43,7 +43,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     }
     let (mut workshop, lab) = prepare_with_rig_module(&GuestOptions::default())?;
     let starter = Starter::find();
-    let qemu = lab.qemu(Arch::X86_64)?;
+    let qemu = lab.qemu(Arch::X86_64)?.version;
     let built = workshop.build(Abi::X86_64, &[job::MOUNT.into()])?;
     let accel = lab.accel(&built)?;
 
@@ -61,7 +61,8 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
         bench::quantities(&Measured { first_vm_s, rounds: rounds.clone(), peak_memory_bytes });
 
     let mut environment = report::environment(qemu);
-    environment.accel.insert(built.kernel.arch.to_string(), accel);
+    environment.add_accels([(&built.kernel, accel)]);
+    environment.confinement = lab.confinement();
     environment.kernels.push(built.kernel.clone());
     let document = serde_json::to_string_pretty(&json!({
         "schema": SCHEMA,

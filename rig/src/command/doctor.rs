@@ -12,7 +12,7 @@ use crate::kernel::source::Source;
 use crate::options::DoctorOptions;
 use crate::process::{capture, find};
 use crate::scratch::Scratch;
-use crate::{accel, error, qemu, report, toolchain, ui};
+use crate::{accel, error, qemu, report, share, toolchain, ui};
 
 /// The programs that builds of kernels and modules need.
 const TOOLS: [&str; 11] =
@@ -40,7 +40,12 @@ struct Check {
 pub fn doctor(options: &DoctorOptions) -> Result<u8> {
     let mut checks: Vec<Check> = TOOLS.iter().map(|tool| check(tool, version(tool))).collect();
     for arch in Arch::ALL {
-        checks.push(check(qemu::program(arch), qemu::version(arch)));
+        let found = qemu::find(arch);
+        if let Ok(qemu) = &found {
+            let layers = qemu.program.confinement().describe();
+            checks.push(check(&format!("confinement of {}", qemu::program(arch)), fine(layers)));
+        }
+        checks.push(check(qemu::program(arch), found.map(|qemu| qemu.version)));
     }
     for arch in Arch::ALL {
         let choice = toolchain::choose(arch).map(|choice| choice.reason);
@@ -50,7 +55,7 @@ pub fn doctor(options: &DoctorOptions) -> Result<u8> {
     let source = Source::find(&builder);
     checks.push(check("kernel source", source.map(|source| source.path.display().to_string())));
     checks.push(check("32-bit static programs", link_32_bit()));
-    checks.push(check("share daemons", confinement()));
+    checks.push(check("share daemons", share::check().map(|layers| layers.describe())));
     checks.push(check("memory", memory()));
     checks.push(check("disk", disk(builder.cache.root())));
     for arch in Arch::ALL {
@@ -81,6 +86,11 @@ fn check<E: Into<anyhow::Error>>(what: &str, found: Result<String, E>) -> Check 
     Check { what: what.to_string(), ok, finding }
 }
 
+/// A finding that says nothing against a run.
+fn fine(finding: String) -> Result<String> {
+    Ok(finding)
+}
+
 fn version(tool: &str) -> Result<String> {
     let Some(path) = find(tool) else {
         bail!("not found; `cargo xtask rig --yes` installs missing packages");
@@ -101,19 +111,6 @@ fn link_32_bit() -> Result<String> {
     match capture(command, Duration::from_secs(60)) {
         Ok(_) => Ok("gcc -m32 -static works".to_string()),
         Err(err) => bail!("install gcc-multilib ({err:#})"),
-    }
-}
-
-/// A share daemon of an ordinary user needs a user namespace.
-fn confinement() -> Result<String> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok("confined by root".to_string());
-    }
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--user", "true"]);
-    match capture(command, Duration::from_secs(20)) {
-        Ok(_) => Ok("confined in user namespaces".to_string()),
-        Err(err) => bail!("this user may not make user namespaces ({err:#})"),
     }
 }
 
@@ -144,7 +141,7 @@ fn accelerator(options: &DoctorOptions, arch: Arch) -> Result<String> {
     if let Some(trouble) = accel::device_trouble(std::path::Path::new("/dev/kvm")) {
         return match options.guest.accel {
             AccelMode::Kvm => bail!("KVM is asked for: {trouble}"),
-            _ => Ok(format!("tcg: no KVM: {trouble}")),
+            _ => Ok(format!("tcg: KVM does not work here: {trouble}")),
         };
     }
     let (mut workshop, lab) = prepare(&options.guest)?;

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Report, Section};
+use super::{KernelAccel, Report, Section};
+use crate::accel::Choice;
 use crate::ui::sanitize;
 
 /// The whole page: what it ran on, every table with its words, and what failed.
@@ -26,9 +27,19 @@ pub fn page(report: &Report, sections: &[Section]) -> String {
         "Host: {}, {} cores, {memory_gib:.0} GiB, {}; QEMU {}.\n",
         host.cpu, host.cores, host.os, environment.qemu
     );
-    for (arch, choice) in &environment.accel {
-        let _ =
-            writeln!(page, "- {arch} guests ran under {}: {}", choice.used.name(), choice.reason);
+    for (arch, accel) in &environment.accel {
+        if accel.kernels.is_empty() {
+            let _ = writeln!(page, "- {arch} guests ran under {}", under_accel(&accel.choice));
+        }
+        for kernel in &accel.kernels {
+            let KernelAccel { version, flavour, choice, .. } = kernel;
+            let choice = under_accel(choice);
+            let _ =
+                writeln!(page, "- {arch} guests of Linux {version} ({flavour}) ran under {choice}");
+        }
+    }
+    for (kind, confinement) in &environment.confinement {
+        let _ = writeln!(page, "- Confinement of {kind}: {}", confinement.describe());
     }
     for kernel in &environment.kernels {
         let _ = writeln!(
@@ -50,6 +61,17 @@ pub fn page(report: &Report, sections: &[Section]) -> String {
     page.push_str(&second_tries(report));
     page.push_str(&shared_boots(report));
     page
+}
+
+/// `TCG. KVM does not work here: there is no /dev/kvm.`
+fn under_accel(choice: &Choice) -> String {
+    format!("{}. {}.", choice.used.name().to_uppercase(), sentence(&choice.reason))
+}
+
+/// The text with a capital letter.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// What did not come out as expected, each with the end of its console.

@@ -3,8 +3,9 @@
 //!
 //! Mounts in the test's own namespace hide or replace the device. A script replaces
 //! QEMU: for KVM it does what the test needs, otherwise it execs QEMU. If the host
-//! has no working device, the rig must report that, whatever the script does;
-//! how a verdict is remembered is tested without one in `rig/src/accel.rs`.
+//! has no working device, the rig must report that, whatever the script does.
+//! `rig/vm/src/{accel,launcher}.rs` test without a device how a verdict is
+//! remembered for each kernel image.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -187,6 +188,9 @@ fn tried_again() -> Outcome {
         host.qemu("qemu-system-x86_64", &fails)?;
         Ok(report(&mut host.smoke(&["--abi", "x86_64"])?)?.0.contains(TRIED))
     };
-    let tried = [run(":")?, run(":")?, run("echo QEMU emulator version 8.8.8; exit 0")?];
+    // Not the shell's own echo: what answers without a second program is confined
+    // as a program that needs none, and then QEMU cannot be started behind it.
+    const NEWER: &str = "exec /bin/echo QEMU emulator version 8.8.8";
+    let tried = [run(":")?, run(":")?, run(NEWER)?];
     if tried == [true, false, true] { Ok(()) } else { Err(format!("tried: {tried:?}").into()) }
 }

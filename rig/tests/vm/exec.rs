@@ -305,10 +305,12 @@ pub fn start_sleeping(dir: &Path) -> Result<(Running, Vec<u32>), Failed> {
     rig.child().stdout.as_mut().expect("standard output is a pipe").read_exact(&mut word)?;
     let children = children_of(rig.child().id());
     assert!(children.len() >= 3, "QEMU and two share daemons: {children:?}");
-    Ok((rig, children))
+    // What serves a share may be the child of a process outside of its namespaces.
+    let grandchildren = children.iter().flat_map(|child| children_of(*child));
+    Ok((rig, children.iter().copied().chain(grandchildren).collect()))
 }
 
-fn children_of(parent: u32) -> Vec<u32> {
+pub fn children_of(parent: u32) -> Vec<u32> {
     fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
         .unwrap_or_default()
         .split_whitespace()

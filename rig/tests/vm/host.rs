@@ -9,12 +9,16 @@ use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
 use crate::common::{can_mount, mounted};
-use crate::exec::{Outcome, check};
+use crate::exec::{Outcome, check, says};
 
 pub fn tests() -> Vec<Trial> {
     let test = |name: &str, body: fn() -> Outcome| Trial::test(format!("host/{name}"), body);
     vec![
         test("ordinary-user", ordinary_user),
+        test("no-namespaces", || no_namespaces(CONTAINER, "chroot")),
+        test("no-capabilities", || no_namespaces("-all", "landlock")),
+        test("open-files-limited", open_files_limited),
+        test("long-tmpdir", long_tmpdir),
         test("report-to-a-full-device", report_to_a_full_device),
         test("report-on-a-full-disk", report_on_a_full_disk),
         test("doctor", doctor),
@@ -51,6 +55,70 @@ fn ordinary_user() -> Outcome {
     check("it works", output.status.success(), &output)?;
     check("it writes", fs::read(dir.path().join("file"))? == b"x86_64\n", &output)?;
     check("it leaves no other file", fs::read_dir(dir.path())?.count() == 1, &output)
+}
+
+/// What root has in a container of Docker's, as far as a daemon needs it.
+const CONTAINER: &str =
+    "-all,+sys_chroot,+setuid,+setgid,+chown,+dac_override,+fowner,+fsetid,+setfcap";
+
+/// A host that lets nobody have namespaces: a run works with the layers that are
+/// left, and both it and the doctor name the one that is missing.
+fn no_namespaces(capabilities: &str, root: &str) -> Outcome {
+    const INSIDE: &str = "echo 0 > /proc/sys/user/max_user_namespaces
+        exec setpriv --inh-caps=-all --bounding-set=\"$0\" \"$@\"";
+    let inside = |command: &[&str]| {
+        let mut all = Command::new("unshare");
+        all.args(["--user", "--map-root-user", "sh", "-ec", INSIDE, capabilities]);
+        all.args(command).stdin(Stdio::null());
+        all
+    };
+    if !inside(&["true"]).status()?.success() {
+        eprintln!("not tested: this machine lets nobody make user namespaces");
+        return Ok(());
+    }
+    let rig = env!("CARGO_BIN_EXE_nlrig");
+    let dir = tempfile::tempdir()?;
+    let script = "echo fine > file; mkdir folder; mv file folder; cat folder/file";
+    let output = inside(&[rig, "exec", "--writable", "--", "sh", "-c", script])
+        .current_dir(dir.path())
+        .output()?;
+    check("it works", output.status.success() && output.stdout == b"fine\n", &output)?;
+    says(&output, "share daemons run without namespaces: namespaces take the capability")?;
+    says(&output, "QEMU runs without network-namespace")?;
+    let output = inside(&[rig, "doctor"]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find(|line| line.contains("share daemons")).unwrap_or_default();
+    let named = line.contains(root) && line.contains("without namespaces: ");
+    check("the doctor names what is missing", named, &output)
+}
+
+/// A limit that no daemon could live with is named before anything is built.
+fn open_files_limited() -> Outcome {
+    // Root may raise it, but in a container without that capability.
+    const CAP_SYS_RESOURCE: u32 = 24;
+    if nlrig::procfs::is_capable(CAP_SYS_RESOURCE) {
+        eprintln!("not tested: this user may raise the limit");
+        return Ok(());
+    }
+    let plain = nlrig(&["exec", "--kernel-source", "/nonexistent", "--", "true"]);
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 40; exec \"$@\"", "sh"])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .stdin(Stdio::null())
+        .output()?;
+    check("it is the rig's trouble", output.status.code() == Some(125), &output)?;
+    says(&output, "RLIMIT_NOFILE")?;
+    says(&output, "40")
+}
+
+/// No socket's path is too long: there is none.
+fn long_tmpdir() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let long = dir.path().join("t".repeat(150));
+    fs::create_dir(&long)?;
+    let output = nlrig(&["exec", "--", "echo", "fine"]).env("TMPDIR", &long).output()?;
+    check("it works", output.status.success() && output.stdout == b"fine\n", &output)
 }
 
 fn report_to_a_full_device() -> Outcome {

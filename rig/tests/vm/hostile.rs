@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::exec::{Outcome, check, nlrig, says, start_sleeping};
+use crate::exec::{Outcome, check, children_of, nlrig, says, start_sleeping};
 
 pub fn tests() -> Vec<Trial> {
     let test = |name: &str, body: fn() -> Outcome| Trial::test(format!("hostile/{name}"), body);
@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         test("x86_64/names-that-lead-out", names_that_lead_out),
         test("x86_64/escape-codes", escape_codes),
         test("x86_64/temporary-folders-are-their-owners", temporary_folders),
+        test("x86_64/qemu-and-daemons-are-confined", confined),
     ]
 }
 
@@ -106,4 +107,46 @@ fn temporary_folders() -> Outcome {
         found += 1;
     }
     if found > 0 { Ok(()) } else { Err("no temporary folder exists".into()) }
+}
+
+/// The real QEMU and the real daemons, as the host's kernel sees them.
+fn confined() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let (_rig, processes) = start_sleeping(dir.path())?;
+    let network = |id: &str| fs::read_link(format!("/proc/{id}/ns/net"));
+    let (mut qemus, mut daemons) = (0, 0);
+    for id in processes {
+        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().trim().to_string()
+        };
+        let is_qemu = field("Name:").starts_with("qemu");
+        // Outside of its namespaces it only waits.
+        if !is_qemu && !children_of(id).is_empty() {
+            continue;
+        }
+        let is_under = |what: &str, value: &str| match field(what) == value {
+            true => Ok(()),
+            false => Err(Failed::from(format!("{what} is not {value}: {status}"))),
+        };
+        is_under("Seccomp:", "2")?;
+        is_under("NoNewPrivs:", "1")?;
+        if is_qemu {
+            is_under("CapEff:", "0000000000000000")?;
+            // The launcher's filter and those of QEMU's own.
+            let filters = field("Seccomp_filters:").parse::<u32>()?;
+            if filters < 2 {
+                return Err(format!("QEMU has no filter of its own: {status}").into());
+            }
+        }
+        if network(&id.to_string())? == network("self")? {
+            return Err(format!("it has the host's network: {status}").into());
+        }
+        if is_qemu { qemus += 1 } else { daemons += 1 }
+    }
+    match (qemus, daemons) {
+        (1, 2) => Ok(()),
+        found => Err(format!("not a QEMU and two daemons, but {found:?}").into()),
+    }
 }

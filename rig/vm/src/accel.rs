@@ -77,7 +77,7 @@ impl std::str::FromStr for AccelMode {
     }
 }
 
-/// What was taken, and why.
+/// The accelerator of a kernel image, and the reason for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
     /// The accelerator.
@@ -86,13 +86,22 @@ pub struct Choice {
     pub reason: String,
 }
 
-/// Whether a kernel was ready under KVM, or why not.
-pub type Probe = std::result::Result<(), String>;
+/// The outcome of booting a kernel under KVM.
+pub type Probe = std::result::Result<(), ProbeFailure>;
+
+/// Why a kernel was not ready under KVM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeFailure {
+    /// One short clause: `QEMU aborted (SIGABRT) while booting the guest kernel`.
+    pub reason: String,
+    /// What QEMU and the guest's console said, for the log.
+    pub log: String,
+}
 
 /// A verdict on KVM that holds as long as everything it depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Tried {
-    /// The boot of the host, its kernel, QEMU, and the guest's kernel.
+    /// The boot of the host, its kernel, QEMU, and the guest's kernel image.
     holds_for: String,
     works: bool,
     reason: String,
@@ -108,45 +117,82 @@ impl Accel {
     }
 }
 
-/// Chooses the accelerator for guests of one architecture. `boot` boots this
-/// kernel under KVM until it is ready, or says why not; it is only called when
+/// The kernel image that a verdict on KVM is about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// What it runs on.
+    pub arch: Arch,
+    /// The hash of the image.
+    pub image_sha256: String,
+    /// The version of the QEMU that boots it.
+    pub qemu: String,
+}
+
+impl Subject {
+    /// Everything that a verdict depends on.
+    fn holds_for(&self) -> String {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_string();
+        format!(
+            "host boot {}, host kernel {}, QEMU {}, guest kernel {}",
+            read("/proc/sys/kernel/random/boot_id"),
+            read("/proc/sys/kernel/osrelease"),
+            self.qemu,
+            self.image_sha256
+        )
+    }
+
+    /// The name under which the verdict is kept: one for each image, so that
+    /// kernels that are run in turn are not tried in turn.
+    fn memory(&self) -> String {
+        let image = self.image_sha256.get(..32).unwrap_or(&self.image_sha256);
+        format!("kvm-{image}.json")
+    }
+}
+
+/// Chooses the accelerator for guests of one kernel image. `boot` boots it under
+/// KVM until it is ready, or returns why it is not; it is only called when
 /// nothing cheaper decides.
 ///
 /// # Errors
-/// KVM was asked for and does not work; or the run was interrupted.
+/// KVM was requested and does not work; the run was interrupted.
 pub fn choose(
     mode: AccelMode,
     cache: &Cache,
-    arch: Arch,
-    holds_for: &str,
+    subject: &Subject,
     boot: impl FnOnce() -> Result<Probe>,
 ) -> Result<Choice> {
     if mode == AccelMode::Tcg {
         return Ok(Choice { used: Accel::Tcg, reason: "asked for".to_string() });
     }
+    let arch = subject.arch;
     let verdict = match device_trouble(Path::new("/dev/kvm")) {
-        Some(reason) => Tried { holds_for: holds_for.to_string(), works: false, reason },
-        None => try_kernel(cache, arch, holds_for, boot)?,
+        Some(reason) => Tried { holds_for: subject.holds_for(), works: false, reason },
+        None => try_kernel(cache, subject, Path::new(PVM), boot)?,
     };
     match (mode, verdict.works) {
         (_, true) => Ok(Choice { used: Accel::Kvm, reason: verdict.reason }),
         (AccelMode::Kvm, false) => {
             bail!("KVM was asked for and does not work for {arch} guests: {}", verdict.reason)
         }
-        (_, false) => {
-            Ok(Choice { used: Accel::Tcg, reason: format!("no KVM: {}", verdict.reason) })
-        }
+        (_, false) => Ok(Choice {
+            used: Accel::Tcg,
+            reason: format!("KVM does not work here: {}", verdict.reason),
+        }),
     }
 }
+
+/// Present where KVM is that of a nested host without hardware virtualization:
+/// the module runs kernels that were made for it (a "pagetable virtual machine").
+const PVM: &str = "/sys/module/kvm_pvm";
 
 /// The remembered verdict, or a new one.
 fn try_kernel(
     cache: &Cache,
-    arch: Arch,
-    holds_for: &str,
+    subject: &Subject,
+    pvm: &Path,
     boot: impl FnOnce() -> Result<Probe>,
 ) -> Result<Tried> {
-    let name = format!("kvm-{arch}.json");
+    let (arch, name, holds_for) = (subject.arch, subject.memory(), subject.holds_for());
     if let Some(verdict) = cache.load::<Tried>(&name)
         && verdict.holds_for == holds_for
     {
@@ -161,26 +207,22 @@ fn try_kernel(
         Ok(()) => {
             (true, format!("this kernel was ready after {:.1} s", start.elapsed().as_secs_f64()))
         }
-        Err(why) => (
-            false,
-            format!("/dev/kvm opens and answers, but this kernel does not boot under it ({why})"),
-        ),
+        Err(failure) => {
+            let log = cache.root().join(&name).with_extension("log.json");
+            ui::detail(&format!("{arch}: the log of that boot is {}", log.display()));
+            cache.store(&log.file_name().unwrap_or_default().to_string_lossy(), &failure.log)?;
+            let mut reason = format!("/dev/kvm opens, but {}", failure.reason);
+            if pvm.exists() {
+                reason.push_str(" (its module kvm_pvm only boots kernels made for it)");
+            }
+            (false, reason)
+        }
     };
     let outcome = if works { "KVM works" } else { "no KVM, so TCG" };
     ui::status(&format!("{arch} guests: {outcome}: {reason}"));
-    let verdict = Tried { holds_for: holds_for.to_string(), works, reason };
+    let verdict = Tried { holds_for, works, reason };
     cache.store(&name, &verdict)?;
     Ok(verdict)
-}
-
-/// What a verdict depends on, beside the architecture.
-pub fn holds_for(qemu: &str, kernel_sha256: &str) -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_string();
-    format!(
-        "host boot {}, host kernel {}, QEMU {qemu}, guest kernel {kernel_sha256}",
-        read("/proc/sys/kernel/random/boot_id"),
-        read("/proc/sys/kernel/osrelease")
-    )
 }
 
 /// Why KVM's device cannot be used, if that can be told without a guest.
@@ -255,28 +297,70 @@ mod tests {
         (root, cache)
     }
 
+    fn subject(arch: Arch, image: &str) -> Subject {
+        Subject { arch, image_sha256: image.repeat(32), qemu: "7.2".to_string() }
+    }
+
+    /// A host with no kvm_pvm.
+    fn tried(
+        cache: &Cache,
+        subject: &Subject,
+        boot: impl FnOnce() -> Result<Probe>,
+    ) -> Result<Tried> {
+        try_kernel(cache, subject, Path::new("/nonexistent"), boot)
+    }
+
+    fn hang() -> Result<Probe> {
+        let reason = "the guest said nothing within 10 s".to_string();
+        Ok(Err(ProbeFailure { reason, log: "a long log".to_string() }))
+    }
+
     #[test]
     fn a_verdict_is_remembered_until_what_it_depends_on_changes() {
         let (_root, cache) = cache();
-        let hang = || Ok(Err("no word within 10 s".to_string()));
-        let first = try_kernel(&cache, Arch::X86_64, "boot 1", hang).unwrap();
-        assert!(!first.works && first.reason.contains("no word within 10 s"), "{first:?}");
-        let again = try_kernel(&cache, Arch::X86_64, "boot 1", || panic!("tried again")).unwrap();
+        let image = subject(Arch::X86_64, "1");
+        let first = tried(&cache, &image, hang).unwrap();
+        assert!(!first.works && first.reason.contains("nothing within 10 s"), "{first:?}");
+        let again = tried(&cache, &image, || panic!("tried again")).unwrap();
         assert_eq!(first, again);
-        let other = try_kernel(&cache, Arch::I386, "boot 1", || Ok(Ok(()))).unwrap();
-        assert!(other.works, "each architecture has its own");
-        assert!(try_kernel(&cache, Arch::X86_64, "boot 2", || Ok(Ok(()))).unwrap().works);
+        let newer = Subject { qemu: "8.0".to_string(), ..image };
+        assert!(tried(&cache, &newer, || Ok(Ok(()))).unwrap().works);
+    }
+
+    #[test]
+    fn each_image_has_its_own_verdict_and_keeps_it() {
+        let (_root, cache) = cache();
+        let (first, second) = (subject(Arch::X86_64, "1"), subject(Arch::X86_64, "2"));
+        assert!(!tried(&cache, &first, hang).unwrap().works);
+        assert!(tried(&cache, &second, || Ok(Ok(()))).unwrap().works);
+        assert!(!tried(&cache, &first, || panic!("tried again")).unwrap().works);
+        assert!(tried(&cache, &second, || panic!("tried again")).unwrap().works);
+    }
+
+    #[test]
+    fn the_reason_is_short_and_the_log_is_kept() {
+        let (root, cache) = cache();
+        let image = subject(Arch::I386, "1");
+        let verdict = try_kernel(&cache, &image, root.path(), hang).unwrap();
+        assert_eq!(
+            verdict.reason,
+            "/dev/kvm opens, but the guest said nothing within 10 s \
+             (its module kvm_pvm only boots kernels made for it)"
+        );
+        let log = format!("kvm-{}.log.json", "1".repeat(32));
+        assert_eq!(cache.load::<String>(&log).unwrap(), "a long log");
     }
 
     #[test]
     fn an_interruption_or_the_hosts_own_trouble_is_no_verdict() {
         let (_root, cache) = cache();
+        let image = subject(Arch::X86_64, "1");
         let interrupt = || Err(nlrig_host::interrupt::Interrupted.into());
-        let err = try_kernel(&cache, Arch::X86_64, "boot 1", interrupt).unwrap_err();
+        let err = tried(&cache, &image, interrupt).unwrap_err();
         assert!(err.is_interruption());
         let full = || Err(Error::new("disk full").into());
-        assert!(try_kernel(&cache, Arch::X86_64, "boot 1", full).is_err());
-        assert!(try_kernel(&cache, Arch::X86_64, "boot 1", || Ok(Ok(()))).unwrap().works);
+        assert!(tried(&cache, &image, full).is_err());
+        assert!(tried(&cache, &image, || Ok(Ok(()))).unwrap().works);
     }
 
     #[test]

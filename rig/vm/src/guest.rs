@@ -17,6 +17,7 @@ mod refused;
 pub mod streams;
 pub mod watch;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -29,6 +30,7 @@ use nlrig_host::Context;
 use nlrig_init::protocol::{Event, RefusedModule, Request};
 
 use crate::budget::Held;
+use crate::confine::Confinement;
 use crate::outcome::{Verdict, VmFailure};
 use crate::share::Share;
 pub use boot::Boot;
@@ -38,7 +40,6 @@ use monitor::Monitor;
 use nlrig_host::interrupt;
 use nlrig_host::process::Child;
 use nlrig_host::procfs;
-use nlrig_host::scratch::Scratch;
 use streams::Streams;
 pub use watch::Limits;
 
@@ -90,8 +91,8 @@ pub struct Guest {
     end_limit: Duration,
     /// What it said when it was ready.
     pub ready: Ready,
-    // The sockets in it are needed until everything above is gone.
-    _scratch: Scratch,
+    /// What holds QEMU and the share daemons back, by the kind of process.
+    pub confinement: BTreeMap<String, Confinement>,
     // Last: the host has no room for another before this one is gone.
     _held: Held,
 }
@@ -139,7 +140,7 @@ impl Guest {
     /// # Errors
     /// One of them is gone.
     pub fn peak_bytes(&self) -> Result<u64> {
-        let processes = self.shares.iter().map(Share::id).chain([self.qemu.id()]);
+        let processes = self.shares.iter().flat_map(Share::processes).chain([self.qemu.id()]);
         Ok(processes.map(procfs::peak_bytes).sum::<nlrig_host::Result<u64>>()?)
     }
 
@@ -256,6 +257,8 @@ pub struct Parts {
     pub dir: PathBuf,
 }
 
+/// QEMU's standard error, in the folder of a trial.
+pub const QEMU_LOG_FILE: &str = "qemu.log";
 /// The console, in the folder of a trial.
 pub const CONSOLE_FILE: &str = "console";
 /// QEMU's command line, in the folder of a trial.

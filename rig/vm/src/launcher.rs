@@ -1,23 +1,28 @@
 //! From what was built to a guest that runs: the accelerator is chosen here,
-//! once an architecture, the host asked for room, and the machine put together.
+//! once for each kernel image, the host asked for room, and the machine put
+//! together.
 //!
 //! Several threads of a run use one lab.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::outcome::Result;
 
-use crate::accel::{self, Accel, AccelMode, Choice, PROBE_LIMIT};
+use crate::accel::{self, Accel, AccelMode, Choice, PROBE_LIMIT, ProbeFailure, Subject};
 use crate::budget::{Budget, Held};
-use crate::guest::{Boot, Guest};
+use crate::confine::{Confinement, Layer, Missing};
+use crate::guest::{Boot, CONSOLE_FILE, Guest, QEMU_LOG_FILE};
 use crate::outcome::{FaultDomain, Verdict, VmFailure};
-use crate::qemu::{self, Machine};
-use crate::share::{Access, Folder};
-use nlrig_build::Arch;
-use nlrig_build::Built;
+use crate::qemu::{self, Machine, Qemu};
+use crate::share::{self, Access, Folder};
+use nix::sys::signal::Signal;
+use nlrig_build::kernel::Kernel;
+use nlrig_build::{Arch, Built};
 use nlrig_host::cache::Cache;
 use nlrig_host::scratch::Scratch;
 use nlrig_host::ui;
@@ -37,13 +42,16 @@ pub struct VmLauncher {
     cache: Cache,
     mode: AccelMode,
     budget: Budget,
-    chosen: Mutex<BTreeMap<Arch, Choice>>,
+    /// By the hash of the kernel image.
+    chosen: Mutex<BTreeMap<String, Choice>>,
     /// Held by who tries KVM, which takes a machine and so may have to wait.
     trying: Mutex<()>,
     /// The user's own words for the kernels of all guests, but not of the one
     /// that proves KVM: its verdict holds for the kernel image.
     pub kernel_args: Vec<String>,
-    versions: Mutex<BTreeMap<Arch, String>>,
+    qemus: Mutex<BTreeMap<Arch, Qemu>>,
+    /// By the kind of process; that of the machine that was started last.
+    confinement: Mutex<BTreeMap<String, Confinement>>,
 }
 
 /// The machine that a job spec.
@@ -66,22 +74,32 @@ impl VmLauncher {
     /// Nobody knows how much memory this host has.
     pub fn new(cache: Cache, mode: AccelMode) -> Result<VmLauncher> {
         let budget = Budget::of_host(&cache)?;
-        let (chosen, trying, kernel_args, versions) = Default::default();
-        Ok(VmLauncher { cache, mode, budget, chosen, trying, kernel_args, versions })
+        share::check_limits()?;
+        let (chosen, trying, kernel_args, qemus, confinement) = Default::default();
+        Ok(VmLauncher { cache, mode, budget, chosen, trying, kernel_args, qemus, confinement })
     }
 
-    /// QEMU's version for an architecture.
+    /// The QEMU for an architecture.
     ///
     /// # Errors
-    /// See [`qemu::version`].
-    pub fn qemu(&self, arch: Arch) -> Result<String> {
-        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(version) = versions.get(&arch) {
-            return Ok(version.clone());
+    /// See [`qemu::find`].
+    pub fn qemu(&self, arch: Arch) -> Result<Qemu> {
+        let mut qemus = self.qemus.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(qemu) = qemus.get(&arch) {
+            return Ok(qemu.clone());
         }
-        let version = qemu::version(arch)?;
-        versions.insert(arch, version.clone());
-        Ok(version)
+        let qemu = qemu::find(arch)?;
+        for Missing { layer, reason } in &qemu.program.confinement().missing {
+            ui::status(&format!("QEMU runs without {}: {reason}", layer.name()));
+        }
+        qemus.insert(arch, qemu.clone());
+        Ok(qemu)
+    }
+
+    /// What holds QEMU and the share daemons back, by the kind of process; empty
+    /// before the first machine.
+    pub fn confinement(&self) -> BTreeMap<String, Confinement> {
+        self.confinement.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The accelerator for guests of this kernel. Who holds a machine asks only
@@ -90,25 +108,41 @@ impl VmLauncher {
     /// # Errors
     /// KVM was asked for and does not work; there is no QEMU.
     pub fn accel(&self, built: &Built) -> Result<Choice> {
-        let arch = built.kernel.arch;
-        if let Some(choice) = self.known_accel(arch) {
+        self.choice_for(&built.kernel, || self.probe(built))
+    }
+
+    fn choice_for(
+        &self,
+        kernel: &Kernel,
+        probe: impl FnOnce() -> Result<accel::Probe>,
+    ) -> Result<Choice> {
+        if let Some(choice) = self.known_accel(kernel) {
             return Ok(choice);
         }
         let _trying = self.trying.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have tried it meanwhile.
-        if let Some(choice) = self.known_accel(arch) {
+        if let Some(choice) = self.known_accel(kernel) {
             return Ok(choice);
         }
-        let holds_for = accel::holds_for(&self.qemu(arch)?, &built.kernel.image_sha256);
-        let choice = accel::choose(self.mode, &self.cache, arch, &holds_for, || self.probe(built))?;
-        ui::detail(&format!("{arch} guests run under {}: {}", choice.used.name(), choice.reason));
-        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).insert(arch, choice.clone());
+        let (arch, image_sha256) = (kernel.arch, kernel.image_sha256.clone());
+        let subject = Subject { arch, image_sha256, qemu: self.qemu(arch)?.version };
+        let choice = accel::choose(self.mode, &self.cache, &subject, probe)?;
+        ui::detail(&format!(
+            "{arch} guests of Linux {} ({}) run under {}: {}",
+            kernel.version,
+            kernel.flavour,
+            choice.used.name(),
+            choice.reason
+        ));
+        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        chosen.insert(subject.image_sha256, choice.clone());
         Ok(choice)
     }
 
-    /// The accelerator of this architecture's guests, if one was chosen.
-    pub fn known_accel(&self, arch: Arch) -> Option<Choice> {
-        self.chosen.lock().unwrap_or_else(PoisonError::into_inner).get(&arch).cloned()
+    /// The accelerator for guests of this kernel, if one was chosen.
+    pub fn known_accel(&self, kernel: &Kernel) -> Option<Choice> {
+        let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        chosen.get(&kernel.image_sha256).cloned()
     }
 
     /// Boots this kernel under KVM until it is ready. It lacks folders that the
@@ -124,7 +158,7 @@ impl VmLauncher {
         };
         let room = self.room_for(Accel::Kvm, &spec)?;
         let guest = self.start(built, Accel::Kvm, spec, room, dir.path(), PROBE_LIMIT);
-        probed(guest.and_then(Guest::end))
+        probed(guest.and_then(Guest::end), dir.path())
     }
 
     /// How many machines like this one the host holds at once.
@@ -211,7 +245,9 @@ impl VmLauncher {
             access: Access::Unchanging,
         }];
         folders.extend(spec.folders);
-        Guest::boot(Boot {
+        let qemu = self.qemu(built.kernel.arch)?.program;
+        let guest = Guest::boot(Boot {
+            qemu: &qemu,
             machine: Machine {
                 arch: built.kernel.arch,
                 accel,
@@ -220,6 +256,7 @@ impl VmLauncher {
                 kernel: built.kernel.image(),
                 initramfs: built.image.initramfs(),
                 command_line,
+                sandbox: qemu.has(Layer::QemuSandbox),
                 shares: Vec::new(),
                 console: -1,
                 monitor: -1,
@@ -231,39 +268,111 @@ impl VmLauncher {
             limit,
             end_limit: END_LIMIT * accel.slowdown(),
             held,
-        })
+        })?;
+        *self.confinement.lock().unwrap_or_else(PoisonError::into_inner) =
+            guest.confinement.clone();
+        Ok(guest)
     }
 }
 
 /// Only what the machine itself did counts: an interruption, a full disk or a
 /// dead share daemon says nothing of KVM, and nor does a kernel that warns.
-fn probed(booted: Result<()>) -> Result<accel::Probe> {
+fn probed(booted: Result<()>, dir: &Path) -> Result<accel::Probe> {
     match booted {
         Ok(()) => Ok(Ok(())),
         Err(err) => match err.into_vm_failure() {
             Ok(loss) if loss.fault_domain == FaultDomain::Host => Err(loss.into()),
             Ok(loss) if matches!(loss.verdict, Verdict::Warning | Verdict::Oops) => Ok(Ok(())),
-            Ok(loss) => Ok(Err(loss.reason)),
+            Ok(loss) => Ok(Err(probe_failure(loss, dir))),
             Err(err) => Err(err),
         },
     }
 }
 
+/// A signal names itself; QEMU's own last line says more than any other end of it.
+fn probe_failure(loss: VmFailure, dir: &Path) -> ProbeFailure {
+    let signal = loss.qemu_status.and_then(|status| status.signal());
+    let signal = signal.and_then(|number| Signal::try_from(number).ok());
+    let reason = match signal {
+        Some(Signal::SIGABRT) => "QEMU aborted (SIGABRT) while booting the guest kernel".into(),
+        Some(signal) => format!("QEMU was killed ({signal}) while booting the guest kernel"),
+        None => loss.reason.clone(),
+    };
+    let read = |name: &str| fs::read(dir.join(name)).unwrap_or_default();
+    let said = [read(QEMU_LOG_FILE), read(CONSOLE_FILE)].concat();
+    let log = format!("{}\n{}", loss.reason, String::from_utf8_lossy(&said));
+    ProbeFailure { reason, log }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+    use std::process::ExitStatus;
+
     use super::*;
 
     #[test]
     fn only_the_machines_own_failure_is_a_verdict_on_kvm() {
+        let nowhere = Path::new("/nonexistent");
         let lost =
             |fault_domain| Err(VmFailure::caused_by(Verdict::LostVm, "why", fault_domain).into());
-        assert_eq!(probed(Ok(())).unwrap(), Ok(()));
+        assert_eq!(probed(Ok(()), nowhere).unwrap(), Ok(()));
         for fault_domain in [FaultDomain::Guest, FaultDomain::Qemu, FaultDomain::Unknown] {
-            assert_eq!(probed(lost(fault_domain)).unwrap(), Err("why".to_string()));
+            let failure = probed(lost(fault_domain), nowhere).unwrap().unwrap_err();
+            assert_eq!(failure.reason, "why");
         }
-        assert!(probed(lost(FaultDomain::Host)).is_err());
-        assert_eq!(probed(Err(VmFailure::new(Verdict::Warning, "why").into())).unwrap(), Ok(()));
-        let err = probed(Err(nlrig_host::interrupt::Interrupted.into())).unwrap_err();
+        assert!(probed(lost(FaultDomain::Host), nowhere).is_err());
+        let warned = Err(VmFailure::new(Verdict::Warning, "why").into());
+        assert_eq!(probed(warned, nowhere).unwrap(), Ok(()));
+        let err = probed(Err(nlrig_host::interrupt::Interrupted.into()), nowhere).unwrap_err();
         assert!(err.is_interruption());
+    }
+
+    #[test]
+    fn an_assertion_of_qemus_goes_to_the_log_and_not_into_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(QEMU_LOG_FILE), "kvm.c:3183: Assertion failed\n").unwrap();
+        let mut loss = VmFailure::caused_by(Verdict::LostVm, "all of it", FaultDomain::Qemu);
+        loss.qemu_status = Some(ExitStatus::from_raw(6));
+        let failure = probe_failure(loss, dir.path());
+        assert_eq!(failure.reason, "QEMU aborted (SIGABRT) while booting the guest kernel");
+        assert!(failure.log.contains("Assertion failed"), "{}", failure.log);
+    }
+
+    fn kernel(image_sha256: &str) -> Kernel {
+        Kernel {
+            version: "6.1.1".to_string(),
+            arch: Arch::X86_64,
+            flavour: image_sha256.to_string(),
+            source_sha256: String::new(),
+            config_sha256: String::new(),
+            image_sha256: image_sha256.to_string(),
+            compiler: String::new(),
+            objects: 1,
+            dir: PathBuf::new(),
+            from_cache: true,
+        }
+    }
+
+    /// Two kernels of one architecture: each is tried, and tried once.
+    #[test]
+    fn two_kernels_of_one_architecture_are_each_tried() {
+        let root = tempfile::tempdir().unwrap();
+        let launcher = VmLauncher::new(Cache::at(root.path()).unwrap(), AccelMode::Auto).unwrap();
+        let (good, bad) = (kernel("good"), kernel("bad"));
+        let fails = || {
+            let reason = "QEMU aborted".to_string();
+            Ok(Err(ProbeFailure { reason, log: String::new() }))
+        };
+        let first = launcher.choice_for(&good, || Ok(Ok(()))).unwrap();
+        let second = launcher.choice_for(&bad, fails).unwrap();
+        if accel::device_trouble(Path::new("/dev/kvm")).is_none() {
+            assert_eq!((first.used, second.used), (Accel::Kvm, Accel::Tcg));
+        }
+        let again = |kernel| launcher.choice_for(kernel, || panic!("tried again")).unwrap();
+        assert_eq!((again(&good), again(&bad)), (first.clone(), second.clone()));
+        assert_eq!(launcher.known_accel(&good), Some(first));
+        assert_eq!(launcher.known_accel(&bad), Some(second));
+        assert_eq!(launcher.known_accel(&kernel("other")), None);
     }
 }

@@ -31,6 +31,7 @@
 
 pub mod accel;
 mod budget;
+pub mod confine;
 pub mod guest;
 pub mod launcher;
 pub mod outcome;

@@ -1,6 +1,7 @@
 //! How a trial came out, and why a machine failed: below guest and report alike.
 
 use std::fmt;
+use std::process::ExitStatus;
 
 use nlrig_host::interrupt::Interrupted;
 use nlrig_host::ui::truncate;
@@ -115,6 +116,8 @@ pub struct VmFailure {
     pub fault_domain: FaultDomain,
     /// The kernel's own report that decides the verdict, if it printed one.
     pub kernel_report: Option<KernelReport>,
+    /// How QEMU ended, if it ended by itself.
+    pub qemu_status: Option<ExitStatus>,
 }
 
 /// A fault as the guest kernel printed it on the console.
@@ -139,7 +142,13 @@ impl VmFailure {
         reason: impl Into<String>,
         fault_domain: FaultDomain,
     ) -> VmFailure {
-        VmFailure { verdict, reason: truncate(reason.into()), fault_domain, kernel_report: None }
+        VmFailure {
+            verdict,
+            reason: truncate(reason.into()),
+            fault_domain,
+            kernel_report: None,
+            qemu_status: None,
+        }
     }
 
     /// A failure that the guest kernel reported itself.

@@ -1,9 +1,12 @@
 //! QEMU's arguments. Nothing else in the rig knows them.
 //!
 //! [`arguments`] is pure: a [`Machine`] goes in, words come out, and tests look
-//! at them without a VM.
+//! at them without a VM. [`find`] looks for the program and for the layers that
+//! confine it on this host.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use std::time::Duration;
 use nlrig_host::{Context, Result, bail};
 
 use crate::accel::Accel;
+use crate::confine::{Layer, Needs, Program};
 use nlrig_build::Arch;
 use nlrig_host::process;
 
@@ -35,8 +39,11 @@ pub struct Machine {
     pub initramfs: PathBuf,
     /// The kernel's command line.
     pub command_line: String,
-    /// Shares: the name by which the guest mounts it, and its daemon's socket.
-    pub shares: Vec<(String, PathBuf)>,
+    /// Whether QEMU confines itself further (`-sandbox`).
+    pub sandbox: bool,
+    /// Shares: the name by which the guest mounts it, and the number of the
+    /// inherited socket that is connected to its daemon.
+    pub shares: Vec<(String, i32)>,
     /// The inherited socket that is the other end of the serial console.
     pub console: i32,
     /// The inherited socket at which QEMU's monitor answers.
@@ -56,17 +63,21 @@ pub fn program(arch: Arch) -> &'static str {
 
 /// Everything after the program's name.
 pub fn arguments(machine: &Machine) -> Vec<OsString> {
-    let mut arguments = Vec::new();
+    let mut arguments = if machine.sandbox { words(&SANDBOX) } else { Vec::new() };
     arguments.extend(board(machine));
     arguments.extend(kernel(machine));
     arguments.extend(console(machine.console));
     arguments.extend(monitor(machine.monitor));
     for (index, (tag, socket)) in machine.shares.iter().enumerate() {
-        arguments.extend(share(index, tag, socket));
+        arguments.extend(share(index, tag, *socket));
     }
     arguments.extend(ports(&machine.ports));
     arguments
 }
+
+/// All that QEMU can deny itself. A violation ends it.
+const SANDBOX: [&str; 2] =
+    ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"];
 
 fn words(words: &[&str]) -> Vec<OsString> {
     words.iter().map(OsString::from).collect()
@@ -147,16 +158,13 @@ fn monitor(fd: i32) -> Vec<OsString> {
     words(&["-chardev", &chardev, "-mon", "chardev=monitor,mode=control"])
 }
 
-fn share(index: usize, tag: &str, socket: &Path) -> Vec<OsString> {
-    let mut chardev = OsString::from(format!("socket,id=share{index},path="));
-    // A comma ends an option; QEMU reads two as one.
-    chardev.push(socket.to_string_lossy().replace(',', ",,"));
-    vec![
-        "-chardev".into(),
-        chardev,
-        "-device".into(),
-        format!("vhost-user-fs-device,chardev=share{index},tag={tag}").into(),
-    ]
+fn share(index: usize, tag: &str, socket: i32) -> Vec<OsString> {
+    words(&[
+        "-chardev",
+        &format!("socket,id=share{index},fd={socket}"),
+        "-device",
+        &format!("vhost-user-fs-device,chardev=share{index},tag={tag}"),
+    ])
 }
 
 fn ports(ports: &[(String, i32)]) -> Vec<OsString> {
@@ -173,29 +181,61 @@ fn ports(ports: &[(String, i32)]) -> Vec<OsString> {
     arguments
 }
 
-/// The version of the QEMU for this architecture, as it prints it.
+/// The QEMU of this host for an architecture.
+#[derive(Clone, Debug)]
+pub struct Qemu {
+    /// Its version, as it prints it.
+    pub version: String,
+    /// Where it is, and what confines it.
+    pub program: Program,
+}
+
+/// Finds the QEMU for this architecture. Its version is read under the layers
+/// that will confine it, so a layer that this host refuses shows here.
 ///
 /// # Errors
 /// There is none, or it is too old; the message says which package to install.
-pub fn version(arch: Arch) -> Result<String> {
-    let program = program(arch);
-    let Some(path) = process::find(program) else {
-        bail!("there is no {program}: install the package qemu-system-x86");
+pub fn find(arch: Arch) -> Result<Qemu> {
+    let name = program(arch);
+    let Some(path) = process::find(name) else {
+        bail!("there is no {name}: install the package qemu-system-x86");
     };
-    let mut command = Command::new(path);
-    command.arg("--version");
-    let text = process::capture(command, Duration::from_secs(20))?;
+    // The name in a relative PATH, a link's target: one place for all.
+    let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
+    let path = behind_script(&path).unwrap_or(path);
+    let (program, text) = Program::find_layers(&path, ask_version)?;
     let line = text.lines().next().unwrap_or_default();
     let (major, minor) = parse_version(line)
-        .with_context(|| format!("{program} --version says \"{line}\": that is no QEMU"))?;
+        .with_context(|| format!("{name} --version says \"{line}\": that is no QEMU"))?;
     if (major, minor) < OLDEST {
         bail!(
-            "{program} is version {major}.{minor}; the rig needs {}.{} or newer",
+            "{name} is version {major}.{minor}; the rig needs {}.{} or newer",
             OLDEST.0,
             OLDEST.1
         );
     }
-    Ok(line.trim_start_matches("QEMU emulator version ").to_string())
+    let version = line.trim_start_matches("QEMU emulator version ").to_string();
+    Ok(Qemu { version, program })
+}
+
+/// The program that a script of a distribution starts: Debian 12 has one before
+/// its 32-bit QEMU, for the sake of Xen. A confined process starts no program.
+fn behind_script(path: &Path) -> Option<PathBuf> {
+    let mut start = [0; 2];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).ok()?;
+    let behind = path.parent()?.parent()?.join("libexec").join(path.file_name()?);
+    (start == *b"#!" && behind.is_file()).then_some(behind)
+}
+
+fn ask_version(program: &Program) -> Result<String> {
+    let mut command = Command::new(program.path());
+    if program.has(Layer::QemuSandbox) {
+        command.args(SANDBOX);
+    }
+    command.arg("--version");
+    process::capture_with(command, Duration::from_secs(20), |command| {
+        program.spawn(command, Vec::new(), &Needs::default())
+    })
 }
 
 fn parse_version(line: &str) -> Option<(u32, u32)> {
@@ -217,7 +257,8 @@ mod tests {
             kernel: "/cache/vmlinux".into(),
             initramfs: "/cache/initramfs.cpio".into(),
             command_line: "console=ttyS0 panic=-1".into(),
-            shares: vec![("guest".into(), "/tmp/a,b/guest.sock".into())],
+            sandbox: true,
+            shares: vec![("guest".into(), 4)],
             console: 5,
             monitor: 6,
             ports: vec![("nlrig.events".into(), 7)],
@@ -232,7 +273,9 @@ mod tests {
     fn the_whole_line() {
         assert_eq!(
             line(&machine(Arch::I386, Accel::Tcg)),
-            "qemu-system-i386 -machine microvm,acpi=off,rtc=on,memory-backend=memory \
+            "qemu-system-i386 \
+             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+             -machine microvm,acpi=off,rtc=on,memory-backend=memory \
              -no-user-config -nodefaults -display none -no-reboot -cpu max,family=15,model=107,stepping=1 \
              -accel tcg,thread=multi -smp 2 -m size=536870912B \
              -object memory-backend-memfd,id=memory,size=536870912B,share=on \
@@ -240,7 +283,7 @@ mod tests {
              -append 'console=ttyS0 panic=-1' \
              -chardev socket,id=console,fd=5 -serial chardev:console \
              -chardev socket,id=monitor,fd=6 -mon chardev=monitor,mode=control \
-             -chardev socket,id=share0,path=/tmp/a,,b/guest.sock \
+             -chardev socket,id=share0,fd=4 \
              -device vhost-user-fs-device,chardev=share0,tag=guest \
              -device virtio-serial-device,max_ports=8 \
              -chardev socket,id=port0,fd=7 \
@@ -250,9 +293,27 @@ mod tests {
 
     #[test]
     fn kvm_is_never_a_mode_with_a_fallback() {
-        let line = line(&machine(Arch::X86_64, Accel::Kvm));
+        let mut machine = machine(Arch::X86_64, Accel::Kvm);
+        machine.sandbox = false;
+        let line = line(&machine);
         assert!(line.contains("qemu-system-x86_64") && line.contains(" -accel kvm "), "{line}");
         assert!(!line.contains("tcg"), "{line}");
+    }
+
+    #[test]
+    fn a_script_of_a_distribution_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let [script, program] = ["bin", "libexec"].map(|folder| {
+            let folder = dir.path().join(folder);
+            std::fs::create_dir(&folder).unwrap();
+            folder.join("qemu")
+        });
+        std::fs::write(&script, "#! /bin/sh\nexec ...\n").unwrap();
+        assert_eq!(behind_script(&script), None, "there is nothing behind it");
+        std::fs::write(&program, "\x7fELF").unwrap();
+        assert_eq!(behind_script(&script), Some(program.clone()));
+        std::fs::write(&script, "\x7fELF").unwrap();
+        assert_eq!(behind_script(&script), None, "it is no script");
     }
 
     #[test]

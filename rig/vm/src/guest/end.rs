@@ -38,6 +38,11 @@ impl Guest {
         while status.is_none() && Instant::now() < deadline {
             // QEMU waits for nobody to read its console.
             self.listen_for(Duration::from_millis(5))?;
+            if self.console.source().is_none() {
+                // There is nothing to listen to, and the host has work to do: the
+                // guest's memory is freed before QEMU can be waited for.
+                std::thread::sleep(Duration::from_millis(1));
+            }
             status = self.qemu.try_wait()?;
         }
         self.qemu.kill();
@@ -105,7 +110,7 @@ impl Guest {
         }
         let closed = self.console.tail().iter().any(|line| line.ends_with(PORT_CLOSED));
         let loss = lost_without_end(status.filter(|_| !closed), &self.complaints.tail());
-        self.with_splat(loss).into()
+        VmFailure { qemu_status: status, ..self.with_splat(loss) }.into()
     }
 }
 

@@ -2,25 +2,18 @@
 //!
 //! virtiofsd opens below its root safely, but passes the names of mkdir,
 //! unlink, rename and symlink on as they come, and a hostile guest kernel can
-//! send `..`. Its own program relies on a sandbox; so does this one: the
-//! folder becomes the root of the process, in a user namespace of its own when
-//! it is not root's, with no more capabilities than serving files takes.
+//! send `..`. Its own program relies on a sandbox, which [`confine`] enters too;
 //! [`Bounded`] refuses such names before they get that far, and what would fill
 //! the host's disk.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::os::fd::{FromRawFd, RawFd};
+use std::fs::File;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use nix::unistd::{chdir, chroot, getegid, geteuid};
 use nlrig_host::{Context, Error, Result};
 use vhost::vhost_user::{Error as VhostError, Listener};
 use vhost_user_backend::{Error::HandleRequest, VhostUserDaemon};
@@ -33,6 +26,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use serde::{Deserialize, Serialize};
 
 use super::bounded::{Bounded, Bounds};
+use super::confined::{Attempt, Confined, Root, confine};
 
 /// The name under which a program that uses this crate is started again to be
 /// the daemon of a share.
@@ -48,17 +42,26 @@ const OWN_FILES: u64 = 640;
 const BOUNDS: Bounds = Bounds { bytes: 8 << 30, entries: 100_000 };
 
 /// What a daemon is told: its one argument, as JSON.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Options {
     /// The number of the inherited socket that it listens on.
     pub listener: RawFd,
+    /// The number of the inherited pipe into which it writes how it is confined.
+    pub report: RawFd,
+    /// What keeps it in its folder.
+    pub root: Root,
     /// Whether every change is refused.
     pub read_only: bool,
     /// Whether nobody changes the folder.
     pub unchanging: bool,
     /// The folder, as bytes: a path need not be UTF-8.
     pub folder: Vec<u8>,
+    /// What it tries in place of serving.
+    pub attempt: Option<Attempt>,
 }
+
+/// The status of a daemon whose attempt was not prevented.
+pub(super) const NOT_PREVENTED: i32 = 3;
 
 /// Runs before `main` of every program that uses this crate: a program started
 /// under the daemon's name serves a share and ends, and does nothing else.
@@ -68,7 +71,11 @@ fn become_daemon() {
     if arguments.next().is_none_or(|name| name != PROGRAM) {
         return;
     }
-    env_logger::Builder::new().filter_level(log::LevelFilter::Warn).init();
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Warn)
+        // It warns that an ordinary user is not root.
+        .filter_module("virtiofsd::sandbox", log::LevelFilter::Error)
+        .init();
     let options = arguments.next().unwrap_or_default();
     let served = serde_json::from_slice(options.as_encoded_bytes())
         .context("a daemon takes its options from the rig")
@@ -90,11 +97,16 @@ fn serve(options: &Options) -> Result<()> {
     let files = virtiofsd::limits::setup_rlimit_nofile(None)
         .map_err(|err| Error::new(format!("cannot raise the limit of open files: {err:?}")))?;
     let folder = Path::new(OsStr::from_bytes(&options.folder));
-    let confinement = confine(folder).with_context(|| {
-        format!("the share daemon cannot confine itself to {}", folder.display())
-    })?;
-    // SAFETY: the rig passed this descriptor to be ours alone.
-    let listener = unsafe { Listener::from_raw_fd(options.listener) };
+    // SAFETY: the rig passed these descriptors to be ours alone.
+    let (listener, report) =
+        unsafe { (Listener::from_raw_fd(options.listener), OwnedFd::from_raw_fd(options.report)) };
+    let report = File::from(report);
+    let Confined { descriptors, root_dir, listener } =
+        confine(folder, options.root, options.read_only, listener, report)?;
+    if let Some(attempt) = &options.attempt {
+        let status = if attempt.is_prevented(&descriptors) { 0 } else { NOT_PREVENTED };
+        std::process::exit(status);
+    }
     // Auto: what the host changes is seen a second later at the latest, and
     // ESTALE does not happen. But each open() drops the file's pages, and to start
     // a program from new ones takes a tenth of a second under TCG: QEMU finds code
@@ -104,9 +116,8 @@ fn serve(options: &Options) -> Result<()> {
         false => (CachePolicy::Auto, Duration::from_secs(1)),
     };
     let config = Config {
-        root_dir: "/".to_string(),
-        proc_sfd_rawfd: Some(confinement.descriptors),
-        proc_mountinfo_rawfd: Some(confinement.mounts),
+        root_dir: root_dir.to_string(),
+        proc_sfd_rawfd: Some(descriptors),
         cache_policy,
         entry_timeout: looks_again,
         attr_timeout: looks_again,
@@ -140,50 +151,4 @@ where
         Ok(()) | Err(HandleRequest(VhostError::Disconnected)) => Ok(()),
         Err(err) => Err(Error::new(format!("the connection broke: {err:?}"))),
     }
-}
-
-/// What must be opened before the folder becomes the root.
-struct Confinement {
-    descriptors: File,
-    mounts: File,
-}
-
-fn confine(folder: &Path) -> Result<Confinement> {
-    chdir(folder)?;
-    let (uid, gid) = (geteuid(), getegid());
-    if !uid.is_root() {
-        unshare(CloneFlags::CLONE_NEWUSER)
-            .context("this host does not let ordinary users make user namespaces")?;
-        fs::write("/proc/self/setgroups", "deny")?;
-        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
-    }
-    let descriptors =
-        OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self/fd")?;
-    let mounts = File::open("/proc/self/mountinfo")?;
-    chroot(".")?;
-    chdir("/")?;
-    keep_capabilities(if uid.is_root() { OF_ROOT } else { &[] })?;
-    // A new user namespace and changed capabilities clear it.
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
-    Ok(Confinement { descriptors, mounts })
-}
-
-/// What serving files as their owners takes; no device nodes, no way out of a
-/// changed root.
-const OF_ROOT: &[&str] =
-    &["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "SETFCAP"];
-
-fn keep_capabilities(names: &[&str]) -> Result<()> {
-    capng::clear(capng::Set::BOTH);
-    if !names.is_empty() {
-        capng::updatev(
-            capng::Action::ADD,
-            capng::Type::PERMITTED | capng::Type::EFFECTIVE,
-            names.to_vec(),
-        )
-        .map_err(|err| Error::new(format!("cannot choose capabilities: {err}")))?;
-    }
-    capng::apply(capng::Set::BOTH)
-        .map_err(|err| Error::new(format!("cannot drop capabilities: {err}")))
 }
