@@ -181,7 +181,7 @@ pub struct ListOptions {
 /// Options of `build`.
 #[derive(Args, Debug)]
 pub struct BuildOptions {
-    /// Parts to build [default: all]
+    /// VmHandles to build [default: all]
     #[arg(value_name = "PART", value_parser = ["kernel", "module", "userspace", "image"])]
     pub what: Vec<String>,
     /// Options for the guests.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::abi::Abi;
-use crate::accel::Choice;
+use crate::accel::AccelChoice;
 use crate::confine::Confinement;
 use crate::kernel::Kernel;
 use crate::procfs::{self, MEMINFO};
@@ -69,7 +69,7 @@ pub struct Environment {
 pub struct ArchAccel {
     /// That of the first kernel.
     #[serde(flatten)]
-    pub choice: Choice,
+    pub choice: AccelChoice,
     /// That of each kernel, if they differ.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<KernelAccel>,
@@ -86,13 +86,13 @@ pub struct KernelAccel {
     pub image_sha256: String,
     /// Its accelerator.
     #[serde(flatten)]
-    pub choice: Choice,
+    pub choice: AccelChoice,
 }
 
 impl Environment {
     /// Adds the accelerators of kernels that were tried. A kernel is listed by
     /// itself only where another one of its architecture got another accelerator.
-    pub fn add_accels<'a>(&mut self, chosen: impl IntoIterator<Item = (&'a Kernel, Choice)>) {
+    pub fn add_accels<'a>(&mut self, chosen: impl IntoIterator<Item = (&'a Kernel, AccelChoice)>) {
         let mut by_arch: BTreeMap<String, Vec<KernelAccel>> = BTreeMap::new();
         for (kernel, choice) in chosen {
             let kernels = by_arch.entry(kernel.arch.to_string()).or_default();
@@ -413,7 +413,7 @@ mod tests {
             serde_json::from_str::<Kernel>(&text).unwrap()
         };
         let kernels = [kernel("i386", "a"), kernel("x86_64", "b"), kernel("x86_64", "c")];
-        let choice = |used, reason: &str| Choice { used, reason: reason.to_string() };
+        let choice = |used, reason: &str| AccelChoice { used, reason: reason.to_string() };
         let environment = |third| {
             let mut environment = Environment::default();
             environment.add_accels([

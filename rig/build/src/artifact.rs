@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::abi::{Abi, Arch};
 use crate::busybox;
-use crate::image::{Image, Parts, Recipe};
+use crate::image::{Image, ImageParts, Recipe};
 use crate::kernel::{Builder, Kernel};
 use crate::module::{self, Module, ModuleParameter, ModuleSource};
 use crate::programs::{self, GuestCrate, Programs};
@@ -181,7 +181,7 @@ impl BuildContext {
     fn image_with(&mut self, kernels: &Builder, abi: Abi, mounts: &[String]) -> Result<Image> {
         let workloads = self.programs(abi.program())?;
         let modules = self.modules_of(kernels, abi.kernel())?.into_iter();
-        let parts = Parts {
+        let parts = ImageParts {
             init: self.init(abi.kernel())?.path("init"),
             busybox: busybox::fetch(&self.cache, abi.program())?,
             workloads: workloads.iter().flat_map(Programs::files).collect(),

@@ -58,7 +58,7 @@ struct KernelLine {
 
 /// The files that an image is made of.
 #[derive(Clone, Debug)]
-pub struct Parts {
+pub struct ImageParts {
     /// PID 1, built for the kernel.
     pub init: PathBuf,
     /// The shell and its tools, of the ABI's word size.
@@ -121,7 +121,7 @@ impl Recipe {
     /// # Errors
     /// The recipe names something that is not among the parts, or a part cannot
     /// be read.
-    pub fn make(&self, cache: &Cache, parts: &Parts) -> Result<Image> {
+    pub fn make(&self, cache: &Cache, parts: &ImageParts) -> Result<Image> {
         let files = self.share_files(parts)?;
         let modules = self.module_lines(parts);
         let mut key = Key::new()
@@ -161,7 +161,7 @@ impl Recipe {
     }
 
     /// The files of the share by their paths in it.
-    fn share_files(&self, parts: &Parts) -> Result<Vec<(String, PathBuf)>> {
+    fn share_files(&self, parts: &ImageParts) -> Result<Vec<(String, PathBuf)>> {
         let mut files = Vec::new();
         for (path, source) in &self.contents.share.files {
             files.push((path.clone(), parts.find(source)?.to_path_buf()));
@@ -179,7 +179,7 @@ impl Recipe {
     }
 
     /// What PID 1 loads: a path and its parameters a line.
-    fn module_lines(&self, parts: &Parts) -> String {
+    fn module_lines(&self, parts: &ImageParts) -> String {
         let folder = &self.contents.initramfs.modules;
         let line = |(name, _, parameters): &(String, PathBuf, String)| {
             let line = format!("{folder}/{name}.ko {parameters}");
@@ -232,7 +232,7 @@ fn fill_share(
     Ok(())
 }
 
-impl Parts {
+impl ImageParts {
     fn find(&self, source: &str) -> Result<&Path> {
         match source {
             "init" => Ok(&self.init),
@@ -331,7 +331,7 @@ mod tests {
     fn the_recipe_can_be_read_and_an_unknown_part_is_named() {
         let recipe = Recipe::read("guest").unwrap();
         assert!(recipe.contents.initramfs.files.contains_key("/init"));
-        let parts = Parts {
+        let parts = ImageParts {
             init: "/init".into(),
             busybox: "/busybox".into(),
             workloads: Vec::new(),

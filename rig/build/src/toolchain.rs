@@ -34,7 +34,7 @@ pub enum Toolchain {
 
 /// What was taken, and why.
 #[derive(Clone, Debug)]
-pub struct Choice {
+pub struct ToolchainChoice {
     /// The way.
     pub toolchain: Toolchain,
     /// One line for `doctor`.
@@ -50,7 +50,7 @@ pub fn rustc() -> PathBuf {
 ///
 /// # Errors
 /// There is none; the message says what would help.
-pub fn choose(arch: Arch) -> Result<Choice> {
+pub fn choose(arch: Arch) -> Result<ToolchainChoice> {
     let target = arch.rust_target();
     let version = |rustc: &Path| {
         let mut command = environment::cargo(rustc);
@@ -60,7 +60,7 @@ pub fn choose(arch: Arch) -> Result<Choice> {
     let rustc = rustc();
     if has_library(&rustc, target) {
         let reason = format!("{}, which has the target {target}", version(&rustc)?);
-        return Ok(Choice { toolchain: Toolchain::Installed, reason });
+        return Ok(ToolchainChoice { toolchain: Toolchain::Installed, reason });
     }
     let rustc = Path::new(DISTRIBUTION);
     if rustc.exists() && has_source(rustc) {
@@ -69,7 +69,7 @@ pub fn choose(arch: Arch) -> Result<Choice> {
             version(rustc)?
         );
         let toolchain = Toolchain::BuildStd { rustc: rustc.to_path_buf() };
-        return Ok(Choice { toolchain, reason });
+        return Ok(ToolchainChoice { toolchain, reason });
     }
     bail!(
         "no Rust compiler for {target}: `rustup target add {target}`, or install rustc-web and rust-web-src"

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{KernelAccel, Report, Section};
-use crate::accel::Choice;
+use crate::accel::AccelChoice;
 use crate::ui::sanitize;
 
 /// The whole page: what it ran on, every table with its words, and what failed.
@@ -64,7 +64,7 @@ pub fn page(report: &Report, sections: &[Section]) -> String {
 }
 
 /// `TCG. KVM does not work here: there is no /dev/kvm.`
-fn under_accel(choice: &Choice) -> String {
+fn under_accel(choice: &AccelChoice) -> String {
     format!("{}. {}.", choice.used.name().to_uppercase(), sentence(&choice.reason))
 }
 

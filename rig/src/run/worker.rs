@@ -20,7 +20,7 @@ use crate::experiment::{
     AnyExperiment, AnyTrial, FailedTrial, Fault, HostFault, Judgement, Object, Observed, SourceRef,
     TrialOutcome, fault_domain,
 };
-use crate::guest::{self, Guest, Parts};
+use crate::guest::{self, Guest, VmHandles};
 use crate::launcher::{VmLauncher, VmSpec};
 use crate::outcome::VmFailure;
 use crate::report::{FaultDomain, SourceLine, TrialReport, Verdict, seconds};
@@ -400,7 +400,7 @@ fn is_failure(err: &anyhow::Error) -> bool {
 }
 
 /// Injects a fault into a VM from outside.
-fn inject(how: HostFault, parts: &Parts) -> Result<()> {
+fn inject(how: HostFault, parts: &VmHandles) -> Result<()> {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     let kill = |id: u32| kill(Pid::from_raw(id as i32), Signal::SIGKILL);

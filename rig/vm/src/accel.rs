@@ -79,7 +79,7 @@ impl std::str::FromStr for AccelMode {
 
 /// The accelerator of a kernel image, and the reason for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Choice {
+pub struct AccelChoice {
     /// The accelerator.
     pub used: Accel,
     /// One line.
@@ -160,9 +160,9 @@ pub fn choose(
     cache: &Cache,
     subject: &Subject,
     boot: impl FnOnce() -> Result<Probe>,
-) -> Result<Choice> {
+) -> Result<AccelChoice> {
     if mode == AccelMode::Tcg {
-        return Ok(Choice { used: Accel::Tcg, reason: "asked for".to_string() });
+        return Ok(AccelChoice { used: Accel::Tcg, reason: "asked for".to_string() });
     }
     let arch = subject.arch;
     let verdict = match device_trouble(Path::new("/dev/kvm")) {
@@ -170,11 +170,11 @@ pub fn choose(
         None => try_kernel(cache, subject, Path::new(PVM), boot)?,
     };
     match (mode, verdict.works) {
-        (_, true) => Ok(Choice { used: Accel::Kvm, reason: verdict.reason }),
+        (_, true) => Ok(AccelChoice { used: Accel::Kvm, reason: verdict.reason }),
         (AccelMode::Kvm, false) => {
             bail!("KVM was asked for and does not work for {arch} guests: {}", verdict.reason)
         }
-        (_, false) => Ok(Choice {
+        (_, false) => Ok(AccelChoice {
             used: Accel::Tcg,
             reason: format!("KVM does not work here: {}", verdict.reason),
         }),

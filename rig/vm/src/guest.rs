@@ -124,8 +124,8 @@ impl Guest {
     ///
     /// # Errors
     /// No more descriptors.
-    pub fn parts(&self) -> Result<Parts> {
-        Ok(Parts {
+    pub fn parts(&self) -> Result<VmHandles> {
+        Ok(VmHandles {
             qemu: self.qemu.id(),
             shares: self.shares.iter().map(Share::id).collect(),
             channel: self.control.try_clone()?,
@@ -246,7 +246,7 @@ impl Guest {
 
 /// What of a machine can be broken from outside.
 #[derive(Debug)]
-pub struct Parts {
+pub struct VmHandles {
     /// QEMU's number among processes.
     pub qemu: u32,
     /// The share daemons' numbers.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::outcome::Result;
 
-use crate::accel::{self, Accel, AccelMode, Choice, PROBE_LIMIT, ProbeFailure, Subject};
+use crate::accel::{self, Accel, AccelChoice, AccelMode, PROBE_LIMIT, ProbeFailure, Subject};
 use crate::budget::{Budget, Held};
 use crate::confine::{Confinement, Layer, Missing};
 use crate::guest::{Boot, CONSOLE_FILE, Guest, QEMU_LOG_FILE};
@@ -43,7 +43,7 @@ pub struct VmLauncher {
     mode: AccelMode,
     budget: Budget,
     /// By the hash of the kernel image.
-    chosen: Mutex<BTreeMap<String, Choice>>,
+    chosen: Mutex<BTreeMap<String, AccelChoice>>,
     /// Held by who tries KVM, which takes a machine and so may have to wait.
     trying: Mutex<()>,
     /// The user's own words for the kernels of all guests, but not of the one
@@ -107,7 +107,7 @@ impl VmLauncher {
     ///
     /// # Errors
     /// KVM was asked for and does not work; there is no QEMU.
-    pub fn accel(&self, built: &Built) -> Result<Choice> {
+    pub fn accel(&self, built: &Built) -> Result<AccelChoice> {
         self.choice_for(&built.kernel, || self.probe(built))
     }
 
@@ -115,7 +115,7 @@ impl VmLauncher {
         &self,
         kernel: &Kernel,
         probe: impl FnOnce() -> Result<accel::Probe>,
-    ) -> Result<Choice> {
+    ) -> Result<AccelChoice> {
         if let Some(choice) = self.known_accel(kernel) {
             return Ok(choice);
         }
@@ -140,7 +140,7 @@ impl VmLauncher {
     }
 
     /// The accelerator for guests of this kernel, if one was chosen.
-    pub fn known_accel(&self, kernel: &Kernel) -> Option<Choice> {
+    pub fn known_accel(&self, kernel: &Kernel) -> Option<AccelChoice> {
         let chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         chosen.get(&kernel.image_sha256).cloned()
     }
