@@ -29,12 +29,15 @@ struct Cell {
 
 /// A VM that its guest resets: QEMU exits 0 at once.
 const RESET: &str = "exit 0";
-/// A QEMU that is killed.
-const KILLED: &str = "kill -9 $$";
-/// The guest resets the first VM; the others are lost to QEMU.
-const RESET_THEN_KILLED: &str = "mkdir $DIR/seen 2>/dev/null && exit 0; kill -9 $$";
-/// QEMU is killed once.
-const KILLED_ONCE: &str = "mkdir $DIR/seen 2>/dev/null && kill -9 $$; exec $QEMU \"$@\"";
+/// A QEMU that fails. Its confinement keeps a script from killing itself, and from
+/// writing a file: what it knows of a former attempt is the folder of the trial.
+const FAILS: &str = "exit 3";
+/// The guest resets the first VM; the second one is lost to QEMU.
+const RESET_THEN_FAILS: &str =
+    "[ -e $DIR/out/latest/smoke_x86_64_6.1_repetition=2 ] && exit 3; exit 0";
+/// QEMU fails once: the folder of the first attempt is set aside for the second.
+const FAILS_ONCE: &str =
+    "[ -e $DIR/out/latest/smoke_x86_64_6.1.lost ] || exit 3; exec $QEMU \"$@\"";
 
 const SMOKE: &[&str] = &["run", "smoke", "--abi", "x86_64"];
 /// An experiment that takes another module of the rig's name.
@@ -156,24 +159,19 @@ const CELLS: &[Cell] = &[
         "",
     ),
     // The rig could not do its work.
-    with_qemu(KILLED, cell("exec/qemu-killed", &["exec", "--", "true"], 125, "signal: 9")),
+    with_qemu(FAILS, cell("exec/qemu-failed", &["exec", "--", "true"], 125, "exit status: 3")),
     with_qemu(
-        KILLED,
-        cell("bisect/qemu-killed", &["exec", "--bisect", "--", "true"], 128, "signal: 9"),
+        FAILS,
+        cell("bisect/qemu-failed", &["exec", "--bisect", "--", "true"], 128, "exit status: 3"),
     ),
-    // `exec` makes no second attempt, because a command may have consumed its input.
+    with_qemu(FAILS, cell("run/qemu-failed", SMOKE, 125, "exit status: 3")),
     with_qemu(
-        KILLED_ONCE,
-        cell("exec/qemu-killed-once", &["exec", "--", "true"], 125, "signal: 9"),
-    ),
-    with_qemu(KILLED, cell("run/qemu-killed", SMOKE, 125, "signal: 9")),
-    with_qemu(
-        RESET_THEN_KILLED,
+        RESET_THEN_FAILS,
         cell(
-            "run/reset-beside-qemu-killed",
+            "run/reset-beside-qemu-failed",
             &["run", "smoke", "--abi", "x86_64", "--repeat", "2", "--vms", "1"],
             1,
-            "signal: 9",
+            "exit status: 3",
         ),
     ),
     cell("exec/no-such-sysctl", &["exec", "--sysctl", "no.such=1", "--", "true"], 125, "no.such"),
@@ -185,9 +183,9 @@ const CELLS: &[Cell] = &[
     ),
     cell("exec/memory-short", &["exec", "--memory", "1T", "--", "true"], 125, "this host can give"),
     // A second attempt.
-    with_qemu(KILLED_ONCE, cell("run/flaky", SMOKE, 0, "tried once more")),
+    with_qemu(FAILS_ONCE, cell("run/flaky", SMOKE, 0, "tried once more")),
     with_qemu(
-        KILLED_ONCE,
+        FAILS_ONCE,
         cell(
             "run/no-flaky",
             &["run", "smoke", "--abi", "x86_64", "--no-flaky"],
@@ -266,7 +264,7 @@ fn stand_in(dir: &Path, body: &str) -> Result<String, Failed> {
     fs::create_dir(&bin)?;
     let (qemu, dir) = (real.display(), dir.display());
     let text = format!(
-        "QEMU={qemu} DIR={dir}\ncase \"$1\" in *-version) exec $QEMU \"$@\";; esac\n{body}"
+        "QEMU={qemu} DIR={dir}\ncase \" $* \" in *-version\" \"*) exec $QEMU \"$@\";; esac\n{body}"
     );
     script(&bin.join(NAME), &text);
     Ok(format!("{}:{path}", bin.display()))
