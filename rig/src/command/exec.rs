@@ -13,7 +13,7 @@ use nlrig_host::ErrorKind;
 use super::prepare;
 use super::run::check_target;
 use crate::abi::Abi;
-use crate::guest::console::tail_of;
+use crate::guest::tail_of;
 use crate::guest::{CONSOLE_FILE, Guest, Limits};
 use crate::launcher::VmSpec;
 use crate::options::{ExecOptions, FaultKind};

@@ -182,7 +182,7 @@ impl<'a> Worker<'a> {
         let Planned { experiment, trial } = planned;
         let Judgement { verdict, reason, measured } = judgement;
         let dir = self.context.folder(trial);
-        let tail = || guest::console::tail_of(&dir.join(guest::CONSOLE_FILE), TAIL_LINES);
+        let tail = || guest::tail_of(&dir.join(guest::CONSOLE_FILE), TAIL_LINES);
         Ok(TrialReport {
             experiment: experiment.name().to_string(),
             name: trial.name.clone(),
@@ -434,7 +434,7 @@ fn artifacts(run: &Path, dir: &Path) -> BTreeMap<String, String> {
         ("qemu_log", "qemu.log"),
         ("stdout", "stdout"),
         ("stderr", "stderr"),
-        ("tasks", guest::autopsy::TASKS_FILE),
+        ("tasks", guest::TASKS_FILE),
     ]
     .into_iter()
     .filter(|(_, file)| dir.join(file).is_file())

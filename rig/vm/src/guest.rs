@@ -5,14 +5,14 @@
 //! console, QEMU's own words, and a command's streams. Whatever goes wrong with
 //! the machine itself is a [`VmFailure`].
 
-pub mod autopsy;
+pub(crate) mod autopsy;
 mod boot;
-pub mod console;
+pub(crate) mod console;
 mod end;
-pub mod events;
+pub(crate) mod events;
 mod job;
 pub mod log;
-pub mod monitor;
+pub(crate) mod monitor;
 mod refused;
 pub mod streams;
 pub mod watch;
@@ -33,8 +33,10 @@ use crate::budget::Held;
 use crate::confine::Confinement;
 use crate::outcome::{Verdict, VmFailure};
 use crate::share::Share;
+pub use autopsy::TASKS_FILE;
 pub use boot::Boot;
 use console::Console;
+pub use console::tail_of;
 use events::Lines;
 use monitor::Monitor;
 use nlrig_host::interrupt;

@@ -46,3 +46,12 @@ pub use nlrig_build::{Abi, Arch};
 pub use nlrig_init::protocol::{Exit, Job};
 pub use outcome::{Error, FaultDomain, Result, Verdict, VmFailure};
 pub use vm::{DEFAULT_FLAVOUR, DEFAULT_KERNEL, Ended, Outcome, Vm};
+
+/// Parsers of a guest's output, for the fuzz targets alone. Not part of the interface.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::guest::autopsy::{show, summary};
+    pub use crate::guest::console::{Console, LINE_MAX_BYTES, TAIL_LINES};
+    pub use crate::guest::events::Lines;
+    pub use crate::guest::monitor::{Monitor, PROCESSORS_MAX};
+}
