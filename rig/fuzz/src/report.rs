@@ -1,10 +1,10 @@
-//! What a program reports, an object a line, and everything that is made of it:
+//! Objects that a workload reports, one a line, and all that is made of them:
 //! predictions, judgements, tables, pages.
 //!
-//! An object with the key `observed` is not reported: it says how the program
-//! ended, and what else was seen of it (see [`observed`]).
+//! An object with the key `observed` is not the workload's: it states how the
+//! program ended and what else was seen of it (see [`observed`]).
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use nlrig::abi::Abi;
@@ -17,42 +17,40 @@ use nlrig::report::{self, Environment, Report, TrialReport, Verdict, markdown, t
 use nlrig_guest::protocol::Exit;
 use serde_json::Value;
 
-use super::{assert_brief, assert_fit_for_terminal};
+use crate::{assert_brief, assert_fit_for_terminal};
 
-/// How many trials of each experiment see an input, chosen by the input.
+/// Trials of each experiment that see an input, chosen by its length.
 const TRIALS: usize = 3;
 
 /// An experiment and the trials of its default plan.
-pub type Planned = (&'static dyn AnyExperiment, Vec<AnyTrial>);
+type Planned = (&'static dyn AnyExperiment, Vec<AnyTrial>);
 
-/// All of them.
-pub fn plans() -> Vec<Planned> {
+static PLANS: LazyLock<Vec<Planned>> = LazyLock::new(|| {
     let selection = Selection::new(&Abi::ALL, "6.1");
-    ALL.iter().map(|experiment| (*experiment, experiment.plan(&selection).unwrap())).collect()
-}
+    let plan = |experiment: &&'static dyn AnyExperiment| {
+        (*experiment, experiment.plan(&selection).expect("an experiment has a default plan"))
+    };
+    ALL.iter().map(plan).collect()
+});
 
 /// Predicts, judges and reports with every experiment.
-pub fn check(plans: &[Planned], input: &[u8]) {
+///
+/// # Panics
+/// The input breaks something.
+pub fn check(input: &[u8]) {
     let lines = input.split(|&byte| byte == b'\n');
     let (told, data): (Vec<Value>, Vec<Value>) = lines
         .filter_map(|line| serde_json::from_slice(line).ok())
         .partition(|value: &Value| value.get("observed").is_some());
     let told = told.first().and_then(|told| told.get("observed"));
-    let hash = hash(input);
     let mut reports = Vec::new();
-    for (experiment, trials) in plans {
+    for (experiment, trials) in &*PLANS {
         for at in 0..TRIALS {
-            let trial = &trials[hash.wrapping_add(at * trials.len() / TRIALS) % trials.len()];
+            let trial = &trials[(input.len() + at * trials.len() / TRIALS) % trials.len()];
             reports.push(tried(*experiment, trial, &data, told));
         }
     }
     assert_fit_to_read(reports);
-}
-
-fn hash(input: &[u8]) -> usize {
-    let mut hasher = DefaultHasher::new();
-    input.hash(&mut hasher);
-    hasher.finish() as usize
 }
 
 /// What comes of a trial whose program reported this.
@@ -142,7 +140,7 @@ fn assert_fit_to_read(trials: Vec<TrialReport>) {
         assert_fit_for_terminal("a table", &terminal::section(section));
     }
     assert_fit_for_terminal("the page", &markdown::page(&report, &sections));
-    let written = serde_json::to_string_pretty(&report).unwrap();
-    let read: Report = serde_json::from_str(&written).unwrap();
+    let written = serde_json::to_string_pretty(&report).expect("a report is JSON");
+    let read: Report = serde_json::from_str(&written).expect("a report can be read again");
     assert!(read.trials.iter().all(|trial| trial.verdict != Verdict::Skip));
 }
